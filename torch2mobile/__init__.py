@@ -1,0 +1,47 @@
+"""Take a PyTorch module to ONNX and mobile runtimes, and prove that it arrived intact.
+
+The functions of the API are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from torch2mobile.exporter.bundle import load_bundle
+    from torch2mobile.pipeline.api import export, simplify, verify
+    from torch2mobile.pipeline.results import ExportResult, SimplifyResult, VerifyResult
+
+__all__ = [
+    "ExportResult",
+    "SimplifyResult",
+    "VerifyResult",
+    "export",
+    "load_bundle",
+    "simplify",
+    "verify",
+]
+
+_HOMES = {
+    "export": "torch2mobile.pipeline.api",
+    "verify": "torch2mobile.pipeline.api",
+    "simplify": "torch2mobile.pipeline.api",
+    "load_bundle": "torch2mobile.exporter.bundle",
+    "ExportResult": "torch2mobile.pipeline.results",
+    "SimplifyResult": "torch2mobile.pipeline.results",
+    "VerifyResult": "torch2mobile.pipeline.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

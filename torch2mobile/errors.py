@@ -1,0 +1,97 @@
+"""Every way torch2mobile can refuse or give up, each with its exit code and a remedy."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process returns; documented in ``docs/reference/exit-codes.md``."""
+
+    PASSED = 0
+    FAILED = 1
+    USAGE = 2
+    STAGE = 3
+    BUG = 4
+    INTERRUPTED = 130
+
+
+class Torch2MobileError(Exception):
+    """Base of all errors that a user is meant to read.
+
+    ``message`` says what was wrong and where, ``remedy`` what to do about it.
+    """
+
+    exit_code = ExitCode.STAGE
+
+    def __init__(
+        self,
+        message: str,
+        remedy: str = "",
+        locations: tuple[object, ...] = (),
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.locations = locations
+        """:class:`torch2mobile.records.Location` of the user's lines at fault."""
+        self.details = details
+        """What was tried, one line each."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.remedy, self.locations, self.details)
+
+
+class UsageError(Torch2MobileError):
+    """The request itself cannot be carried out as written."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SourceError(UsageError):
+    """The module, attribute, sample or weights named by the user cannot be loaded."""
+
+
+class InputError(UsageError):
+    """An input specification, its values, or an example input does not fit."""
+
+
+class BundleError(UsageError):
+    """A bundle or output folder cannot be read or must not be written."""
+
+
+class ModelFileError(UsageError):
+    """An .onnx, .ort or .npz file is missing, empty, truncated or not what its name says."""
+
+
+class CaptureError(Torch2MobileError):
+    """No strategy could capture the module as a graph."""
+
+
+class TranslateError(Torch2MobileError):
+    """The captured graph has no ONNX form, or not in the opset that was asked for."""
+
+
+class ConversionError(Torch2MobileError):
+    """A target's converter refused, crashed or ran out of time."""
+
+
+class MissingToolError(Torch2MobileError):
+    """A converter or runtime is not installed; the remedy is the command that installs it."""
+
+
+class WriteError(Torch2MobileError):
+    """The result could not be written, for example because the disk is full."""
+
+
+class WorkerTimeoutError(Torch2MobileError):
+    """A worker process did not answer within its time-out."""
+
+
+class WorkerCrashError(Torch2MobileError):
+    """A worker process died; the message names the signal or exit status."""
+
+
+class WorkerCallError(Torch2MobileError):
+    """A call inside a worker process raised; the message is that exception's own."""

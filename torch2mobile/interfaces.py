@@ -1,0 +1,75 @@
+"""The seams: what a target, a runner, a reporter and an observer have to offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from torch2mobile.records import Artifact, Check, OnnxModel, OutputSpec, Report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = Mapping[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """A loaded artefact: named numpy arrays in, named numpy arrays out, in the file's order."""
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and dims of the inputs as the runtime sees them."""
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and dims of the outputs as the runtime sees them."""
+
+    def run(self, feeds: Arrays) -> list[tuple[str, np.ndarray]]:
+        """All outputs, as (name, array) in the artefact's own order."""
+
+
+class Target(Protocol):
+    """One mobile runtime: a converter to its file format and a runner for the result."""
+
+    name: str
+    title: str
+    wants_program: bool
+    """Whether it starts from the ExportedProgram (saved as a .pt2) and needs torch for that."""
+
+    def missing(self) -> Sequence[str]:
+        """The commands that install what is missing; empty when all is there."""
+
+    def convert(self, model: OnnxModel, program: Path | None, out: Path) -> Artifact:
+        """Write the target's files into the folder ``out``; runs in a worker process.
+
+        ``program`` is the saved ExportedProgram, given only to targets with ``wants_program``.
+        """
+
+    def load(self, path: Path) -> Runner:
+        """Load what :meth:`convert` wrote; runs in a worker process."""
+
+
+class Reporter(Protocol):
+    """Draws a report as text; ``colour`` only where the format has any."""
+
+    def __call__(self, report: Report, *, colour: bool = False) -> str:
+        """The report as text, with a newline at the end."""
+
+
+class Observer(Protocol):
+    """Is told how a run gets on; the library itself never prints."""
+
+    def started(self, stage: str) -> None:
+        """A stage has begun."""
+
+    def finished(self, check: Check) -> None:
+        """A check was made."""
+
+
+class SilentObserver:
+    """The observer of a caller who gave none."""
+
+    def started(self, stage: str) -> None:
+        """Ignore the start of a stage."""
+
+    def finished(self, check: Check) -> None:
+        """Ignore the end of a stage."""

@@ -1,0 +1,377 @@
+"""The records that flow between the stages: frozen and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from torch2mobile.errors import ExitCode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+SCHEMA_VERSION = 1
+
+Scalar = bool | int | float | str | None
+PathKey = str | int
+
+
+# --- what goes in -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension of an input: a fixed ``size``, or ``factor * symbol``.
+
+    ``least`` and ``greatest`` bound the symbol (not the product); None means undeclared.
+    """
+
+    size: int | None = None
+    symbol: str | None = None
+    factor: int = 1
+    least: int | None = None
+    greatest: int | None = None
+
+    @property
+    def label(self) -> int | str:
+        """The dimension as ONNX shows it: ``3``, ``"H"`` or ``"8*h"``."""
+        if self.symbol is None:
+            return self.size if self.size is not None else -1
+        return self.symbol if self.factor == 1 else f"{self.factor}*{self.symbol}"
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """The size of this dimension when the symbols have these values."""
+        if self.symbol is None:
+            return self.size if self.size is not None else 0
+        return self.factor * sizes[self.symbol]
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values an input may take: a closed range, or a distribution to draw from.
+
+    ``low``/``high`` are the ends for ``range`` and ``uniform``, mean and standard deviation
+    for ``normal``.
+    """
+
+    kind: Literal["range", "uniform", "normal"]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One tensor input: its ONNX name, where it goes in the call, dtype, dimensions, values.
+
+    ``path`` leads to the leaf: a parameter name (or position) of ``forward``, then the keys and
+    indices of nested containers. ``dtype`` is numpy's name (``float32``, ``int64``, ``bool`` …).
+    """
+
+    name: str
+    path: tuple[PathKey, ...]
+    dtype: str
+    dims: tuple[Dim, ...]
+    values: Values | None = None
+
+
+@dataclass(frozen=True)
+class ConstantSpec:
+    """An input that is no tensor (None, a Python number, a string): fixed at export."""
+
+    path: tuple[PathKey, ...]
+    value: Scalar
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A user's own tolerance: ``|artefact - reference| <= atol + rtol * |reference|``."""
+
+    atol: float = 0.0
+    rtol: float = 0.0
+
+
+@dataclass(frozen=True)
+class ParityOptions:
+    """How hard to look: number of value probes, seed, tolerances by output name ("" for all)."""
+
+    probes: int = 8
+    seed: int = 0
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked ``export`` for; written into the report as it is."""
+
+    source: str
+    weights: str | None = None
+    inputs: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    opset: int | None = None
+    simplify: bool = True
+    simplify_timeout: float = 120.0
+    external_data: bool = False
+    targets: tuple[str, ...] = ("ort",)
+    parity: ParityOptions = field(default_factory=ParityOptions)
+
+
+class FlatCallable(Protocol):
+    """A module behind a flat signature; see :class:`torch2mobile.exporter.calling.FlatModule`."""
+
+    def call(self, *tensors: torch.Tensor) -> Any:
+        """What the module itself returns for these tensors."""
+
+
+# --- what flows -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place to look at: module path, source file, line and text, ONNX node and operator."""
+
+    module: str = ""
+    file: str = ""
+    line: int = 0
+    code: str = ""
+    node: str = ""
+    op: str = ""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output of the artefact: name, numpy dtype, and dims as ONNX shows them."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module ready to be captured, with how to call it.
+
+    ``flat`` is the module behind a flat signature: ``tensors``, the example, in the order of
+    ``specs`` (the user's), and a tuple of tensors out. ``program`` is there where the source was
+    an ExportedProgram. ``dynamic_shapes`` has torch.export's own form, one entry a tensor, where
+    the user gave that instead of symbols. ``data`` holds real examples, by input name.
+    """
+
+    name: str
+    module: torch.nn.Module
+    flat: FlatCallable
+    tensors: tuple[torch.Tensor, ...]
+    specs: tuple[InputSpec, ...]
+    program: torch.export.ExportedProgram | None = None
+    dynamic_shapes: tuple[Any, ...] | None = None
+    data: tuple[Mapping[str, np.ndarray], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at capturing: the strategy, whether it worked, and if not, why and where."""
+
+    strategy: str
+    succeeded: bool
+    reason: str = ""
+    locations: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The module as one graph. ``program`` is None only for a TorchScript trace.
+
+    ``inputs`` carries the final dimensions, ``outputs`` the output names, ``symbols`` the user's
+    label for each of torch.export's own symbols (``{"s31": "H"}``).
+    """
+
+    loaded: LoadedModel
+    strategy: str
+    program: torch.export.ExportedProgram | None
+    traced: torch.jit.ScriptModule | None
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    symbols: Mapping[str, str]
+    attempts: tuple[Attempt, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an ONNX value comes from: module paths and the user's own source line."""
+
+    modules: tuple[str, ...]
+    file: str
+    line: int
+    code: str
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file on disk, its opset, interface and the origin of each of its values."""
+
+    path: Path
+    opset: int
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    origins: Mapping[str, tuple[Origin, ...]]
+    simplified: bool = False
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What one target's converter wrote: ``files[0]`` is what the runtime loads."""
+
+    target: str
+    files: tuple[Path, ...]
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- what comes out ---------------------------------------------------------------------------
+
+
+class Status(str, Enum):
+    """The verdict of one check. SKIPPED and ERROR are never shown as passed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+Metric = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One output that differs on one probe: where, both values, and what would have passed."""
+
+    output: str
+    probe: str
+    problem: str
+    index: tuple[int, ...] = ()
+    expected: str = ""
+    actual: str = ""
+    allowed: float | None = None
+    least_atol: float | None = None
+    least_rtol: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and what was found."""
+
+    name: str
+    status: Status
+    summary: str
+    target: str = ""
+    hint: str = ""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    locations: tuple[Location, ...] = ()
+    mismatches: tuple[Mismatch, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one run; its JSON form is canonical, every other format is drawn from it."""
+
+    command: str
+    subject: str
+    checks: tuple[Check, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    request: Request | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def status(self) -> Status:
+        """FAILED before ERROR before PASSED; a run in which nothing passed is an ERROR."""
+        found = {check.status for check in self.checks}
+        for status in (Status.FAILED, Status.ERROR, Status.PASSED):
+            if status in found:
+                return status
+        return Status.ERROR
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The process exit code that this report means."""
+        return {
+            Status.PASSED: ExitCode.PASSED,
+            Status.FAILED: ExitCode.FAILED,
+        }.get(self.status, ExitCode.STAGE)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a bundle, as it was written."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One replay: the .npz with inputs and the module's outputs, and what may differ by output."""
+
+    file: str
+    probe: str
+    allowed: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds and how it was made; ``targets`` lists each target's files."""
+
+    name: str
+    source: str
+    strategy: str
+    opset: int
+    simplified: bool
+    seed: int
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    targets: Mapping[str, tuple[str, ...]]
+    golden: tuple[GoldenCase, ...]
+    versions: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    request: Request | None = None
+    kind: str = "torch2mobile bundle"
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The full path of one of its files."""
+        return self.path / name
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of ``SAMPLES``: where the model lives and how an export of it must end.
+
+    ``expect_line`` is a piece of the source line that a failing sample's report must name.
+    """
+
+    name: str
+    module: str
+    title: str
+    expect_exit: int = 0
+    expect_line: str = ""
+    attr: str = "build"
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether an export of it must pass."""
+        return self.expect_exit == 0
