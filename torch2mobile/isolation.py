@@ -1,0 +1,292 @@
+"""Calls in a fresh process, so that a crash, a hang or a stray import of torch stays there.
+
+A worker is a new Python that reads pickled requests from its parent and answers them one by one.
+Both ends are this same file; nothing but this package's own parent ever writes to the pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from torch2mobile.errors import (
+    Torch2MobileError,
+    WorkerCallError,
+    WorkerCrashError,
+    WorkerTimeoutError,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from torch2mobile.records import OutputSpec
+
+_PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
+_BOOT = (
+    "import sys; sys.path[:0] = [sys.argv.pop(1)]; "
+    "from torch2mobile.isolation import serve; serve()"
+)
+
+
+def describe_exit(code: int) -> str:
+    """The exit of a process in words: the signal's name, or its status."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"died of {signal.Signals(-code).name}"
+    return f"exited with status {code}"
+
+
+class Worker:
+    """A fresh Python process that calls functions by name (``"package.module:function"``).
+
+    ``preload`` modules are imported at once, while the parent goes on. Without ``torch`` that
+    module cannot be imported in the worker: onnxsim would, for seconds, and never use it.
+    """
+
+    def __init__(self, *, preload: Sequence[str] = (), torch: bool = False) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, _PACKAGE_ROOT, str(int(torch)), *preload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+        )
+        self._pending = 0
+
+    def submit(self, function: str, *args: Any) -> None:
+        """Send a call without waiting; :meth:`result` fetches the answers in order."""
+        try:
+            stdin = cast("BinaryIO", self._process.stdin)
+            pickle.dump((function, args), stdin, protocol=5)
+            stdin.flush()
+        except (BrokenPipeError, ValueError):
+            # The worker is dead; result() says how it died.
+            pass
+        self._pending += 1
+
+    def result(self, timeout: float) -> Any:
+        """Wait at most ``timeout`` seconds for the oldest answer.
+
+        Raises WorkerTimeoutError, WorkerCrashError, the call's own Torch2MobileError, or
+        WorkerCallError for any other exception.
+        """
+        self._pending -= 1
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = threading.Timer(timeout, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            kind, value = pickle.load(cast("BinaryIO", self._process.stdout))  # noqa: S301 (our own worker)
+        except (EOFError, pickle.UnpicklingError, OSError, ValueError):
+            code = self._process.wait()
+            if expired.is_set():
+                raise WorkerTimeoutError(
+                    f"gave no answer within {timeout:g} s and was stopped",
+                    "Allow more time with --timeout, or look at what makes it slow.",
+                ) from None
+            raise WorkerCrashError(
+                f"the worker process {describe_exit(code)}{self._tail()}",
+                "A native library crashed on this model; the rest of the run is not affected.",
+            ) from None
+        finally:
+            timer.cancel()
+        if kind == "error":
+            raise value
+        return value
+
+    def call(self, function: str, *args: Any, timeout: float) -> Any:
+        """Submit and wait."""
+        self.submit(function, *args)
+        return self.result(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there to take a call."""
+        return self._process.poll() is None
+
+    def log_position(self) -> int:
+        """How much the worker has written to its stderr so far, in bytes."""
+        return os.fstat(self._log.fileno()).st_size
+
+    def log_since(self, position: int) -> str:
+        """What the worker wrote to its stderr after ``position``."""
+        size = self.log_position() - position
+        return os.pread(self._log.fileno(), size, position).decode(errors="replace")
+
+    def _tail(self) -> str:
+        lines = [line for line in self.log_since(0).splitlines() if line.strip()]
+        return f" ({lines[-1].strip()[:300]})" if lines else ""
+
+    def close(self) -> None:
+        """End the process; a call still running in it is abandoned."""
+        if self._process.poll() is None:
+            if self._pending:
+                self._process.kill()
+            with contextlib.suppress(BrokenPipeError):
+                cast("BinaryIO", self._process.stdin).close()
+            try:
+                self._process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self._log.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class IsolatedRunner:
+    """A :class:`torch2mobile.interfaces.Runner` whose runtime lives in a worker process.
+
+    ``loader`` names a function that returns a Runner for ``args``. After a crash the next call
+    starts a fresh process, so that one bad input does not hide the rest.
+    """
+
+    def __init__(
+        self, loader: str, *args: Any, timeout: float, worker: Worker | None = None
+    ) -> None:
+        self._loader, self._args, self._timeout = loader, args, timeout
+        self._worker = worker
+        self._shared = worker
+        self._handle: int | None = None
+        self._begun_at: int | None = None
+        self.load_log = ""
+
+    def begin(self) -> None:
+        """Send the load without waiting for it; :meth:`load` fetches the answer.
+
+        Runners that share a worker must be loaded in the order in which they began.
+        """
+        if self._worker is None:
+            self._worker = Worker()
+        self._begun_at = self._worker.log_position()
+        self._worker.submit("torch2mobile.isolation:make", self._loader, self._args)
+
+    def load(self) -> None:
+        """Start the process if there is none, and load the file in it."""
+        if self._begun_at is not None and self._worker is not None:
+            start, self._begun_at = self._begun_at, None
+            self._handle = self._worker.result(self._timeout)
+            self.load_log = self._worker.log_since(start)
+        if self._worker is None or not self._worker.alive:
+            self.close()
+            self._worker, self._handle = Worker(), None
+        if self._handle is None:
+            self.begin()
+            self.load()
+
+    def _method(self, name: str, *args: Any) -> Any:
+        self.load()
+        assert self._worker is not None
+        return self._worker.call(
+            "torch2mobile.isolation:method", self._handle, name, args, timeout=self._timeout
+        )
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and dims of the inputs, as the runtime sees them."""
+        return cast("tuple[OutputSpec, ...]", self._method("inputs"))
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and dims of the outputs, as the runtime sees them."""
+        return cast("tuple[OutputSpec, ...]", self._method("outputs"))
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs in the artefact's order."""
+        return cast("list[tuple[str, np.ndarray]]", self._method("run", dict(feeds)))
+
+    def close(self) -> None:
+        """End the process, unless it is shared."""
+        if self._worker is not None and self._worker is not self._shared:
+            self._worker.close()
+        self._worker = None
+
+    def __enter__(self) -> IsolatedRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# --- the worker's side ------------------------------------------------------------------------
+
+_objects: list[Any] = []
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make(loader: str, args: tuple[Any, ...]) -> int:
+    """Load an artefact and keep it; returns the handle for :func:`method`."""
+    _objects.append(_resolve(loader)(*args))
+    return len(_objects) - 1
+
+
+def method(handle: int, name: str, args: tuple[Any, ...]) -> Any:
+    """Call a method of an object kept by :func:`make`."""
+    return getattr(_objects[handle], name)(*args)
+
+
+def _answer(function: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        return "value", _resolve(function)(*args)
+    except Torch2MobileError as error:
+        return "error", error
+    except MemoryError:
+        return "error", WorkerCallError("ran out of memory", "Use smaller sizes.")
+    except Exception as error:  # noqa: BLE001 (whatever a converter raises becomes its verdict)
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}".strip()
+        return "error", WorkerCallError(text[:2000])
+
+
+def serve() -> None:
+    """Answer requests from stdin until it closes.
+
+    File descriptor 1 is given to stderr: native libraries print there, and would break the pipe.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if sys.argv[1] == "0":
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    for name in sys.argv[2:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    while True:
+        try:
+            function, args = pickle.load(requests)  # noqa: S301 (our own parent)
+        except EOFError:
+            break
+        pickle.dump(_answer(function, args), answers, protocol=5)
+        answers.flush()
+    os._exit(0)
