@@ -1,0 +1,1 @@
+"""Models that cannot go to a phone as they are, each for one reason."""
