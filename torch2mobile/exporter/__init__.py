@@ -1,0 +1,1 @@
+"""Module in, files out: load, describe inputs, capture, translate, simplify, convert, bundle."""

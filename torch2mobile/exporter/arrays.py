@@ -1,0 +1,190 @@
+"""Between numpy arrays, torch tensors and .npz files; dims from torch.export's own form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch2mobile.errors import InputError, ModelFileError
+from torch2mobile.exporter import inputs
+from torch2mobile.exporter.calling import Path as LeafPath
+from torch2mobile.exporter.calling import forward_signature, walk
+from torch2mobile.exporter.dims import finite
+from torch2mobile.records import Dim, LoadedModel
+
+_AUTOMATIC = type(torch.export.Dim.AUTO)
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
+    if not path.is_file():
+        raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is one .npy array, not an .npz archive")
+        with archive:
+            # A member that is no array comes back as bytes.
+            loaded: dict[str, Any] = {name: archive[name] for name in archive.files}
+        strange = [name for name, item in loaded.items() if not isinstance(item, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]} in it is no array")
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} cannot be read as .npz: {error}",
+            "Write it with numpy.savez(path, input_name=array, ...); no object arrays.",
+        ) from error
+    if not loaded:
+        raise ModelFileError(f"{path} holds no arrays", "Save one array for each input, by name.")
+    return loaded
+
+
+def load_all(paths: Sequence[str]) -> tuple[Mapping[str, np.ndarray], ...]:
+    """One example from each file."""
+    return tuple(load_npz(Path(path)) for path in paths)
+
+
+def pick(data: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The array of one input; InputError that names what is there instead."""
+    if name not in data:
+        raise InputError(
+            f"the data has no array for the input {name!r}",
+            f"It has: {', '.join(data)}. Name the arrays after the inputs.",
+        )
+    return data[name]
+
+
+def flatten_dynamic_shapes(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    shapes: Any,
+    paths: Sequence[LeafPath],
+) -> tuple[Any, ...]:
+    """torch.export's dynamic_shapes as one entry a tensor, in the order of the call's tensors.
+
+    Accepts a mapping by parameter name or a sequence by position, nested as the inputs are.
+    """
+    signature = forward_signature(module)
+    parameters = signature.parameters
+    bound = signature.bind(*args, **kwargs).arguments
+    if isinstance(shapes, torch.export.ShapesCollection):
+        shapes = shapes.dynamic_shapes(module, tuple(args), dict(kwargs))
+    if not isinstance(shapes, Mapping):
+        if not isinstance(shapes, Sequence) or len(shapes) != len(bound):
+            raise InputError(
+                f"dynamic_shapes is {shapes!r}, for the inputs {', '.join(bound)}",
+                "Give one entry for each input; None for those whose sizes are all fixed.",
+            )
+        shapes = dict(zip(bound, shapes, strict=True))
+    entries = {}
+    for name, value in bound.items():
+        if name in shapes:
+            collects = parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            for path, tensor in walk(value):
+                if isinstance(tensor, torch.Tensor):
+                    # The leaves of **kwargs go by their own names, as in named_leaves().
+                    whole = path if collects else (name, *path)
+                    entries[whole] = _shape_entry(shapes[name], path)
+    unknown = set(shapes) - set(bound)
+    if unknown:
+        raise InputError(
+            f"dynamic_shapes names {', '.join(sorted(map(str, unknown)))}, which is no input",
+            f"The inputs are {', '.join(bound)}.",
+        )
+    return tuple(entries.get(path) for path in paths)
+
+
+def _shape_entry(shapes: Any, path: LeafPath) -> Any:
+    for key in path:
+        if shapes is None:
+            return None
+        try:
+            shapes = shapes[key]
+        except (KeyError, IndexError, TypeError):
+            raise InputError(
+                f"dynamic_shapes has no entry at {inputs.onnx_name(path)}",
+                "Nest dynamic_shapes exactly as the inputs are nested; None for static tensors.",
+            ) from None
+    return shapes
+
+
+def named_dims(dims: tuple[Dim, ...], entry: Any) -> tuple[Dim, ...]:
+    """The dims of one tensor with the symbols that a dynamic_shapes entry names."""
+    if entry is None:
+        return dims
+    if not isinstance(entry, (Mapping, Sequence)) or isinstance(entry, str):
+        raise _no_dim(entry)
+    items = entry.items() if isinstance(entry, Mapping) else enumerate(entry)
+    result = list(dims)
+    for axis, dim in items:
+        if not -len(dims) <= axis < len(dims):
+            raise InputError(
+                f"dynamic_shapes names dimension {axis} of a tensor with {len(dims)}",
+                "Count dimensions from 0.",
+            )
+        result[axis] = _named_dim(dim, dims[axis])
+    return tuple(result)
+
+
+def _named_dim(dim: Any, static: Dim) -> Dim:
+    if dim is None or isinstance(dim, (int, _AUTOMATIC)):
+        return static
+    root = getattr(dim, "root", dim)
+    if not isinstance(root, torch.export.Dim):
+        raise _no_dim(dim)
+    factor = 1
+    if root is not dim:
+        factor = dim.fn(1)
+        if dim.fn(0) != 0:
+            return static
+    return Dim(
+        symbol=root.__name__,
+        factor=int(factor),
+        least=int(root.min) or None,
+        greatest=finite(root.max),
+    )
+
+
+def _no_dim(entry: Any) -> InputError:
+    return InputError(
+        f"dynamic_shapes holds {entry!r}, which is no dimension",
+        "Give torch.export.Dim('N'), Dim.AUTO, or None for a fixed size, by axis.",
+    )
+
+
+def with_program_dims(loaded: LoadedModel, values: Sequence[str]) -> LoadedModel:
+    """The specs of a saved program with the dims that were dynamic when it was captured."""
+    program = loaded.program
+    assert program is not None
+    wanted = set(program.graph_signature.user_inputs)
+    nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    shapes = [n.meta["val"].shape for n in nodes if isinstance(n.meta["val"], torch.Tensor)]
+    ranges = {str(key): bound for key, bound in program.range_constraints.items()}
+    specs = []
+    for spec, shape in zip(loaded.specs, shapes, strict=True):
+        dims = tuple(_program_dim(size, ranges) for size in shape)
+        specs.append(replace(spec, dims=dims))
+    return replace(loaded, specs=inputs.attach_values(specs, values))
+
+
+def _program_dim(size: Any, ranges: Mapping[str, Any]) -> Dim:
+    if not isinstance(size, torch.SymInt):
+        return Dim(size=int(size))
+    text = str(size.node.expr)
+    factor, star, symbol = text.rpartition("*")
+    bounds = ranges.get(symbol)
+    least = int(bounds.lower) if bounds is not None and bounds.lower >= 1 else None
+    return Dim(
+        symbol=symbol if symbol.isidentifier() else None,
+        size=None if symbol.isidentifier() else int(size),
+        factor=int(factor) if star and factor.isdigit() else 1,
+        least=least,
+        greatest=finite(bounds.upper) if bounds is not None else None,
+    )

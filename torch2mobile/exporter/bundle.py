@@ -1,0 +1,322 @@
+"""The bundle: a folder that a mobile team can check in. Written whole or not at all.
+
+Everything is made in a folder beside its place and exchanged with it in one step, so a run that
+fails or is killed leaves what stood there before. Same request, same versions: same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import glob
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from torch2mobile.errors import BundleError, ModelFileError, WriteError
+from torch2mobile.records import SCHEMA_VERSION, Bundle, FileEntry, Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+_KIND = "torch2mobile bundle"
+_ASIDE = ".old"
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+class BundleWriter:
+    """Makes a bundle beside ``out`` and puts it there on :meth:`commit`.
+
+    Leaving the context without a commit removes the unfinished folder and nothing else. Raises
+    BundleError at once where ``out`` holds something that is no bundle, or cannot be written.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve() would follow a link)
+        try:
+            _refuse_foreign(out)
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"cannot read {str(out)!r}: {error}", "Give another folder with --out."
+            ) from error
+        self._prefix = f".{self.out.name}.partial-"
+        self.stage = self.out.parent / f"{self._prefix}{os.getpid()}"
+
+    def __enter__(self) -> BundleWriter:
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(self.out, self._prefix)
+            self.stage.mkdir()
+        except OSError as error:
+            raise BundleError(
+                f"cannot write beside {self.out}: {error.strerror or error}",
+                "Give another folder with --out, or make this one writable.",
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.stage.is_symlink():  # the link that stood at ``out``
+            self.stage.unlink()
+        shutil.rmtree(self.stage, ignore_errors=True)
+
+    def commit(self, manifest: Manifest) -> Bundle:
+        """Hash every file, write the manifest, and put the folder in its place."""
+        files = {
+            str(PurePosixPath(path.relative_to(self.stage))): _entry(path)
+            for path in sorted(self.stage.rglob("*"))
+            if path.is_file()
+        }
+        manifest = replace(manifest, files=files)
+        with writing(self.stage / MANIFEST):
+            (self.stage / MANIFEST).write_bytes(encode_manifest(manifest))
+        with writing(self.out):
+            _exchange(self.stage, self.out)
+        return Bundle(self.out, manifest)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing into a WriteError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        remedy = "Free some disk space." if full else "Check the permissions of the folder."
+        raise WriteError(f"cannot write {path}: {error.strerror or error}", remedy) from error
+
+
+def _refuse_foreign(out: Path) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise BundleError(f"{out} is there and is no folder", "Give another folder with --out.")
+    if any(out.iterdir()):
+        try:
+            load_bundle(out)
+        except BundleError as error:
+            raise BundleError(
+                f"{out} is not empty and was not written by torch2mobile ({error.message})",
+                "Give another folder with --out, or empty this one yourself.",
+            ) from error
+
+
+def _remove_leftovers(out: Path, prefix: str) -> None:
+    """Remove unfinished folders of runs that were killed; a bundle moved aside goes back."""
+    for path in out.parent.glob(f"{glob.escape(prefix)}*"):
+        pid = path.name.removeprefix(prefix).removesuffix(_ASIDE)
+        if not pid.isdigit() or _alive(int(pid)):
+            continue
+        if path.name.endswith(_ASIDE) and not out.exists():
+            path.rename(out)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _exchange(new: Path, place: Path) -> None:
+    """Put ``new`` at ``place``; what stood there is then at ``new``, for the caller to remove."""
+    if not place.exists():
+        new.rename(place)
+        return
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        arguments = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(place), _RENAME_EXCHANGE)
+        if hasattr(libc, "renameat2") and libc.renameat2(*arguments) == 0:
+            return
+    # No exchange in one step here: move the old one aside, and back if the new one does not go.
+    aside = new.with_name(new.name + _ASIDE)
+    place.rename(aside)
+    try:
+        new.rename(place)
+    except OSError:
+        aside.rename(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """manifest.json: sorted, indented, the same bytes for the same manifest."""
+    text = msgspec.json.encode(manifest, order="deterministic")
+    return msgspec.json.format(text, indent=1) + b"\n"
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest and check that all its paths stay inside the folder.
+
+    Raises BundleError for a folder without one, a corrupt one, or paths that lead out of it.
+    """
+    path = Path(path)
+    remedy = "Export the model again."
+    if not path.is_dir():
+        raise BundleError(f"there is no bundle at {path}", "Give a folder that export wrote.")
+    try:
+        raw = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} has no readable {MANIFEST}: {error.strerror}",
+            "Give a folder that export wrote.",
+        ) from error
+    if not raw.strip():
+        raise BundleError(f"{path / MANIFEST} is empty", remedy)
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path / MANIFEST} is corrupt: {error}", remedy) from error
+    if manifest.kind != _KIND or manifest.schema_version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path / MANIFEST} is of kind {manifest.kind!r}, version {manifest.schema_version}",
+            f"This torch2mobile reads version {SCHEMA_VERSION}; export the model again.",
+        )
+    named = [name for files in manifest.targets.values() for name in files]
+    for name in [*manifest.files, *named, *(case.file for case in manifest.golden)]:
+        _refuse_escape(path, name)
+    _refuse_unlisted(manifest, named)
+    return Bundle(path, manifest)
+
+
+def _refuse_escape(folder: Path, name: str, *, named_by: str = MANIFEST) -> None:
+    pure = PurePosixPath(name)
+    leads_out = pure.is_absolute() or ".." in pure.parts or "\\" in name or not name
+    try:
+        leads_out = leads_out or not (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte, too long a name
+        leads_out = True
+    if leads_out:
+        raise BundleError(
+            f"{folder / named_by} names {name!r}, which leads out of the bundle",
+            "Do not use this bundle; export the model again.",
+        )
+
+
+def _refuse_unlisted(manifest: Manifest, named: Sequence[str]) -> None:
+    wanted = [MODEL, *named, *(case.file for case in manifest.golden)]
+    unlisted = [name for name in wanted if name not in manifest.files]
+    if unlisted:
+        raise BundleError(
+            f"the manifest gives no hash for {', '.join(unlisted)}",
+            "Do not use this bundle; export the model again.",
+        )
+
+
+def tampered_files(bundle: Bundle) -> list[str]:
+    """What is wrong with the bundle's files, one line each: missing, or not as written."""
+    problems = []
+    for name, entry in bundle.manifest.files.items():
+        path = bundle.file(name)
+        try:
+            if not path.is_file():
+                problems.append(f"{name} is missing")
+            elif (size := path.stat().st_size) != entry.size:
+                problems.append(f"{name} has {size} bytes, the manifest says {entry.size}")
+            elif file_sha256(path) != entry.sha256:
+                problems.append(f"{name} was changed after it was written (SHA-256 differs)")
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror}")
+    return problems
+
+
+def refuse_external_data(folder: Path, model: Path, allowed: Sequence[str]) -> None:
+    """Refuse an .onnx whose external data lies outside its folder or is not listed.
+
+    The file is parsed only where it can have any: the key's name must stand in its bytes.
+    """
+    with model.open("rb") as file:
+        data = file.read()
+    if b"location" not in data:
+        return
+    import onnx
+
+    try:
+        parsed = onnx.load(model, load_external_data=False)
+    except Exception as error:
+        raise ModelFileError(
+            f"{model} is no ONNX file, or is truncated: {error}", "Export the model again."
+        ) from error
+    for tensor in _tensors(parsed):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                _refuse_escape(folder, entry.value, named_by=model.name)
+                if allowed and entry.value not in allowed:
+                    raise BundleError(
+                        f"{model.name} reads {entry.value!r}, which the manifest does not list",
+                        "Do not use this bundle; export the model again.",
+                    )
+
+
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model: of graphs, subgraphs, functions, attributes, sparse or not."""
+    for _, value in message.ListFields():
+        single = hasattr(value, "ListFields")
+        for item in [value] if single else value if isinstance(value, Sequence) else []:
+            if not hasattr(item, "ListFields"):
+                break
+            if item.DESCRIPTOR.name == "TensorProto":
+                yield item
+            else:
+                yield from _tensors(item)
+
+
+def write_case(
+    path: Path, feeds: Mapping[str, np.ndarray], outputs: Sequence[tuple[str, np.ndarray]]
+) -> None:
+    """One golden case as .npz: ``inputs/NAME`` and ``outputs/NAME``."""
+    import numpy as np
+
+    arrays = {f"inputs/{name}": array for name, array in feeds.items()}
+    arrays |= {f"outputs/{name}": array for name, array in outputs}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def read_case(path: Path) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
+    """The inputs and outputs of a golden case; ModelFileError where it cannot be read."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} cannot be read as .npz: {error}", "Export the model again."
+        ) from error
+    feeds = {k.removeprefix("inputs/"): v for k, v in arrays.items() if k.startswith("inputs/")}
+    outputs = [
+        (k.removeprefix("outputs/"), v) for k, v in arrays.items() if k.startswith("outputs/")
+    ]
+    return feeds, outputs

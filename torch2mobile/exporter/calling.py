@@ -1,0 +1,235 @@
+"""The call of a module as a flat list of tensors in, and a flat list of named tensors out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+
+from torch2mobile.errors import InputError
+from torch2mobile.exporter.inputs import onnx_name
+from torch2mobile.records import ConstantSpec, PathKey
+
+Path = tuple[PathKey, ...]
+Template = tuple[tuple[Any, ...], dict[str, Any]]
+_KIND = inspect.Parameter
+KINDS = (
+    _KIND.POSITIONAL_ONLY,
+    _KIND.POSITIONAL_OR_KEYWORD,
+    _KIND.VAR_POSITIONAL,
+    _KIND.KEYWORD_ONLY,
+    _KIND.VAR_KEYWORD,
+)
+
+
+class Slot:
+    """Stands in a call's template where a tensor goes."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def walk(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
+    """All leaves of nested mappings, sequences and dataclasses, with the path to each."""
+    items = _children(value)
+    if items is None:
+        return [(path, value)]
+    return [leaf for key, child in items for leaf in walk(child, (*path, key))]
+
+
+def _children(value: Any) -> list[tuple[PathKey, Any]] | None:
+    if isinstance(value, Mapping):
+        return [(key if isinstance(key, int) else str(key), item) for key, item in value.items()]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return [(name, getattr(value, name)) for name in value._fields]
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return None
+
+
+def replace(value: Any, leaf: Any) -> Any:
+    """A copy of a nested value in which every leaf ``x`` is ``leaf(x)``."""
+    if isinstance(value, Mapping):
+        items = {key: replace(item, leaf) for key, item in value.items()}
+        if type(value) is dict or not isinstance(value, MutableMapping):
+            return items
+        mapping = copy.copy(value)
+        mapping.update(items)
+        return mapping
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(replace(item, leaf) for item in value))
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return type(value)([replace(item, leaf) for item in value])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Not through its constructor, which may compute and would do so a second time.
+        record = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(record, field.name, replace(getattr(value, field.name), leaf))
+        return record
+    return leaf(value)
+
+
+def forward_signature(module: torch.nn.Module) -> inspect.Signature:
+    """The signature of the module's own ``forward``."""
+    return inspect.signature(module.forward)
+
+
+def named_leaves(
+    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[Path, Any]]:
+    """The leaves of a call, each under the name of the parameter that takes it.
+
+    Raises InputError where the call does not fit ``forward``.
+    """
+    signature = forward_signature(module)
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise InputError(
+            f"forward{signature} does not take these inputs: {error}",
+            "Name every input after its parameter, and give all that have no default.",
+        ) from None
+    leaves: list[tuple[Path, Any]] = []
+    for name, value in bound.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            leaves += [leaf for key, item in value.items() for leaf in walk(item, (key,))]
+        else:
+            leaves += walk(value, (name,))
+    return leaves
+
+
+def _nest(entries: Sequence[tuple[Path, Any]]) -> Any:
+    """The value whose leaves these are: integer keys make tuples, others dicts."""
+    if not entries[0][0]:
+        return entries[0][1]
+    groups: dict[PathKey, list[tuple[Path, Any]]] = {}
+    for path, value in entries:
+        groups.setdefault(path[0], []).append((path[1:], value))
+    nested = {key: _nest(group) for key, group in groups.items()}
+    if all(isinstance(key, int) for key in nested):
+        return tuple(nested[key] for key in sorted(nested, key=int))
+    return nested
+
+
+def make_template(
+    module: torch.nn.Module, paths: Sequence[Path], constants: Sequence[ConstantSpec]
+) -> Template:
+    """The (args, kwargs) with a Slot for each path and each constant in its place.
+
+    A first key that is a parameter's name goes there; other names fill the remaining positional
+    parameters in order, so that an ONNX name need not be the parameter's. Raises InputError for
+    a name that has no place.
+    """
+    groups: dict[PathKey, list[tuple[Path, Any]]] = {}
+    for index, path in enumerate(paths):
+        groups.setdefault(path[0], []).append((path[1:], Slot(index)))
+    for constant in constants:
+        groups.setdefault(constant.path[0], []).append((constant.path[1:], constant.value))
+    values = {str(key): _nest(group) for key, group in groups.items()}
+    parameters = forward_signature(module).parameters
+    kinds = inspect.Parameter
+    by_kind = {kind: [n for n, p in parameters.items() if p.kind is kind] for kind in KINDS}
+    positional = by_kind[kinds.POSITIONAL_ONLY] + by_kind[kinds.POSITIONAL_OR_KEYWORD]
+    free = [name for name in positional if name not in values]
+    placed: dict[str, Any] = {}
+    extra: list[Any] = []
+    for key, value in values.items():
+        if key in positional or key in by_kind[kinds.KEYWORD_ONLY]:
+            placed[key] = value
+        elif free:
+            placed[free.pop(0)] = value
+        elif by_kind[kinds.VAR_POSITIONAL]:
+            extra.append(value)
+        elif by_kind[kinds.VAR_KEYWORD]:
+            placed[key] = value
+        else:
+            raise InputError(
+                f"forward({', '.join(parameters)}) has no place for the input {key!r}",
+                f"Name the inputs after its parameters: {', '.join(parameters) or 'it has none'}.",
+            )
+    args = [placed.pop(n) for n in itertools.takewhile(lambda n: n in placed, positional)]
+    return (*args, *extra), placed
+
+
+def template_of(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Template, tuple[torch.Tensor, ...]]:
+    """A call with its tensors taken out: the template with Slots, and the tensors in order."""
+    tensors: list[torch.Tensor] = []
+
+    def leaf(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        tensors.append(value)
+        return Slot(len(tensors) - 1)
+
+    template = (replace(tuple(args), leaf), replace(dict(kwargs), leaf))
+    return template, tuple(tensors)
+
+
+def fill_template(template: Template, tensors: Sequence[torch.Tensor]) -> Template:
+    """The call with the tensors in their slots."""
+
+    def leaf(value: Any) -> Any:
+        return tensors[value.index] if isinstance(value, Slot) else value
+
+    args, kwargs = template
+    return replace(args, leaf), replace(kwargs, leaf)
+
+
+def slot_paths(module: torch.nn.Module, template: Template) -> list[Path]:
+    """The path of every Slot under its parameter's name, in the order of the slots' numbers."""
+    leaves = named_leaves(module, *template)
+    slots = [(value.index, path) for path, value in leaves if isinstance(value, Slot)]
+    return [path for _, path in sorted(slots, key=lambda item: item[0])]
+
+
+def flatten_outputs(value: Any) -> tuple[list[tuple[str, torch.Tensor]], list[str]]:
+    """Named tensors of a module's return value, and notes on what was left out.
+
+    A single tensor is ``output``, tuple items ``output_0`` …, mapping keys, named-tuple and
+    dataclass fields keep their names, nested keys are joined with ``_``.
+    """
+    tensors: list[tuple[str, torch.Tensor]] = []
+    notes: list[str] = []
+    for path, leaf in walk(value):
+        anonymous = not path or isinstance(path[0], int)
+        name = onnx_name(("output", *path) if anonymous else path)
+        if isinstance(leaf, torch.Tensor):
+            tensors.append((name, leaf))
+        elif leaf is None:
+            notes.append(f"the output {name} is None and was left out")
+        else:
+            notes.append(f"the output {name} is a {type(leaf).__name__}, no tensor: left out")
+    return tensors, notes
+
+
+class FlatModule(torch.nn.Module):
+    """A module behind a flat signature: tensors in, a tuple of tensors out.
+
+    ``template`` is the (args, kwargs) of the call with a :class:`Slot` for each tensor. Keyword
+    arguments, nesting, None and Python numbers thereby look the same to every exporter.
+    """
+
+    def __init__(self, module: torch.nn.Module, template: Template) -> None:
+        super().__init__()
+        # A new module starts in train mode; this one is as its inner one.
+        self.training = module.training
+        self.inner = module
+        self.template = template
+
+    def call(self, *tensors: torch.Tensor) -> Any:
+        """What the module itself returns for these tensors."""
+        args, kwargs = fill_template(self.template, tensors)
+        return self.inner(*args, **kwargs)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The tensors of the module's return value, in order."""
+        return tuple(tensor for _, tensor in flatten_outputs(self.call(*tensors))[0])

@@ -1,0 +1,241 @@
+"""The module as one graph, captured once, by the first strategy that works.
+
+Every attempt is kept as a value: when all fail, the report says what each one met and where.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+
+from torch2mobile.errors import CaptureError, InputError
+from torch2mobile.exporter import blame
+from torch2mobile.exporter.calling import flatten_outputs
+from torch2mobile.exporter.dims import SIZE_REMEDY, final_inputs, torch_shapes
+from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
+from torch2mobile.tensors import quiet, untouched
+
+
+def _export(loaded: LoadedModel, *, strict: bool, floor: int = 0) -> torch.export.ExportedProgram:
+    tensors = tuple(tensor.clone() for tensor in loaded.tensors)
+    shapes = torch_shapes(loaded, floor)
+    # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
+    from torch.fx.experimental import _config
+
+    with whole_recurrent_layers(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(
+            cast("torch.nn.Module", loaded.flat),
+            tensors,
+            dynamic_shapes=(shapes,) if tensors else None,
+            strict=strict,
+        )
+
+
+def _non_strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    return _export(loaded, strict=False)
+
+
+def _from_two(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """Without the special cases that torch makes for size 1; the probes prove that 1 works too."""
+    return _export(loaded, strict=False, floor=2)
+
+
+def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    return _export(loaded, strict=True)
+
+
+def _torchscript(loaded: LoadedModel) -> Any:
+    """A trace; anything that the tracer would bake in is an error here, not a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        return torch.jit.trace(loaded.flat, loaded.tensors, check_trace=False)
+
+
+STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
+    ("non-strict", _non_strict),
+    ("non-strict from size 2", _from_two),
+    ("strict", _strict),
+    ("torchscript", _torchscript),
+)
+
+
+def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Run the module on its example; returns the output names and notes on what is left out.
+
+    Raises InputError where the module itself refuses the example or returns no tensor.
+    """
+    with untouched(loaded.module), quiet():
+        try:
+            outputs = loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
+        except Exception as error:
+            where = blame.from_exception(error)
+            shapes = ", ".join(
+                f"{s.name}{list(t.shape)}"
+                for s, t in zip(loaded.specs, loaded.tensors, strict=True)
+            )
+            raise InputError(
+                f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
+                "Give inputs that the module itself takes, with --input, --values or --data.",
+                (where,) if where else (),
+            ) from error
+        named, notes = flatten_outputs(outputs)
+    if not named:
+        raise InputError(
+            "the module returns no tensor for the example input",
+            "Return at least one tensor from forward.",
+        )
+    return tuple(_unique([name for name, _ in named], loaded.specs)), tuple(notes)
+
+
+def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:
+    """Output names that clash with no input and no other output: all live in one namespace."""
+    taken = {spec.name for spec in specs}
+    result = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken:
+            candidate = f"{name}_out" if number == 1 else f"{name}_out{number}"
+            number += 1
+        taken.add(candidate)
+        result.append(candidate)
+    return result
+
+
+def capture(loaded: LoadedModel) -> Capture:
+    """Capture the module once, by the first of STRATEGIES that works.
+
+    Raises InputError for an example that the module refuses, CaptureError when all attempts
+    fail; its locations are the user's lines at fault.
+    """
+    outputs, notes = check_example(loaded)
+    if loaded.module.training and loaded.program is None:
+        notes = (*notes, "the module was in train mode; it was exported in eval mode")
+    if loaded.program is not None:
+        return _finish(loaded, "exported program", loaded.program, outputs, (), notes)
+    attempts: list[Attempt] = []
+    for name, strategy in STRATEGIES:
+        if strategy is _torchscript and _is_users_fault(attempts):
+            reason = "not tried: a trace would fix in the file what the others refuse"
+            attempts.append(Attempt(name, succeeded=False, reason=reason))
+            continue
+        try:
+            with untouched(loaded.module), quiet():
+                captured = strategy(loaded)
+        except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
+            attempts.append(_failed(loaded, name, error))
+            continue
+        attempts.append(Attempt(name, succeeded=True))
+        return _finish(loaded, name, captured, outputs, tuple(attempts), notes)
+    raise _all_failed(attempts)
+
+
+def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
+    where = blame.from_exception(error)
+    if where is None and strategy == "non-strict":
+        where = _specialised_at(loaded, error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.endswith(":")] or lines
+    reason = f"{type(error).__name__}: {' '.join(useful[:2])}".replace(_TORCH_LOGS, "")[:400]
+    return Attempt(strategy, succeeded=False, reason=reason, locations=(where,) if where else ())
+
+
+def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
+    """Where a dimension became a constant, which torch's error does not say: watch it happen."""
+    if "specialized" not in str(error):
+        return None
+    from torch.fx.experimental import symbolic_shapes
+
+    found: list[Location] = []
+    original = symbolic_shapes.ShapeEnv._set_replacement
+
+    def watch(env: Any, symbol: Any, value: Any, message: str) -> None:
+        import traceback
+
+        if getattr(value, "is_number", False):
+            frames = [f for f in traceback.extract_stack() if blame.is_user_file(f.filename)]
+            frames = [f for f in frames if f.name not in {"<module>", "main"}]
+            if frames:
+                found.append(blame.location(frames[-1].filename, frames[-1].lineno or 0))
+        original(env, symbol, value, message)
+
+    symbolic_shapes.ShapeEnv._set_replacement = watch  # type: ignore[method-assign, assignment]
+    try:
+        with untouched(loaded.module), quiet():
+            _non_strict(loaded)
+    except Exception:  # noqa: BLE001 (the same failure again; only the watching matters)
+        return found[0] if found else None
+    finally:
+        symbolic_shapes.ShapeEnv._set_replacement = original  # type: ignore[method-assign]
+    return found[0] if found else None
+
+
+_TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
+REMEDIES = (
+    (
+        ("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
+        "A Python branch or loop depends on tensor values: use torch.where or torch.cond instead.",
+    ),
+    (
+        ("specialized", "Constraints violated", "not all values"),
+        SIZE_REMEDY,
+    ),
+    (
+        ("numpy", "NumPy"),
+        "The data leaves torch on its way: replace the NumPy part of forward by torch operations.",
+    ),
+)
+
+
+def _is_users_fault(attempts: Sequence[Attempt]) -> bool:
+    """Whether the code depends on data, fixes a size or leaves torch: no exporter can mend that."""
+    text = " ".join(attempt.reason for attempt in attempts)
+    return any(mark in text for marks, _ in REMEDIES for mark in marks)
+
+
+def _all_failed(attempts: list[Attempt]) -> CaptureError:
+    first = next((a for a in attempts if a.locations), attempts[0])
+    text = " ".join(attempt.reason for attempt in attempts)
+    remedy = next(
+        (advice for marks, advice in REMEDIES if any(mark in text for mark in marks)),
+        "Rewrite the line named above in plain torch operations on tensors.",
+    )
+    where = ""
+    if first.locations:
+        place = first.locations[0]
+        where = f" at {place.file}:{place.line}: {place.code}"
+    return CaptureError(
+        f"the module could not be captured as a graph{where}",
+        remedy,
+        first.locations,
+        tuple(f"{attempt.strategy}: {attempt.reason}" for attempt in attempts),
+    )
+
+
+def _finish(
+    loaded: LoadedModel,
+    strategy: str,
+    captured: Any,
+    outputs: tuple[str, ...],
+    attempts: tuple[Attempt, ...],
+    notes: tuple[str, ...],
+) -> Capture:
+    program = captured if isinstance(captured, torch.export.ExportedProgram) else None
+    if program is None:
+        notes = (*notes, "captured by a TorchScript trace, which fixes Python values; check twice")
+    inputs, symbols = (loaded.specs, {}) if program is None else final_inputs(loaded.specs, program)
+    traced = None if program is not None else captured
+    return Capture(
+        loaded=loaded,
+        strategy=strategy,
+        program=program,
+        traced=traced,
+        inputs=inputs,
+        outputs=outputs,
+        symbols=symbols,
+        attempts=attempts,
+        notes=notes,
+    )

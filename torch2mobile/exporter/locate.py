@@ -1,0 +1,165 @@
+"""Finds what the user named: a Module, a Module class or a factory, in a file or a package."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from torch2mobile.errors import SourceError, Torch2MobileError
+from torch2mobile.exporter import blame
+from torch2mobile.records import Sample
+
+FORMS = (
+    "Give package.module:attr, path/to/file.py:attr, sample:NAME or model.pt2; "
+    "'torch2mobile samples' lists the samples."
+)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A remedy that names the nearest known words, or all of them."""
+    close = difflib.get_close_matches(word, known, n=3)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"There is: {', '.join(sorted(known)) or 'nothing'}."
+
+
+@contextlib.contextmanager
+def importable(source: str) -> Iterator[None]:
+    """Let the source import its neighbours: from a file's own folder, or the working directory."""
+    head = source.rpartition(":")[0]
+    folder = Path(head).resolve().parent if head.endswith(".py") else Path.cwd()
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _guarded_import(what: str, load: Any) -> ModuleType:
+    """Import the user's code; whatever it raises becomes a SourceError at the user's line."""
+    try:
+        module: ModuleType = load()
+    except Torch2MobileError:
+        raise
+    except (Exception, SystemExit) as error:
+        where = blame.from_exception(error)
+        place = f" at {where.file}:{where.line}: {where.code}" if where else ""
+        raise SourceError(
+            f"importing {what} raised {type(error).__name__}: {error}{place}",
+            "Make sure that it can be imported by Python on its own.",
+            (where,) if where else (),
+        ) from error
+    return module
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}", FORMS)
+    name = f"torch2mobile_source_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise SourceError(f"{path} is not a Python file", FORMS)
+    module = importlib.util.module_from_spec(spec)
+    loader = spec.loader
+
+    def load() -> ModuleType:
+        before = sys.modules.get(name)
+        sys.modules[name] = module
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            if before is not None:
+                sys.modules[name] = before
+            raise
+        return module
+
+    return _guarded_import(str(path), load)
+
+
+def _import_module(name: str) -> ModuleType:
+    absent = SourceError(f"there is no module {name!r}", FORMS)
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise absent
+
+    def load() -> ModuleType:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # The module itself or a package above it; anything else is an import inside of it.
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                raise absent from None
+            raise
+
+    return _guarded_import(name, load)
+
+
+def attribute(namespace: ModuleType, attr: str, source: str) -> Any:
+    """The (dotted) attribute of a module; SourceError that names the near ones."""
+    value: Any = namespace
+    for part in attr.split("."):
+        try:
+            value = getattr(value, part)
+        except Exception as error:
+            names = [n for n in dir(value) if not n.startswith("_")]
+            raise SourceError(
+                f"{source}: no attribute {part!r}", did_you_mean(part, names)
+            ) from error
+    return value
+
+
+def as_module(value: Any, source: str) -> torch.nn.Module:
+    """A Module as it is, a Module class or other callable called without arguments."""
+    if isinstance(value, torch.nn.Module):
+        return value
+    if not callable(value):
+        raise SourceError(
+            f"{source} is a {type(value).__name__}, no torch.nn.Module",
+            "Name a Module, a Module class, or a function that returns one.",
+        )
+    try:
+        made = value()
+    except (Exception, SystemExit) as error:
+        where = blame.from_exception(error)
+        raise SourceError(
+            f"calling {source} without arguments raised {type(error).__name__}: {error}",
+            "Write a function without parameters that builds the model, and name that.",
+            (where,) if where else (),
+        ) from error
+    if not isinstance(made, torch.nn.Module):
+        raise SourceError(
+            f"{source}() returned a {type(made).__name__}, no torch.nn.Module",
+            "Return the Module from it.",
+        )
+    return made
+
+
+def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType, str]:
+    """The short name, the imported Python module and the attribute of a source."""
+    if source.startswith("sample:"):
+        name = source.removeprefix("sample:")
+        if name not in samples:
+            raise SourceError(f"there is no sample {name!r}", did_you_mean(name, list(samples)))
+        sample = samples[name]
+        return name, importlib.import_module(sample.module), sample.attr
+    head, colon, attr = source.rpartition(":")
+    if not colon or not head or not attr:
+        raise SourceError(f"{source!r} names no model", FORMS)
+    is_file = head.endswith(".py")
+    with importable(source):
+        namespace = _import_file(Path(head)) if is_file else _import_module(head)
+    value = attribute(namespace, attr, source)
+    if inspect.isclass(value) or attr not in {"build", "model"}:
+        return attr.rpartition(".")[2], namespace, attr
+    return Path(head).stem if is_file else head.rpartition(".")[2], namespace, attr

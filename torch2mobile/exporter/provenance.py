@@ -1,0 +1,207 @@
+"""Where every ONNX value comes from: module paths, source file and line, also after rewriting.
+
+torch.onnx writes this into the nodes' metadata, source lines and absolute paths included. Here it
+is taken out of the model, so that the shipped file has none, and kept by value name beside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.exporter import blame
+from torch2mobile.records import Location, Origin
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+Origins = Mapping[str, tuple[Origin, ...]]
+_PREFIX = "pkg.torch.onnx."
+
+
+def _origin(node: ir.Node) -> Origin | None:
+    scopes_text = node.metadata_props.get(_PREFIX + "name_scopes")
+    trace = node.metadata_props.get(_PREFIX + "stack_trace", "")
+    if scopes_text is None and not trace:
+        return None
+    try:
+        scopes = [str(scope) for scope in ast.literal_eval(scopes_text or "[]")]
+    except (ValueError, SyntaxError):
+        scopes = []
+    # The last entry is the FX node itself; "inner" is the flat signature's own level.
+    path = (scopes[-2] if len(scopes) > 1 else "").removeprefix("inner").removeprefix(".")
+    where = blame.from_trace_text(trace)
+    if where is None and path.startswith("_empty_nn_module_stack"):
+        return None  # torch put the node in by itself, to read a size
+    where = where or Location()
+    return Origin((path,), where.file, where.line, where.code)
+
+
+def collect(model: ir.Model) -> dict[str, tuple[Origin, ...]]:
+    """The origin of every node's outputs, by value name; nodes without one take their inputs'."""
+    origins: dict[str, tuple[Origin, ...]] = {}
+    pending: list[ir.Node] = []
+    for node in model.graph.all_nodes():
+        found = _origin(node)
+        for value in node.outputs:
+            if value.name and found:
+                origins[value.name] = (found,)
+        if not found:
+            pending.append(node)
+    for node in pending:
+        near = [v.name for v in node.inputs if v is not None and v.name]
+        near += [u.node.outputs[0].name or "" for v in node.outputs for u in v.uses()]
+        merged = merge([origins.get(name, ()) for name in near])
+        for value in node.outputs:
+            if value.name and merged:
+                origins[value.name] = merged
+    return origins
+
+
+def merge(groups: Sequence[tuple[Origin, ...]]) -> tuple[Origin, ...]:
+    """All origins of several groups, each once, in order."""
+    return tuple(dict.fromkeys(origin for group in groups for origin in group))
+
+
+def strip(model: ir.Model) -> None:
+    """Remove everything about the build machine and the source from the model itself."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    graphs = [model.graph, *[function.graph for function in model.functions.values()]]
+    for graph in [inner for outer in graphs for inner in (outer, *outer.subgraphs())]:
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+        for value in [*graph.inputs, *graph.initializers.values()]:
+            value.metadata_props.clear()
+            value.doc_string = None
+
+
+def strip_proto(model: onnx.ModelProto) -> None:
+    """The same for a ModelProto (of a simplifier or of the TorchScript exporter)."""
+    _strip_message(model)
+
+
+def _strip_message(message: Any) -> None:
+    """Whatever the message holds, subgraphs and functions included, loses its notes."""
+    for note in ("doc_string", "metadata_props"):
+        if note in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(note)
+    for _, value in message.ListFields():
+        if hasattr(value, "ListFields"):
+            _strip_message(value)
+        elif isinstance(value, Sequence) and value and hasattr(value[0], "ListFields"):
+            for item in value:
+                _strip_message(item)
+
+
+def carry(
+    before: onnx.ModelProto, after: onnx.ModelProto, origins: Origins
+) -> dict[str, tuple[Origin, ...]]:
+    """The origins of a rewritten model's values, by names that survived and by what was fused.
+
+    A node whose output kept its name stands for all nodes of the old graph between that output
+    and the next values that are still there: those it replaced. A value with a new name gets the
+    origins of the nearest old values around it.
+    """
+    producers = {name: node for node in before.graph.node for name in node.output if name}
+    made = {name: node for node in after.graph.node for name in node.output if name}
+    result: dict[str, tuple[Origin, ...]] = {}
+    for node in after.graph.node:
+        for name in node.output:
+            if name in producers:
+                result[name] = _span(name, made, producers, origins)
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in after.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    for name in made:
+        if not result.get(name):
+            result[name] = _nearest(name, made, consumers, result)
+    return {name: found for name, found in result.items() if found}
+
+
+def _span(
+    output: str, stops: Container[str], producers: Mapping[str, onnx.NodeProto], origins: Origins
+) -> tuple[Origin, ...]:
+    groups: list[tuple[Origin, ...]] = []
+    queue, seen = [output], {output}
+    while queue:
+        name = queue.pop(0)
+        groups.append(origins.get(name, ()))
+        for source in producers[name].input:
+            if source in producers and source not in stops and source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return merge(groups)
+
+
+def _nearest(
+    name: str,
+    made: Mapping[str, onnx.NodeProto],
+    consumers: Mapping[str, list[onnx.NodeProto]],
+    known: Origins,
+) -> tuple[Origin, ...]:
+    """The origins of the nearest values with any, first downstream, then upstream."""
+
+    def downstream(value: str) -> list[str]:
+        return [out for node in consumers.get(value, []) for out in node.output]
+
+    def upstream(value: str) -> list[str]:
+        return list(made[value].input) if value in made else []
+
+    for step in (downstream, upstream):
+        queue, seen = [name], {name}
+        while queue:
+            current = queue.pop(0)
+            if known.get(current):
+                return known[current]
+            fresh = [value for value in step(current) if value and value not in seen]
+            seen.update(fresh)
+            queue += fresh
+    return ()
+
+
+def to_json(model: onnx.ModelProto, origins: Origins) -> str:
+    """``provenance.json``: for every node its output values, operator and origins."""
+    nodes = [
+        {
+            "node": node.name,
+            "op": node.op_type,
+            "outputs": list(node.output),
+            "origins": [
+                {
+                    "modules": list(origin.modules),
+                    "file": origin.file,
+                    "line": origin.line,
+                    "code": origin.code,
+                }
+                for origin in merge([origins.get(name, ()) for name in node.output])
+            ],
+        }
+        for node in model.graph.node
+    ]
+    return json.dumps({"schema_version": 1, "nodes": nodes}, indent=1) + "\n"
+
+
+def locations(origins: Sequence[Origin], node: Any = None) -> tuple[Location, ...]:
+    """Origins as places to look at, with the node's name and operator where there is one."""
+    return tuple(
+        Location(
+            module=origin.modules[0] if origin.modules else "",
+            file=origin.file,
+            line=origin.line,
+            code=origin.code,
+            node=node.name if node is not None else "",
+            op=node.op_type if node is not None else "",
+        )
+        for origin in origins
+    )

@@ -1,0 +1,124 @@
+"""ONNX Runtime: the .ort format for apps, the operator list for a reduced build, and the runner.
+
+The .onnx itself is run by the same runner, so both files are judged in the same way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.errors import ModelFileError
+from torch2mobile.records import Artifact, OnnxModel, OutputSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+}
+# These layouts run on one kind of processor only; a file with them is no file for a phone.
+_PLATFORM_OPTIMIZERS = ["NchwcTransformer"]
+
+
+class OrtRunner:
+    """An ONNX Runtime session on the CPU, for .onnx and .ort files."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 2
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelFileError(
+                f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}",
+                "Export it again; if the file came from elsewhere, check that it is complete.",
+            ) from error
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and dims of the inputs, as the session has them."""
+        return tuple(_spec(arg) for arg in self._session.get_inputs())
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and dims of the outputs, as the session has them."""
+        return tuple(_spec(arg) for arg in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs in the file's order."""
+        names = [arg.name for arg in self._session.get_outputs()]
+        return list(zip(names, self._session.run(None, dict(feeds)), strict=True))
+
+
+def _spec(arg: Any) -> OutputSpec:
+    dtype = _TYPES.get(arg.type, re.sub(r"^tensor\((.*)\)$", r"\1", arg.type))
+    dims = tuple("?" if dim is None else dim for dim in arg.shape)
+    return OutputSpec(name=arg.name, dtype=dtype, dims=dims)
+
+
+def load_session(path: Path) -> OrtRunner:
+    """Load an .onnx or .ort file (the loader that workers call by name)."""
+    return OrtRunner(path)
+
+
+class OrtTarget:
+    """The .ort format and ``operators.config``, by onnxruntime's own converter."""
+
+    name = "ort"
+    title = "ONNX Runtime (Android, iOS, web)"
+    wants_program = False
+
+    def missing(self) -> Sequence[str]:
+        """The command that installs onnxruntime, if it is not there."""
+        needed = ("onnxruntime", "flatbuffers")
+        absent = [name for name in needed if importlib.util.find_spec(name) is None]
+        return [f"pip install {name}" for name in absent]
+
+    def convert(self, model: OnnxModel, program: Path | None, out: Path) -> Artifact:  # noqa: ARG002
+        """Write ``model.ort`` and ``operators.config`` into ``out``.
+
+        Fixed style, all optimizations but those for one processor: loads on x86, ARM and WASM.
+        The operator list is reduced by type.
+        """
+        import onnxruntime as ort
+
+        target = out / (model.path.stem + ".ort")
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(target)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        options.log_severity_level = 3
+        ort.InferenceSession(
+            str(model.path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_PLATFORM_OPTIMIZERS,
+        )
+        config = out / "operators.config"
+        _write_config(target, config)
+        return Artifact(self.name, (target, config), {"onnxruntime": ort.__version__})
+
+    def load(self, path: Path) -> OrtRunner:
+        """A session on the .ort file."""
+        return load_session(path)
+
+
+def _write_config(model: Path, config: Path) -> None:
+    """The operators and types that the model needs, for onnxruntime's --include_ops_by_config."""
+    from onnxruntime.tools.ort_format_model import (
+        create_config_from_models,
+    )
+
+    create_config_from_models([model], config, enable_type_reduction=True)
+    # The tool's comments name the folder of the build machine.
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
+    config.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,289 @@
+"""The captured graph as an ONNX file, with the user's names and the opset that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from torch2mobile.errors import ExitCode, TranslateError
+from torch2mobile.exporter import blame, provenance
+from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.records import Capture, Location, OnnxModel, OutputSpec
+from torch2mobile.tensors import quiet, untouched
+
+PROTOBUF_LIMIT = 2**31
+_SYMBOL = re.compile(r"\b[su]\d+\b")
+_OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
+
+
+class OpsetError(TranslateError):
+    """The opset that was asked for cannot be had for this model."""
+
+
+def check_opset(opset: int | None) -> None:
+    """Refuse an opset that the installed onnx does not know, before any work is done."""
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and not 7 <= opset <= newest:
+        error = OpsetError(
+            f"--opset {opset}: the installed onnx {onnx.__version__} knows opsets 7 to {newest}",
+            "Ask for one of these, or leave --opset out.",
+        )
+        error.exit_code = ExitCode.USAGE
+        raise error
+
+
+def translate(
+    capture: Capture, path: Path, *, opset: int | None = None, external_data: bool = False
+) -> OnnxModel:
+    """Write the capture as ONNX to ``path``; weights go beside it when asked or above 2 GB.
+
+    Raises TranslateError with the user's line for an operator that has no ONNX form, and
+    OpsetError rather than write another opset than the one asked for.
+    """
+    check_opset(opset)
+    try:
+        with untouched(capture.loaded.module), quiet(), whole_recurrent_layers():
+            model = (
+                _program_to_ir(capture, opset) if capture.program else _trace(capture, path, opset)
+            )
+    except (OpsetError, OSError):
+        raise
+    except Exception as error:
+        raise _translation_error(capture, error) from error
+    got = model.opset_imports.get("", 0)
+    if opset is not None and got != opset:
+        raise OpsetError(
+            f"opset {opset} was asked for, but this model can only be written in opset {got}: "
+            f"an operator in it has no form in opset {opset}",
+            f"Use --opset {got}, or leave --opset out.",
+        )
+    _name_interface(model, capture)
+    _name_dims(model, capture)
+    origins = provenance.collect(model)
+    provenance.strip(model)
+    _save(model, path, external_data=external_data)
+    return OnnxModel(
+        path=path,
+        opset=got,
+        inputs=capture.inputs,
+        outputs=tuple(_output_spec(value) for value in model.graph.outputs),
+        origins=origins,
+    )
+
+
+def _program_to_ir(capture: Capture, opset: int | None) -> ir.Model:
+    assert capture.program is not None
+    program = torch.onnx.export(
+        capture.program,
+        (),
+        dynamo=True,
+        opset_version=opset,
+        verbose=False,
+        optimize=True,
+    )
+    assert program is not None
+    return program.model
+
+
+def _trace(capture: Capture, path: Path, opset: int | None) -> ir.Model:
+    """The TorchScript exporter; it writes a file of its own, which is then read back."""
+    axes = {
+        spec.name: {i: str(dim.label) for i, dim in enumerate(spec.dims) if dim.symbol}
+        for spec in capture.inputs
+    }
+    assert capture.traced is not None
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _native_prints_dropped():
+        rough = Path(scratch) / path.name
+        try:
+            torch.onnx.export(
+                capture.traced,
+                capture.loaded.tensors,
+                str(rough),
+                dynamo=False,
+                opset_version=opset,
+                input_names=[spec.name for spec in capture.inputs],
+                output_names=list(capture.outputs),
+                dynamic_axes={name: found for name, found in axes.items() if found},
+            )
+        except Exception as error:
+            if opset is None or "opset" not in str(error):
+                raise
+            raise OpsetError(
+                f"opset {opset} was asked for, but a TorchScript trace cannot be written in it",
+                "Leave --opset out, or rewrite what torch.export refuses (see the attempts).",
+            ) from error
+        model = onnx.load(rough)
+    provenance.strip_proto(model)
+    return ir.from_proto(model)
+
+
+@contextlib.contextmanager
+def _native_prints_dropped() -> Iterator[None]:
+    """torch's C++ prints the whole graph on file descriptor 1 before it raises."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(null)
+
+
+def _translation_error(capture: Capture, error: Exception) -> TranslateError:
+    """Name the operator that has no ONNX form, and the user's line that calls it."""
+    chain: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(str(link))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    text = "\n".join(chain)
+    place = _operator_location(capture, text)
+    root = chain[-1].strip().splitlines()
+    reason = root[0][:300] if root else type(error).__name__
+    where = f" at {place.file}:{place.line}: {place.code}" if place else ""
+    operator = f" {place.op}" if place and place.op else ""
+    return TranslateError(
+        f"the operator{operator} has no ONNX translation{where} ({reason})",
+        "Replace it by operations on real tensors that ONNX has, or compute it outside the model.",
+        (place,) if place else (),
+    )
+
+
+def _operator_location(capture: Capture, text: str) -> Location | None:
+    if capture.program is None:
+        return None
+    names = {found.group(1) or found.group(0) for found in _OPERATOR.finditer(text)}
+    names = {name.replace("::", ".").rstrip(".") for name in names}
+    try:
+        with quiet():
+            nodes = list(capture.program.run_decompositions({}).graph.nodes)
+    except Exception:  # noqa: BLE001 (the undecomposed graph then has to do)
+        nodes = []
+    for node in [*nodes, *capture.program.graph.nodes]:
+        if node.op != "call_function":
+            continue
+        target = str(node.target)
+        if any(target == name or target.startswith(name + ".") for name in names):
+            place = blame.from_trace_text(node.meta.get("stack_trace") or "")
+            if place:
+                return Location(file=place.file, line=place.line, code=place.code, op=target)
+    return blame.from_trace_text(text)
+
+
+def _name_interface(model: ir.Model, capture: Capture) -> None:
+    """Give inputs and outputs the user's names, weights the module's, all in the user's order."""
+    graph = model.graph
+    if len(graph.inputs) != len(capture.inputs) or len(graph.outputs) != len(capture.outputs):
+        raise TranslateError(
+            f"the exporter wrote {len(graph.inputs)} inputs and {len(graph.outputs)} outputs for a "
+            f"module with {len(capture.inputs)} and {len(capture.outputs)}",
+            "An input that is used by nothing, or an output that is no tensor, may be the cause.",
+        )
+    _separate_outputs(graph)
+    _name_inner(graph, {spec.name for spec in capture.inputs} | set(capture.outputs))
+    # Two rounds, since a user's name may be the exporter's name of another value.
+    for number, value in enumerate([*graph.inputs, *graph.outputs]):
+        value.name = f"torch2mobile_interface_{number}"
+    for value, name in zip(
+        [*graph.inputs, *graph.outputs],
+        [*(spec.name for spec in capture.inputs), *capture.outputs],
+        strict=True,
+    ):
+        value.name = name
+
+
+def _name_inner(graph: ir.Graph, taken: set[str]) -> None:
+    """Weights by the module's names, and every inner value by one that no other value has."""
+    interface = {*graph.inputs, *graph.outputs}
+    for value in list(_values(graph)):
+        if value in interface:
+            continue
+        name = str(value.name)
+        owner = value.graph if value.is_initializer() else None
+        if owner is not None:
+            name = name.removeprefix("inner.")
+        while name in taken:
+            name += "_value"
+        taken.add(name)
+        if name != value.name and isinstance(owner, ir.Graph):
+            del owner.initializers[str(value.name)]
+            value.name = name
+            owner.initializers[name] = value
+        else:
+            value.name = name
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value of the graph and its subgraphs; weights come before what is computed."""
+    for scope in (graph, *graph.subgraphs()):
+        yield from scope.inputs
+        yield from list(scope.initializers.values())
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """An output that is an input, a weight or another output as well needs a value of its own."""
+    seen: set[int] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        if value.producer() is None or id(value) in seen:
+            node = ir.Node("", "Identity", [value], name=f"node_output_{index}")
+            copy = node.outputs[0]
+            copy.shape, copy.type = value.shape, value.type
+            graph.append(node)
+            graph.outputs[index] = copy
+        seen.add(id(value))
+
+
+def _name_dims(model: ir.Model, capture: Capture) -> None:
+    """Put the user's symbol names back in place of torch.export's ``s31`` and the like."""
+    for value in _values(model.graph):
+        if value.shape is None:
+            continue
+        shape = []
+        for dim in value.shape:
+            text = dim.value if isinstance(dim, ir.SymbolicDim) else dim
+            shape.append(_label(text, capture.symbols) if isinstance(text, str) else text)
+        value.shape = ir.Shape(shape)
+    for value, spec in zip(model.graph.inputs, capture.inputs, strict=True):
+        value.shape = ir.Shape([dim.label for dim in spec.dims])
+
+
+def _label(text: str, symbols: Any) -> str:
+    if text in symbols:
+        return str(symbols[text])
+    return _SYMBOL.sub(lambda match: str(symbols.get(match.group(0), match.group(0))), text)
+
+
+def _output_spec(value: ir.Value) -> OutputSpec:
+    shape = value.shape or ()
+    dims = [dim if isinstance(dim, int) else str(dim.value or "?") for dim in shape]
+    dtype = value.dtype.numpy().name if value.dtype is not None else ""
+    return OutputSpec(name=str(value.name), dtype=dtype, dims=tuple(dims))
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """The size of all weights, in bytes."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _save(model: ir.Model, path: Path, *, external_data: bool) -> None:
+    large = weight_bytes(model) > PROTOBUF_LIMIT - 2**24
+    if external_data or large:
+        ir.save(model, path, external_data=path.name + ".data")
+    else:
+        ir.save(model, path)
