@@ -1,0 +1,141 @@
+"""Does the file have what was asked for: opset, names, order, dtypes, shapes, dynamic dims?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch2mobile.errors import ModelFileError, Torch2MobileError
+from torch2mobile.isolation import IsolatedRunner
+from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
+
+# What onnxruntime says about the machine it runs on, not about the model.
+_MACHINE = ("pthread_setaffinity_np", "device_discovery", "GetPciBusId", "cpuinfo")
+
+
+def read_model(path: Path) -> object:
+    """The ModelProto of a file, without its external data.
+
+    Raises ModelFileError for a missing, empty or corrupt file.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise ModelFileError(f"there is no file {path}", "Check the path.")
+    if path.stat().st_size == 0:
+        raise ModelFileError(f"{path} is empty", "Export the model again.")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is no ONNX file, or is truncated: {error}", "Export the model again."
+        ) from error
+    if not model.graph.output:
+        raise ModelFileError(f"{path} holds no graph with outputs", "Export the model again.")
+    return model
+
+
+def interface_problems(
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[str],
+    found_inputs: Sequence[OutputSpec],
+    found_outputs: Sequence[OutputSpec],
+) -> list[str]:
+    """How the inputs and outputs of a file differ from what was asked for.
+
+    Symbols may be renamed only together: the same symbol must mean the same size in the file.
+    """
+    problems = []
+    names = [spec.name for spec in inputs]
+    if names != [found.name for found in found_inputs]:
+        problems.append(f"inputs are {[f.name for f in found_inputs]}, asked for {names}")
+    elif inputs:
+        problems += _input_problems(inputs, found_inputs)
+    if list(outputs) != [found.name for found in found_outputs]:
+        problems.append(f"outputs are {[f.name for f in found_outputs]}, asked for {list(outputs)}")
+    return problems
+
+
+def _input_problems(inputs: Sequence[InputSpec], found: Sequence[OutputSpec]) -> list[str]:
+    problems = []
+    for spec, file in zip(inputs, found, strict=True):
+        if spec.dtype != file.dtype:
+            problems.append(f"{spec.name} is {file.dtype}, asked for {spec.dtype}")
+        if len(spec.dims) != len(file.dims):
+            problems.append(f"{spec.name} has {len(file.dims)} dims, asked for {len(spec.dims)}")
+            continue
+        for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True)):
+            frozen = dim.symbol is not None and isinstance(size, int)
+            if frozen:
+                problems.append(
+                    f"dimension {axis} of {spec.name} was declared dynamic ({dim.label}) and is "
+                    f"fixed to {size} in the file"
+                )
+            elif dim.symbol is None and size != dim.size:
+                problems.append(f"dimension {axis} of {spec.name} is {size}, asked for {dim.size}")
+            elif dim.symbol is not None and size != dim.label:
+                problems.append(
+                    f"dimension {axis} of {spec.name} is called {size}, asked for {dim.label}"
+                )
+    return problems
+
+
+def contract_check(
+    model: OnnxModel,
+    wanted_inputs: Sequence[InputSpec],
+    wanted_outputs: Sequence[str],
+    opset: int | None,
+    runner: IsolatedRunner,
+) -> Check:
+    """The .onnx against the request: full onnx.checker, interface, opset, loads without warning."""
+    problems = checker_problems(model.path)
+    if opset is not None and model.opset != opset:
+        problems.append(f"the opset is {model.opset}, asked for {opset}")
+    try:
+        runner.load()
+        problems += interface_problems(
+            wanted_inputs, wanted_outputs, runner.inputs(), runner.outputs()
+        )
+        problems += load_warnings(runner.load_log)
+    except Torch2MobileError as error:
+        problems.append(f"does not load in ONNX Runtime: {error.message}")
+    if problems:
+        return Check(
+            "contract",
+            Status.FAILED,
+            f"{len(problems)} of the things asked for are not so: {problems[0]}",
+            target="onnx",
+            hint="A file that differs from its request breaks the app that was written for it.",
+            notes=tuple(problems[1:]),
+        )
+    dynamic = sum(dim.symbol is not None for spec in wanted_inputs for dim in spec.dims)
+    return Check(
+        "contract",
+        Status.PASSED,
+        f"opset {model.opset}, {len(wanted_inputs)} inputs, {len(wanted_outputs)} outputs, "
+        f"{dynamic} dynamic dims",
+        target="onnx",
+    )
+
+
+def checker_problems(path: Path) -> list[str]:
+    """What the full onnx.checker, shape inference included, says against a file."""
+    import onnx
+
+    try:
+        # By path, so that models above 2 GB and external data are checked too.
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # noqa: BLE001 (the checker raises many kinds)
+        text = str(error).strip().splitlines()
+        return [f"onnx.checker: {text[0] if text else type(error).__name__}"]
+    return []
+
+
+def load_warnings(log: str) -> list[str]:
+    """The warnings about the model in what onnxruntime wrote while loading it."""
+    lines = [line for line in log.splitlines() if "[W:" in line or "[E:" in line]
+    return [
+        f"onnxruntime warns: {line.split(']', 1)[-1].strip()[:300]}"
+        for line in lines
+        if not any(word in line for word in _MACHINE)
+    ]

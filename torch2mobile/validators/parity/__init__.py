@@ -1,0 +1,1 @@
+"""Is the file on the phone the same function as the module?"""

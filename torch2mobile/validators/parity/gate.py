@@ -1,0 +1,253 @@
+"""The verdict: the artefact on every probe, against the module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from torch2mobile.errors import Torch2MobileError, WorkerTimeoutError
+from torch2mobile.interfaces import Runner
+from torch2mobile.records import Check, Metric, Mismatch, ParityOptions, Status, Tolerance
+from torch2mobile.validators.parity import compare, task_metrics, tolerance
+from torch2mobile.validators.parity.compare import Judged
+from torch2mobile.validators.parity.probes import Probe
+from torch2mobile.validators.parity.tolerance import Case, Limit, Yardstick
+
+# A failing model fails on many probes; the report names this many and counts the rest.
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one probe must give: the module's outputs, and the float64 truth where there is one."""
+
+    probe: Probe
+    outputs: Sequence[tuple[str, np.ndarray]]
+    truth: Sequence[np.ndarray] | None = None
+
+
+Answers = list["list[tuple[str, np.ndarray]] | Torch2MobileError"]
+
+
+def run_probes(runner: Runner, expected: Sequence[Expected]) -> Answers:
+    """The artefact's outputs for every probe; an error in place of those it did not give."""
+    answers: Answers = []
+    for case in expected:
+        try:
+            answers.append(runner.run(case.probe.feeds))
+        except WorkerTimeoutError:
+            raise
+        except Torch2MobileError as error:
+            answers.append(error)
+    return answers
+
+
+def judge_probe(
+    case: Expected,
+    answer: list[tuple[str, np.ndarray]] | Torch2MobileError,
+    usual: Mapping[str, Yardstick],
+    tolerances: Mapping[str, Tolerance],
+) -> tuple[list[Judged], list[Mismatch]]:
+    """All outputs of one probe, and what is wrong with them."""
+    label = case.probe.label
+    if isinstance(answer, Torch2MobileError):
+        problem = f"the module gives outputs, the artefact none: {answer.message}"
+        return [], [Mismatch(output="", probe=label, problem=problem)]
+    wrong = compare.structure(case.outputs, answer, label)
+    if wrong:
+        return [], wrong
+    limits = limits_of(case, usual, tolerances)
+    judged = [
+        compare.judge(name, label, want, got, limit)
+        for (name, want), (_, got), limit in zip(case.outputs, answer, limits, strict=True)
+    ]
+    return judged, [one.mismatch for one in judged if one.mismatch is not None]
+
+
+def limits_of(
+    case: Expected, usual: Mapping[str, Yardstick], tolerances: Mapping[str, Tolerance]
+) -> list[Limit]:
+    """What each output of a probe is compared with, and how far it may be off."""
+    limits = []
+    for number, (name, want) in enumerate(case.outputs):
+        own = tolerances.get(name, tolerances.get(""))
+        if not tolerance.is_float(want):
+            limits.append(tolerance.exact_limit(want))
+        elif own is not None:
+            limits.append(tolerance.user_limit(want, own))
+        else:
+            truth = None if case.truth is None else case.truth[number]
+            yardstick = usual.get(name, Yardstick())
+            limits.append(tolerance.limit_for(want, truth, yardstick, case.probe.magnitude))
+    return limits
+
+
+def typical_of(expected: Sequence[Expected]) -> Mapping[str, Yardstick]:
+    """What is usual for each output, over the probes with ordinary values."""
+    return tolerance.yardsticks(
+        [Case(case.outputs, case.truth, case.probe.magnitude) for case in expected]
+    )
+
+
+def parity_check(
+    target: str, expected: Sequence[Expected], answers: Answers, options: ParityOptions
+) -> Check:
+    """One Check for all outputs on all probes.
+
+    Nothing to compare is an ERROR, never a pass.
+    """
+    if not expected:
+        return Check(
+            "parity",
+            Status.ERROR,
+            "nothing could be compared: the module accepted none of the probes",
+            target=target,
+            hint="Give real inputs with --data, or the range of the values with --values.",
+        )
+    usual = typical_of(expected)
+    judged: list[Judged] = []
+    wrong: list[Mismatch] = []
+    for case, answer in zip(expected, answers, strict=True):
+        found, mismatches = judge_probe(case, answer, usual, options.tolerances)
+        judged += found
+        wrong += mismatches
+    metrics = _metrics(expected, answers, judged)
+    notes = _notes(judged)
+    count = len(expected)
+    if wrong:
+        failing = len({item.probe for item in wrong})
+        return Check(
+            "parity",
+            Status.FAILED,
+            f"not the same function as the module on {failing} of {count} probes",
+            target=target,
+            hint="Look at the first mismatch: output, probe and index say where it differs.",
+            metrics=metrics,
+            mismatches=tuple(_worst_first(wrong)[:SHOWN]),
+            notes=notes,
+        )
+    return Check(
+        "parity",
+        Status.PASSED,
+        _summary(count, judged),
+        target=target,
+        metrics=metrics,
+        notes=notes,
+    )
+
+
+def _worst_first(wrong: Sequence[Mismatch]) -> list[Mismatch]:
+    """Structure before values, and every output once before any a second time."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for item in wrong:
+        seen[item.output] = seen.get(item.output, 0) + 1
+        ranked.append((bool(item.index), seen[item.output], item))
+    return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _summary(count: int, judged: Sequence[Judged]) -> str:
+    floats = [one for one in judged if one.rule != "exact"]
+    if not floats:
+        return f"{count} probes, all outputs equal"
+    worst = max(floats, key=_closeness)
+    text = f"{count} probes, worst error {worst.error:.2g} of {worst.allowed:.2g} allowed"
+    if worst.rule == "measured":
+        text += f" (float32 noise {worst.floor:.2g})"
+    return text
+
+
+def _closeness(one: Judged) -> float:
+    if one.allowed > 0:
+        return one.error / one.allowed
+    return float("inf") if one.error > 0 else 0.0
+
+
+def _notes(judged: Sequence[Judged]) -> tuple[str, ...]:
+    if any(one.rule == "usual" for one in judged):
+        return (
+            (
+                "no float64 truth for this module: judged by the usual tolerance of the dtype, "
+                "a weaker verdict"
+            ),
+        )
+    return ()
+
+
+def _metrics(
+    expected: Sequence[Expected], answers: Answers, judged: Sequence[Judged]
+) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {"probes": len(expected)}
+    for name in dict.fromkeys(one.output for one in judged):
+        mine = [one for one in judged if one.output == name]
+        worst = max(mine, key=_closeness)
+        metrics[f"{name}.error"] = worst.error
+        metrics[f"{name}.allowed"] = worst.allowed
+        metrics[f"{name}.floor"] = worst.floor
+        metrics[f"{name}.rule"] = worst.rule
+    pairs = [
+        (case.outputs, answer)
+        for case, answer in zip(expected, answers, strict=True)
+        if not isinstance(answer, Torch2MobileError)
+        and not compare.structure(case.outputs, answer, "")
+    ]
+    metrics.update(task_metrics.measure(pairs))
+    return metrics
+
+
+def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> Check:
+    """An input whose change moves the module but not the artefact was baked in as a constant."""
+    pairs = _varied(expected)
+    baked: list[str] = []
+    tested: list[str] = []
+    for name, first, second in pairs:
+        before, after = answers[first], answers[second]
+        if isinstance(before, Torch2MobileError) or isinstance(after, Torch2MobileError):
+            continue
+        if _equal(expected[first].outputs, expected[second].outputs):
+            continue
+        tested.append(name)
+        if _equal(before, after):
+            baked.append(name)
+    if baked:
+        return Check(
+            "baked",
+            Status.FAILED,
+            f"the module follows the input {', '.join(baked)}, the artefact does not: it was "
+            "baked in as a constant",
+            target=target,
+            hint="Use the tensor itself in forward, on the path that is taken while exporting too.",
+            metrics={"inputs": ", ".join(baked)},
+        )
+    if not tested:
+        reason = "no probe changed the module's outputs"
+        return Check("baked", Status.SKIPPED, reason, target=target)
+    return Check("baked", Status.PASSED, f"follows {', '.join(tested)}", target=target)
+
+
+def _equal(
+    first: Sequence[tuple[str, np.ndarray]], second: Sequence[tuple[str, np.ndarray]]
+) -> bool:
+    return len(first) == len(second) and all(
+        a.shape == b.shape and np.array_equal(a, b, equal_nan=tolerance.is_float(a))
+        for (_, a), (_, b) in zip(first, second, strict=True)
+    )
+
+
+def _varied(expected: Sequence[Expected]) -> list[tuple[str, int, int]]:
+    """(input, example's index, index of the probe where only that input differs)."""
+    alone = [(case.probe.varies, 0, n) for n, case in enumerate(expected) if case.probe.varies]
+    if alone or not expected:
+        return alone
+    names = list(expected[0].probe.feeds)
+    if len(names) != 1:
+        return []
+    first = expected[0].probe.feeds[names[0]]
+    others = [
+        n
+        for n, case in enumerate(expected)
+        if n and case.probe.feeds[names[0]].shape == first.shape
+    ]
+    return [(names[0], 0, n) for n in others[:1]]

@@ -1,0 +1,134 @@
+"""The replay of a bundle's golden data, without torch: what the module gave, against the file."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from torch2mobile.errors import Torch2MobileError
+from torch2mobile.interfaces import Runner
+from torch2mobile.records import Check, Mismatch, Status, Tolerance
+from torch2mobile.validators.parity import compare
+from torch2mobile.validators.parity.gate import Expected, limits_of, run_probes
+from torch2mobile.validators.parity.probes import Probe
+from torch2mobile.validators.parity.tolerance import (
+    Limit,
+    Yardstick,
+    exact_limit,
+    is_float,
+    user_limit,
+    wide,
+)
+
+_PART = re.compile(r"@(\d+)=(\d+):(\d+)")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One case as stored: inputs, the module's outputs, and the allowed error by output.
+
+    ``allowed`` has the output's name and, where channels are judged apart, tighter limits for some
+    of them: ``"pred@1=4:84"`` is for the indices 4 to 83 of its dimension 1.
+    """
+
+    probe: str
+    feeds: Mapping[str, np.ndarray]
+    outputs: Sequence[tuple[str, np.ndarray]]
+    allowed: Mapping[str, float]
+
+
+def allowed_for(
+    case: Expected,
+    usual: Mapping[str, Yardstick],
+    tolerances: Mapping[str, Tolerance] = MappingProxyType({}),
+) -> dict[str, float]:
+    """What an artefact may differ from the module's own outputs on this case, by output.
+
+    The artefact may be off the truth by the measured tolerance, and the module by its own noise.
+    """
+    allowed: dict[str, float] = {}
+    for (name, want), limit in zip(case.outputs, limits_of(case, usual, tolerances), strict=True):
+        if not is_float(want):
+            continue
+        both = limit.allowed + limit.floor
+        allowed[name] = float(both.max(initial=0.0))
+        yardstick = usual.get(name, Yardstick())
+        if yardstick.groups is not None and both.size:
+            axis = yardstick.axis
+            by_channel = np.moveaxis(both, axis, 0).reshape(both.shape[axis], -1).max(axis=1)
+            ends = [0, *(np.flatnonzero(np.diff(by_channel)) + 1).tolist(), len(by_channel)]
+            for start, stop in itertools.pairwise(ends):
+                if by_channel[start] < allowed[name]:
+                    allowed[f"{name}@{axis}={start}:{stop}"] = float(by_channel[start])
+    return allowed
+
+
+def _limit(case: Golden, name: str, want: np.ndarray, tolerance: Tolerance | None) -> Limit:
+    if tolerance is not None:
+        return user_limit(want, tolerance)
+    allowed = np.full(want.shape, case.allowed.get(name, 0.0))
+    for key, value in case.allowed.items():
+        part = _PART.fullmatch(key.removeprefix(name)) if key.startswith(name) else None
+        if part is not None:
+            axis, start, stop = map(int, part.groups())
+            if axis < want.ndim:
+                allowed[(slice(None),) * axis + (slice(start, stop),)] = value
+    return Limit(wide(want), allowed, np.zeros(want.shape), "golden")
+
+
+def golden_check(
+    target: str,
+    runner: Runner,
+    cases: Sequence[Golden],
+    tolerances: Mapping[str, Tolerance],
+) -> Check:
+    """FAILED where an output of any case differs; ERROR where there is no case to replay."""
+    if not cases:
+        return Check(
+            "golden",
+            Status.ERROR,
+            "the bundle holds no golden data, so nothing was compared",
+            target=target,
+            hint="Export the model again.",
+        )
+    expected = [Expected(Probe(case.probe, case.feeds), case.outputs) for case in cases]
+    wrong: list[Mismatch] = []
+    worst = 0.0
+    for case, answer in zip(cases, run_probes(runner, expected), strict=True):
+        if isinstance(answer, Torch2MobileError):
+            problem = f"the artefact gives no outputs: {answer.message}"
+            wrong.append(Mismatch(output="", probe=case.probe, problem=problem))
+            continue
+        structure = compare.structure(case.outputs, answer, case.probe)
+        wrong += structure
+        if structure:
+            continue
+        for (name, want), (_, got) in zip(case.outputs, answer, strict=True):
+            own = tolerances.get(name, tolerances.get(""))
+            limit = _limit(case, name, want, own) if is_float(want) else exact_limit(want)
+            judged = compare.judge(name, case.probe, want, got, limit)
+            worst = max(worst, judged.error)
+            if judged.mismatch:
+                wrong.append(judged.mismatch)
+    if wrong:
+        failing = len({item.probe for item in wrong})
+        return Check(
+            "golden",
+            Status.FAILED,
+            f"gives something else than the module did on {failing} of {len(cases)} cases",
+            target=target,
+            hint="The file is not what was proven at export: export the model again.",
+            mismatches=tuple(wrong[:12]),
+        )
+    return Check(
+        "golden",
+        Status.PASSED,
+        f"{len(cases)} cases as the module gave them, worst difference {worst:.2g}",
+        target=target,
+        metrics={"cases": len(cases), "error": worst},
+    )

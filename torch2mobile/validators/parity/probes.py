@@ -1,0 +1,115 @@
+"""The inputs on which module and artefact are compared: seeded values, and sizes at their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from torch2mobile import sampling
+from torch2mobile.records import InputSpec, ParityOptions
+
+# Input elements of one probe at most; keeps a probe of a declared 4096 x 4096 affordable.
+ELEMENT_BUDGET = 1 << 14
+# How large the values of a kind are, beside ordinary ones. The small ones are 1e-3, but a bias, or
+# a function that is linear only at 0, keeps the output's noise from shrinking as much.
+MAGNITUDES = {"small": 1 / 32, "wide": 10.0, "large": 1e4}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One set of inputs. ``declared`` tells whether the module must accept it.
+
+    ``magnitude`` is that of the values beside ordinary ones.
+    """
+
+    label: str
+    feeds: Mapping[str, np.ndarray]
+    magnitude: float = 1.0
+    declared: bool = True
+    varies: str = ""
+
+    @property
+    def extreme(self) -> bool:
+        """Whether float32 itself may overflow there, so that only its own floor applies."""
+        return self.magnitude > 1
+
+
+def build(
+    specs: Sequence[InputSpec],
+    example: Mapping[str, np.ndarray],
+    options: ParityOptions,
+    data: Sequence[Mapping[str, np.ndarray]] = (),
+) -> list[Probe]:
+    """The probes for these inputs: the example, values, one input alone, sizes, real data.
+
+    The same seed gives the same probes; each has a random stream of its own, so that their
+    number does not change their values.
+    """
+    sizes = _sizes_of(specs, example)
+    probes = [Probe("example", example)]
+    probes += _value_probes(specs, sizes, options)
+    if len(specs) > 1:
+        probes += _single_input_probes(specs, example, sizes, options)
+    probes += _size_probes(specs, example, sizes, options)
+    for number, case in enumerate(data):
+        label = "data" if len(data) == 1 else f"data {number + 1}"
+        if case is not example:
+            probes.append(Probe(label, {spec.name: case[spec.name] for spec in specs}))
+    return probes
+
+
+def _rng(options: ParityOptions, *stream: int) -> np.random.Generator:
+    return np.random.default_rng([options.seed, *stream])
+
+
+def _sizes_of(specs: Sequence[InputSpec], example: Mapping[str, np.ndarray]) -> dict[str, int]:
+    return {
+        dim.symbol: size // dim.factor
+        for spec in specs
+        for dim, size in zip(spec.dims, example[spec.name].shape, strict=True)
+        if dim.symbol is not None
+    }
+
+
+def _draw(
+    specs: Sequence[InputSpec], sizes: Mapping[str, int], kind: str, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    return {spec.name: sampling.draw(spec, sizes, kind, rng) for spec in specs}
+
+
+def _value_probes(
+    specs: Sequence[InputSpec], sizes: Mapping[str, int], options: ParityOptions
+) -> Iterator[Probe]:
+    kinds = [kind for kind in sampling.value_kinds(specs) if kind != "example"]
+    for number in range(options.probes):
+        # After one round of all kinds, further probes are fresh draws of ordinary values.
+        kind = kinds[number] if number < len(kinds) else "example"
+        label = kind if number < len(kinds) else f"random {number - len(kinds) + 1}"
+        feeds = _draw(specs, sizes, kind, _rng(options, 1, number))
+        yield Probe(label, feeds, magnitude=MAGNITUDES.get(kind, 1.0))
+
+
+def _single_input_probes(
+    specs: Sequence[InputSpec],
+    example: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    options: ParityOptions,
+) -> Iterator[Probe]:
+    for number, spec in enumerate(specs):
+        changed = sampling.draw(spec, sizes, "example", _rng(options, 2, number))
+        yield Probe(f"only {spec.name}", {**example, spec.name: changed}, varies=spec.name)
+
+
+def _size_probes(
+    specs: Sequence[InputSpec],
+    example: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    options: ParityOptions,
+) -> Iterator[Probe]:
+    budget = max(ELEMENT_BUDGET, sum(array.size for array in example.values()))
+    cases = sampling.size_cases(specs, sizes, budget)
+    for number, (label, case, declared) in enumerate(cases):
+        feeds = _draw(specs, case, "example", _rng(options, 3, number))
+        yield Probe(label, feeds, declared=declared)
