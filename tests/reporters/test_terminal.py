@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import torch2mobile
+from torch2mobile.records import Check, Location, Mismatch, Report, Status
+from torch2mobile.reporters import REPORTERS, terminal, wording
+
+EXPECTED = """\
+export sample:super_resolution
+
+PASSED   capture         torch.export, non-strict
+         note: the output 'aux' is None and was dropped
+FAILED   parity [ort]    2 of 24 outputs differ: the file on the phone is another function than the
+                         module
+         output image, probe normal (H=65, W=33): values differ
+           at [0, 0, 3, 4]: expected 0.5, actual 0.75, allowed 1.2e-06
+           would have passed with atol=0.251 or rtol=0.5
+         output image, probe negative: NaN against a number
+           at [0, 0, 0, 0]: expected -0.375, actual nan
+           no tolerance lets this pass
+         output logits: the output is missing
+         at models/net.py:12  return torch.nn.functional.hardswish(x)
+           module encoder.layers.0, op HardSwish, node node_hardswish
+         at op Relu, node node_relu
+         hint: Compare the operator below with the one in the module.
+           Then export again.
+ERROR    contract [ort]  the worker process was killed by SIGSEGV
+         hint: Run again with --debug.
+SKIPPED  parity [ncnn]   ncnn is not installed
+         hint: pip install ncnn pnnx
+
+FAILED: 1 failed, 1 error, 1 passed, 1 skipped
+"""
+
+
+def report(*checks: Check) -> Report:
+    return Report(command="verify", subject="dist/net", checks=checks)
+
+
+def test_exact_output(canned: Report) -> None:
+    assert REPORTERS["text"](canned) == EXPECTED
+
+
+def test_colour_adds_ansi_codes_and_nothing_else(canned: Report) -> None:
+    coloured = terminal.render(canned, colour=True)
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == EXPECTED
+    assert "\x1b[1mexport sample:super_resolution\x1b[0m" in coloured
+    assert "\x1b[32mPASSED\x1b[0m " in coloured
+    assert "\x1b[31mFAILED\x1b[0m " in coloured
+    assert "\x1b[31mERROR\x1b[0m " in coloured
+    assert "\x1b[33mSKIPPED\x1b[0m " in coloured
+    assert "\x1b[36mhint:\x1b[0m pip install" in coloured
+    assert "\x1b[31m\x1b[1mFAILED: 1 failed" in coloured
+
+
+PASSED = Check("a", Status.PASSED, "good")
+FAILED = Check("b", Status.FAILED, "bad")
+ERROR = Check("c", Status.ERROR, "broken")
+SKIPPED = Check("d", Status.SKIPPED, "absent")
+
+
+@pytest.mark.parametrize(
+    ("checks", "closing"),
+    [
+        ([PASSED] * 9 + [SKIPPED], "PASSED: 9 passed, 1 skipped"),
+        ([PASSED], "PASSED: 1 passed"),
+        ([PASSED, FAILED, ERROR], "FAILED: 1 failed, 1 error, 1 passed"),
+        ([PASSED, ERROR, ERROR], "ERROR: 2 errors, 1 passed"),
+        ([SKIPPED, SKIPPED], "ERROR: nothing was checked, 2 skipped"),
+        ([], "ERROR: nothing was checked"),
+    ],
+)
+def test_the_closing_line_counts(checks: list[Check], closing: str) -> None:
+    assert terminal.render(report(*checks)).splitlines()[-1] == closing
+
+
+def test_a_report_without_checks_is_an_error() -> None:
+    assert terminal.render(report()) == "verify dist/net\n\nERROR: nothing was checked\n"
+
+
+def test_long_texts_are_wrapped_at_100_columns_but_paths_stay_whole() -> None:
+    path = "deep/" * 30 + "net.py"
+    check = replace(
+        FAILED,
+        summary="word " * 60,
+        hint="advice " * 40,
+        locations=(Location(file=path, line=3, code="x = y"),),
+        mismatches=(Mismatch("out", "probe", "problem " * 30),),
+    )
+    lines = terminal.render(report(check)).splitlines()
+    number = lines.index(f"         at {path}:3")
+    assert lines[number + 1] == "           x = y"
+    assert all(len(line) <= 100 for line in lines if path not in line)
+    assert sum("word" in line for line in lines) > 3
+
+
+def test_a_long_name_gets_a_line_of_its_own() -> None:
+    check = replace(PASSED, name="n" * 50)
+    assert f"PASSED   {'n' * 50}\n         good\n" in terminal.render(report(check, SKIPPED))
+
+
+def test_many_mismatches_are_cut_and_the_cut_is_said() -> None:
+    check = replace(
+        FAILED,
+        mismatches=tuple(Mismatch(f"o{i}", "zeros", "differs") for i in range(25)),
+        locations=tuple(Location(file="net.py", line=i) for i in range(1, 7)),
+    )
+    text = terminal.render(report(check))
+    assert "output o2, probe zeros" in text
+    assert "output o3" not in text
+    assert "... and 22 more mismatches; --format json has all of them" in text
+    assert "at net.py:5\n" in text
+    assert "at net.py:6\n" not in text
+    assert "... and 1 more location; --format json has all of them" in text
+
+
+def test_locations_are_not_shown_for_what_passed() -> None:
+    location = (Location(file="net.py", line=3),)
+    assert "net.py" not in terminal.render(report(replace(PASSED, locations=location)))
+    for check in (FAILED, ERROR, SKIPPED):
+        assert "at net.py:3" in terminal.render(report(replace(check, locations=location)))
+
+
+@pytest.mark.parametrize(
+    ("location", "lines"),
+    [
+        (Location(), []),
+        (Location(file="net.py"), ["at net.py"]),
+        (Location(module="head", op="Conv"), ["at module head, op Conv"]),
+        (Location(file="n.py", line=2, module="m"), ["at n.py:2", "  module m"]),
+        (Location(file="n.py", line=2, code="  y = x\n"), ["at n.py:2  y = x"]),
+    ],
+)
+def test_incomplete_locations(location: Location, lines: list[str]) -> None:
+    found = wording.details(replace(FAILED, locations=(location,)))
+    assert ["  " * line.depth + line.text for line in found] == lines
+
+
+def test_what_could_steer_the_terminal_is_escaped() -> None:
+    nasty = "a\x1b]0;title\x07b\rc\u202ed\udc80e\u00a0f\tg"
+    check = replace(FAILED, name=nasty, summary=nasty, hint=nasty, notes=(nasty,))
+    text = terminal.render(replace(report(check), subject=nasty))
+    assert all(character == "\n" or character.isprintable() for character in text)
+    assert r"a\x1b]0;title\x07b\x0dc\u202ed\udc80e f" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.25, "0.25"),
+        (0.2500001, "0.251"),
+        (1.0001e-7, "1.01e-07"),
+        (0.0, "0"),
+        (1234.5, "1.24e+03"),
+    ],
+)
+def test_the_least_tolerance_is_never_rounded_down(value: float, text: str) -> None:
+    assert wording.round_up(value) == text
+    assert float(text) >= value
+
+
+def test_importing_the_reporters_is_light() -> None:
+    code = "import sys, torch2mobile.reporters; print(*sys.modules)"
+    # The package of this very run, wherever it was imported from.
+    root = str(Path(torch2mobile.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    heavy = {"torch", "numpy", "onnx", "onnxruntime", "onnxsim", "msgspec", "click"}
+    assert not heavy & set(done.stdout.split())

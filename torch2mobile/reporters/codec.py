@@ -1,0 +1,158 @@
+"""Report to canonical JSON and back, and the JSON schema of that form.
+
+JSON has no infinity and no NaN. Where the schema has a number, they are written as the strings
+"Infinity", "-Infinity" and "NaN" (the spelling of protobuf's JSON mapping); a metric that is a
+text and reads exactly like one of these comes back as the number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from torch2mobile.errors import UsageError
+from torch2mobile.records import SCHEMA_VERSION, Report
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+# Where the records have a float. A Hypothesis test puts infinities into all of them.
+_NUMBERS = (
+    ("checks", "*", "metrics", "*"),
+    ("checks", "*", "mismatches", "*", "allowed"),
+    ("checks", "*", "mismatches", "*", "least_atol"),
+    ("checks", "*", "mismatches", "*", "least_rtol"),
+    ("request", "simplify_timeout"),
+    ("request", "parity", "timeout"),
+    ("request", "parity", "tolerances", "*", "atol"),
+    ("request", "parity", "tolerances", "*", "rtol"),
+)
+
+_REMEDY = "Give the report.json of a bundle, or what torch2mobile printed with --format json."
+
+
+def to_json(report: Report) -> str:
+    """Return the canonical JSON: sorted keys, two spaces, a newline at the end, no NaN."""
+    tree = _encodable(msgspec.to_builtins(report, enc_hook=_plain))
+    return json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str | bytes, *, name: str = "the report") -> Report:
+    """Return the report that :func:`to_json` wrote; ``name`` is what messages call it.
+
+    Raises:
+        UsageError: empty, truncated, not JSON, not a report, or not of this schema version.
+    """
+    tree = _parse(text, name)
+    if not isinstance(tree, dict) or not tree.keys() >= {"schema_version", "checks"}:
+        raise UsageError(f"{name} is JSON, but not a report of torch2mobile", _REMEDY)
+    version = tree["schema_version"]
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{name} has schema version {json.dumps(version)}; "
+            f"this torch2mobile reads version {SCHEMA_VERSION}",
+            "Render it with the torch2mobile that wrote it, or write it again with this one.",
+        )
+    for path in _NUMBERS:
+        tree = _revived(tree, path)
+    try:
+        return msgspec.convert(tree, Report)
+    except msgspec.ValidationError as error:
+        # msgspec's message ends in the JSON path: "Expected `str`, got `int` - at `$.command`".
+        raise UsageError(f"{name} does not fit the report schema: {error}", _REMEDY) from error
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of what :func:`to_json` writes."""
+    generated = _with_non_finite(msgspec.json.schema(Report))
+    definitions = generated["$defs"]
+    definitions["Number"] = {
+        "description": "A number, or the name of one that JSON cannot write.",
+        "anyOf": [{"type": "number"}, {"enum": sorted(_NON_FINITE)}],
+    }
+    report = definitions["Report"]
+    report["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    report["required"] = [*report["required"], "schema_version"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:torch2mobile:report:{SCHEMA_VERSION}",
+        "title": "torch2mobile report",
+        **generated,
+    }
+
+
+def schema_json() -> str:
+    """Return the text of ``report.schema.json``, the published form of :func:`schema`."""
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+def _plain(value: object) -> object:
+    """Turn what records may hold beside the plain types into one of these."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "item"):  # a numpy scalar among the metrics
+        return value.item()
+    raise TypeError(f"a report cannot hold a value of type {type(value).__qualname__}")
+
+
+def _encodable(tree: Any) -> Any:
+    """Replace what UTF-8 JSON cannot hold: non-finite numbers and lone surrogates."""
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return "NaN" if math.isnan(tree) else "Infinity" if tree > 0 else "-Infinity"
+    if isinstance(tree, str):
+        # Lone surrogates are how Python spells the bytes of a file name that is not UTF-8.
+        return tree.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(tree, dict):
+        return {_encodable(key): _encodable(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_encodable(value) for value in tree]
+    return tree
+
+
+def _revived(tree: Any, path: tuple[str, ...]) -> Any:
+    """Turn the names of non-finite numbers at ``path`` into numbers; anything else stays."""
+    if not path:
+        return _NON_FINITE.get(tree, tree) if isinstance(tree, str) else tree
+    head, rest = path[0], path[1:]
+    if isinstance(tree, list) and head == "*":
+        return [_revived(value, rest) for value in tree]
+    if isinstance(tree, dict):
+        keys = tree if head == "*" else tree.keys() & {head}
+        return {**tree, **{key: _revived(tree[key], rest) for key in keys}}
+    return tree
+
+
+def _parse(text: str | bytes, name: str) -> object:
+    """Return the JSON value of ``text``, or say why it is none."""
+    if not text.strip():
+        raise UsageError(f"{name} is empty", _REMEDY)
+    try:
+        return cast("object", json.loads(text, parse_constant=_refuse_constant))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
+            message = f"{name} is truncated: it ends in the middle of a value ({place})"
+        else:
+            message = f"{name} is not JSON: {error.msg} ({place})"
+    except (ValueError, RecursionError) as error:
+        message = f"{name} is not JSON: {error}"
+    raise UsageError(message, _REMEDY)
+
+
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(f"a bare {constant} is no JSON value")
+
+
+def _with_non_finite(tree: Any) -> Any:
+    """Let every number of the schema be a non-finite one as well."""
+    if isinstance(tree, dict):
+        if tree.get("type") == "number":
+            rest = {key: value for key, value in tree.items() if key != "type"}
+            return {"$ref": "#/$defs/Number", **rest}
+        return {key: _with_non_finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_with_non_finite(value) for value in tree]
+    return tree

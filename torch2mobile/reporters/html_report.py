@@ -1,0 +1,60 @@
+"""The report as a fragment of HTML that needs no style sheet: for notebooks and web pages."""
+
+from __future__ import annotations
+
+import html
+
+from torch2mobile.records import Check, Report, Status
+from torch2mobile.reporters import wording
+
+# Readable on white and on black: notebooks come in both.
+_COLOURS = {
+    Status.PASSED: "#2e8b57",
+    Status.FAILED: "#d9363e",
+    Status.ERROR: "#d9363e",
+    Status.SKIPPED: "#b8860b",
+}
+_CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
+_DETAILS = "margin-left:1em;white-space:pre-wrap"
+
+
+def render(report: Report, *, colour: bool = False) -> str:
+    """Return the fragment, in ASCII; it has its colours whatever ``colour`` says."""
+    del colour
+    lines = [
+        '<div class="torch2mobile-report">',
+        f"<p><strong>{_text(wording.heading(report))}</strong></p>",
+    ]
+    if report.checks:
+        lines += ["<table>", "<thead>", _row("th", "status", "check", "summary"), "</thead>"]
+        lines += ["<tbody>", *(_check(check) for check in report.checks), "</tbody>", "</table>"]
+    lines += [f"<p>{_coloured(wording.closing(report), report.status)}</p>", "</div>"]
+    return "\n".join(lines) + "\n"
+
+
+def _check(check: Check) -> str:
+    return _row(
+        "td",
+        _coloured(check.status.value.upper(), check.status),
+        _text(wording.label(check)),
+        _text(wording.printable(check.summary)) + _below(check),
+    )
+
+
+def _below(check: Check) -> str:
+    text = "\n".join("  " * line.depth + line.text for line in wording.details(check))
+    return f'<div style="{_DETAILS}">{_text(text)}</div>' if text else ""
+
+
+def _row(tag: str, *cells: str) -> str:
+    columns = "".join(f'<{tag} style="{_CELL}">{cell}</{tag}>' for cell in cells)
+    return f"<tr>{columns}</tr>"
+
+
+def _coloured(text: str, status: Status) -> str:
+    return f'<strong style="color:{_COLOURS[status]}">{_text(text)}</strong>'
+
+
+def _text(text: str) -> str:
+    """Escape ``text``; character references make it safe in a page of any encoding."""
+    return html.escape(text).encode("ascii", "xmlcharrefreplace").decode("ascii")

@@ -1,0 +1,79 @@
+"""The report as a short table for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+from torch2mobile.records import Check, Report, Status
+from torch2mobile.reporters import wording
+
+_WIDTH = 100
+_STATUS_WIDTH = max(len(status.value) for status in Status) + 2
+_WIDEST_LABEL = 32
+
+_COLOURS = {
+    Status.PASSED: "green",
+    Status.FAILED: "red",
+    Status.ERROR: "red",
+    Status.SKIPPED: "yellow",
+}
+
+
+def render(report: Report, *, colour: bool = False) -> str:
+    """Return the table, with ANSI colours where ``colour`` is true."""
+    widest = max((len(wording.label(check)) for check in report.checks), default=0)
+    blocks = [_style(wording.heading(report), colour, bold=True)]
+    if report.checks:
+        column = min(widest, _WIDEST_LABEL)
+        blocks.append("\n".join("\n".join(_rows(c, column, colour)) for c in report.checks))
+    blocks.append(_style(wording.closing(report), colour, fg=_COLOURS[report.status], bold=True))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _rows(check: Check, column: int, colour: bool) -> list[str]:
+    """Return the line of one check, wrapped, and what stands below it."""
+    word = check.status.value.upper()
+    cell = word.ljust(_STATUS_WIDTH)
+    label = wording.label(check)
+    indent = " " * (_STATUS_WIDTH + column + 2)
+    if len(label) > column:  # too long for its column: the summary starts below it
+        indent = " " * _STATUS_WIDTH
+        table = [cell + label, *_wrapped(wording.printable(check.summary), indent, indent)]
+    else:
+        table = _wrapped(wording.printable(check.summary), f"{cell}{label:<{column}}  ", indent)
+    table[0] = _style(word, colour, fg=_COLOURS[check.status]) + table[0][len(word) :]
+    return table + [row for line in wording.details(check) for row in _below(line, colour)]
+
+
+def _below(line: wording.Line, colour: bool) -> list[str]:
+    indent = " " * (_STATUS_WIDTH + 2 * line.depth)
+    if not line.wrap:
+        return [indent + line.text]
+    rows = _wrapped(line.text, indent, indent + "  ")
+    if line.text.startswith("hint:"):
+        rows[0] = indent + _style("hint:", colour, fg="cyan") + rows[0][len(indent + "hint:") :]
+    return rows
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    """Wrap ``text``, keeping its own line breaks; words are never cut, so that paths survive."""
+    rows: list[str] = []
+    for paragraph in text.strip().split("\n"):
+        rows += textwrap.wrap(
+            paragraph,
+            _WIDTH,
+            initial_indent=others if rows else first,
+            subsequent_indent=others,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return rows or [first.rstrip()]
+
+
+def _style(text: str, colour: bool, *, fg: str | None = None, bold: bool | None = None) -> str:
+    if not colour:
+        return text
+    # Here and not above: a notebook that draws HTML has no use for click.
+    import click
+
+    return click.style(text, fg=fg, bold=bold)

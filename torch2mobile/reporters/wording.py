@@ -1,0 +1,158 @@
+"""What a report says, as plain lines: shared by the formats that people read."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
+
+from torch2mobile.records import Check, Location, Mismatch, Report, Status
+
+MISMATCHES = 3
+LOCATIONS = 5
+"""So many are shown under a check, so that the table stays short; JSON has all."""
+_LONG_LOCATION = 88
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line below a check: its depth, its text, and whether the text may be wrapped."""
+
+    text: str
+    depth: int = 0
+    wrap: bool = True
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` with everything escaped that could steer a terminal.
+
+    Names and source lines come from models and files that are not ours: escape sequences, text
+    direction marks and lone surrogates are shown as ``\x1b``. Line breaks stay.
+    """
+    return "".join(_visible(character) for character in text.expandtabs(4))
+
+
+def _visible(character: str) -> str:
+    """Return the character, a space in place of a special one, or its escape."""
+    if character == "\n" or character.isprintable():
+        return character
+    if unicodedata.category(character) == "Zs":
+        return " "
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def heading(report: Report) -> str:
+    """Return what was done to what: ``export sample:super_resolution``."""
+    return one_line(f"{report.command} {report.subject}")
+
+
+def closing(report: Report) -> str:
+    """Return the verdict and its counts: ``FAILED: 1 failed, 8 passed, 1 skipped``."""
+    counts = Counter(check.status for check in report.checks)
+    order = (Status.FAILED, Status.ERROR, Status.PASSED, Status.SKIPPED)
+    parts = [_count(counts[status], status) for status in order if counts[status]]
+    if not set(counts) - {Status.SKIPPED}:
+        parts.insert(0, "nothing was checked")
+    return f"{report.status.value.upper()}: {', '.join(parts)}"
+
+
+def _count(number: int, status: Status) -> str:
+    if status is Status.ERROR:
+        return f"{number} error" if number == 1 else f"{number} errors"
+    return f"{number} {status.value}"
+
+
+def label(check: Check) -> str:
+    """Return the check's name, with its target where it has one: ``parity [ort]``."""
+    return one_line(f"{check.name} [{check.target}]" if check.target else check.name)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` printable and without line breaks."""
+    return " ".join(printable(text).split("\n"))
+
+
+def details(check: Check) -> list[Line]:
+    """Return what stands below a check: mismatches, locations, the hint and the notes."""
+    lines: list[Line] = []
+    if check.status is not Status.PASSED:
+        for mismatch in check.mismatches[:MISMATCHES]:
+            lines += _mismatch(mismatch)
+        lines += _rest(len(check.mismatches) - MISMATCHES, "mismatch", "mismatches")
+        for location in check.locations[:LOCATIONS]:
+            lines += _location(location)
+        lines += _rest(len(check.locations) - LOCATIONS, "location", "locations")
+    if check.hint:
+        lines += _prefixed("hint", check.hint)
+    for note in check.notes:
+        lines += _prefixed("note", note)
+    return lines
+
+
+def _rest(number: int, one: str, many: str) -> Iterator[Line]:
+    if number > 0:
+        what = one if number == 1 else many
+        yield Line(f"... and {number} more {what}; --format json has all of them")
+
+
+def _prefixed(prefix: str, text: str) -> Iterator[Line]:
+    first, *others = printable(text).strip().split("\n")
+    yield Line(f"{prefix}: {first}")
+    for other in others:
+        yield Line(other, depth=1)
+
+
+def _mismatch(mismatch: Mismatch) -> Iterator[Line]:
+    named = {"output": mismatch.output, "probe": mismatch.probe}
+    where = ", ".join(f"{name} {value}" for name, value in named.items() if value)
+    yield Line(one_line(f"{where}: {mismatch.problem}" if where else mismatch.problem))
+    values = []
+    if mismatch.expected:
+        values.append(f"expected {mismatch.expected}")
+    if mismatch.actual:
+        values.append(f"actual {mismatch.actual}")
+    if mismatch.allowed is not None:
+        values.append(f"allowed {mismatch.allowed:.3g}")
+    place = f"at {list(mismatch.index)}" if mismatch.index else ""
+    if place or values:
+        yield Line(one_line(": ".join(filter(None, [place, ", ".join(values)]))), depth=1)
+    yield from _least(mismatch)
+
+
+def _least(mismatch: Mismatch) -> Iterator[Line]:
+    given = {"atol": mismatch.least_atol, "rtol": mismatch.least_rtol}
+    known = {name: value for name, value in given.items() if value is not None}
+    if not known:
+        return
+    enough = [f"{name}={round_up(v)}" for name, v in known.items() if math.isfinite(v)]
+    if enough:
+        yield Line(f"would have passed with {' or '.join(enough)}", depth=1)
+    else:
+        yield Line("no tolerance lets this pass", depth=1)
+
+
+def round_up(value: float) -> str:
+    """Return ``value`` with three significant digits, never less: as a tolerance it must do."""
+    rounded = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)
+    return f"{float(rounded):.3g}"
+
+
+def _location(location: Location) -> Iterator[Line]:
+    """Yield ``at file:line  code`` unwrapped, so that it can be clicked, and the graph's side."""
+    place = f"{location.file}:{location.line}" if location.line else location.file
+    named = {"module": location.module, "op": location.op, "node": location.node}
+    graph = one_line(", ".join(f"{name} {value}" for name, value in named.items() if value))
+    if place:
+        place, code = one_line(f"at {place}"), one_line(location.code).strip()
+        whole = f"{place}  {code}" if code else place
+        if code and len(whole) > _LONG_LOCATION:
+            yield Line(place, wrap=False)
+            yield Line(code, depth=1, wrap=False)
+        else:
+            yield Line(whole, wrap=False)
+    if graph:
+        yield Line(graph, depth=1) if place else Line(f"at {graph}")
