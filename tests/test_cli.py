@@ -1,0 +1,470 @@
+"""The command line: every command, its help, its exit codes, and only the report on stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from torch2mobile import __version__
+from torch2mobile.cli import cli, run
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.sample_models import SAMPLES
+
+SOURCE = """
+import torch
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(x).relu()
+
+class Strict(Tiny):
+    def forward(self, x):
+        if x.shape[0] > 3:
+            raise ValueError("at most three rows")
+        return super().forward(x)
+
+def model():
+    torch.manual_seed(0)
+    return Tiny()
+
+def broken():
+    raise RuntimeError("no such luck")
+
+def number():
+    return 3
+
+not_callable = 5
+"""
+INPUT = "x:float32[N=1..6,4]"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory with one file of models."""
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(SOURCE)
+    before = dict(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - set(before):
+        if name.startswith("torch2mobile_source_"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One exported bundle of the tiny model."""
+    place = tmp_path_factory.mktemp("tiny")
+    (place / "nets.py").write_text(SOURCE)
+    out = place / "dist"
+    source = f"{place / 'nets.py'}:model"
+    assert run(["export", source, "--input", INPUT, "--out", str(out), "-q"]) == 0
+    return out
+
+
+COMMANDS = sorted(cli.commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"torch2mobile {name}" in text
+    assert "Example:" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help(name: str) -> None:
+    for parameter in cli.commands[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["samples"], ["targets"], ["export", "--help"]])
+def test_light_commands_load_no_heavy_module(arguments: list[str]) -> None:
+    code = (
+        "import sys; from torch2mobile.cli import run; code = run(sys.argv[1:]); "
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'onnxsim', 'numpy'} & set(sys.modules); "
+        "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_verify_of_a_bundle_imports_neither_torch_nor_onnx(bundle: Path) -> None:
+    code = (
+        "import sys; from torch2mobile.cli import run; code = run(sys.argv[1:]); "
+        "print({'torch', 'onnx'} & set(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "verify", str(bundle), "-q"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.strip() == "set()"
+
+
+def test_export_prints_only_the_report_on_stdout(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", "nets.py:model", "--input", INPUT]) == 0
+    captured = capfd.readouterr()
+    assert captured.out.startswith("export nets.py:model")
+    assert "PASSED: " in captured.out
+    assert "parity onnx" in captured.err
+    assert (folder / "dist" / "nets" / "manifest.json").is_file()
+
+
+def test_quiet_and_verbose(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "nets.py:model", "--input", INPUT, "-q"]) == 0
+    assert capfd.readouterr().err == ""
+    assert run(["export", "nets.py:model", "--input", INPUT, "-v"]) == 0
+    assert "passed capture" in capfd.readouterr().err
+
+
+def test_json_is_a_report(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(bundle), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["command"] == "verify"
+    assert {check["status"] for check in report["checks"]} == {"passed"}
+
+
+def test_report_renders_what_was_saved(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "verify.json"
+    assert run(["verify", str(bundle), "--report", str(saved), "--format", "json"]) == 0
+    printed = capsys.readouterr().out
+    assert saved.read_text() == printed
+    for form, mark in (("text", "golden [onnx]"), ("html", "<table"), ("json", '"golden"')):
+        assert run(["report", str(saved), "--format", form]) == 0
+        assert mark in capsys.readouterr().out
+    assert run(["report", str(bundle / "report.json")]) == 0
+    assert "parity [ort]" in capsys.readouterr().out
+
+
+def test_a_failing_check_exits_1_and_still_reports(
+    folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = bundle.parent / "copy"
+    model.mkdir()
+    for path in bundle.rglob("*"):
+        target = model / path.relative_to(bundle)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            target.write_bytes(path.read_bytes())
+    (model / "operators.config").write_text("tampered\n")
+    saved = folder / "failed.json"
+    assert run(["verify", str(model), "--report", str(saved)]) == 1
+    assert "operators.config" in capsys.readouterr().out
+    assert json.loads(saved.read_text())["checks"][0]["status"] == "failed"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_lists_every_sample(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["samples"]) == 0
+    assert f"sample:{name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["samples", "targets", "doctor"])
+def test_lists_as_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows
+    assert all(isinstance(row, dict) for row in rows)
+
+
+def test_targets_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["targets"]) == 0
+    assert "ready" in capsys.readouterr().out
+    monkeypatch.setattr(type(TARGETS["ort"]), "missing", lambda _: ["pip install onnxruntime"])
+    assert run(["targets"]) == 0
+    assert "missing: pip install onnxruntime" in capsys.readouterr().out
+
+
+def test_doctor_exits_3_where_a_tool_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["doctor"]) == 0
+    assert "onnxsim" in capsys.readouterr().out
+    monkeypatch.setattr("torch2mobile.pipeline.environment.TOOLS", ("no-such-tool",))
+    assert run(["doctor"]) == 3
+    assert "pip install -c constraints.txt no-such-tool" in capsys.readouterr().out
+
+
+def test_inspect_shows_what_is_in_a_bundle(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", str(bundle)]) == 0
+    text = capsys.readouterr().out
+    assert "x: float32[N,4]" in text
+    assert "Gemm" in text
+    assert run(["inspect", str(bundle / "model.onnx"), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 15
+    assert found["outputs"] == {"output": "float32[N,3]"}
+
+
+def test_inspect_says_where_a_node_comes_from(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", str(bundle), "--node", "output", "--format", "json"]) == 0
+    (row, *_) = json.loads(capsys.readouterr().out)
+    assert row["code"] == "return self.layer(x).relu()"
+    assert run(["inspect", str(bundle), "--node", "nope"]) == 2
+    assert run(["inspect", str(bundle / "model.onnx"), "--node", "output"]) == 2
+
+
+def test_shell_completion_knows_the_samples() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch2mobile"],
+        env={
+            "_TORCH2MOBILE_COMPLETE": "bash_complete",
+            "COMP_WORDS": "torch2mobile export sample:super",
+            "COMP_CWORD": "2",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "sample:super_resolution" in done.stdout
+
+
+def test_colour_only_on_a_terminal_and_never_with_no_color(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert run(["verify", str(bundle)]) == 0
+    assert "\x1b[" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert run(["verify", str(bundle)]) == 0
+    assert "\x1b[" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run(["verify", str(bundle)]) == 0
+    assert "\x1b[" not in capsys.readouterr().out
+
+
+Change = Callable[[Path], Any]
+
+
+def _npz(content: bytes) -> Change:
+    return lambda folder: (folder / "data.npz").write_bytes(content)
+
+
+def _write(name: str, content: bytes) -> Change:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _folder_with_a_file(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("do not lose")
+
+
+BAD = [
+    (["export", "sample:super_resolutoin"], 2, "super_resolution", None),
+    (["export", "nowhere.module:Net"], 2, "no module 'nowhere.module'", None),
+    (["export", "nets.py"], 2, "names no model", None),
+    (["export", "none.py:Net"], 2, "no file none.py", None),
+    (["export", "nets.py:modle", "--input", INPUT], 2, "Did you mean model", None),
+    (["export", "nets.py:broken", "--input", INPUT], 2, "no such luck", None),
+    (["export", "nets.py:number", "--input", INPUT], 2, "returned a int", None),
+    (["export", "nets.py:not_callable", "--input", INPUT], 2, "no torch.nn.Module", None),
+    (["export", "gone.pt2"], 2, "no file gone.pt2", None),
+    (["export", "bad.pt2"], 2, "no ExportedProgram", _write("bad.pt2", b"PK rubbish")),
+    (["export", "bad.py:Net"], 2, "SyntaxError", _write("bad.py", b"def (:\n")),
+    (["export", "nets.py:model"], 2, "nothing says how to call", None),
+    (["export", "nets.py:model", "--input", "x:float33[N,4]"], 2, "float33", None),
+    (["export", "nets.py:model", "--input", "x:float32[N,4"], 2, "^", None),
+    (["export", "nets.py:model", "--input", "x:float32[N=3..1,4]"], 2, "^", None),
+    (["export", "nets.py:model", "--input", "x:float32[N,5]"], 2, "refuses the example", None),
+    (["export", "nets.py:model", "--input", INPUT, "--input", "y:int64[N]"], 2, "no place", None),
+    (["export", "nets.py:model", "--input", INPUT, "--values", "y=0..1"], 2, "unknown input", None),
+    (["export", "nets.py:model", "--input", INPUT, "--values", "x=1..0"], 2, "x=1..0", None),
+    (["export", "nets.py:model", "--input", INPUT, "--data", "d.npz"], 2, "no file d.npz", None),
+    (["export", "nets.py:model", "--input", INPUT, "--data", "data.npz"], 2, "npz", _npz(b"")),
+    (["export", "nets.py:model", "--input", INPUT, "--data", "data.npz"], 2, "npz", _npz(b"PK\3")),
+    (
+        ["export", "nets.py:model", "--input", INPUT, "--weights", "w.pt"],
+        2,
+        "no weights file",
+        None,
+    ),
+    (
+        ["export", "nets.py:model", "--input", INPUT, "--weights", "w.safetensors"],
+        2,
+        "cannot be read as safetensors",
+        _write("w.safetensors", b"12"),
+    ),
+    (["export", "nets.py:model", "--input", INPUT, "--opset", "999"], 2, "knows opsets", None),
+    (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "targets are ort", None),
+    (["export", "nets.py:model", "--input", INPUT, "--atol", "x"], 2, "no number", None),
+    (["export", "nets.py:model", "--input", INPUT, "--atol", "y=1"], 2, "no output", None),
+    (["export", "nets.py:model", "--input", INPUT, "--probes", "-1"], 2, "--probes", None),
+    (
+        ["export", "nets.py:model", "--input", INPUT, "--out", "mine"],
+        2,
+        "not empty",
+        _folder_with_a_file,
+    ),
+    (["export", "nets.py:model", "--input", INPUT, "--out", "nets.py"], 2, "no folder", None),
+    (["export", "nets.py:model", "--input", INPUT, "--out", "nets.py/x"], 2, "cannot write", None),
+    (["verify", "nowhere"], 2, "no bundle", None),
+    (["verify", "mine"], 2, "manifest.json", _folder_with_a_file),
+    (["verify", "m.onnx"], 2, "--against", _write("m.onnx", b"")),
+    (
+        ["verify", "m.onnx", "--against", "nets.py:model", "--input", INPUT],
+        2,
+        "empty",
+        _write("m.onnx", b""),
+    ),
+    (
+        ["verify", "m.onnx", "--against", "nets.py:model", "--input", INPUT],
+        2,
+        "m.onnx",
+        _write("m.onnx", b"\x08\x01junk"),
+    ),
+    (["verify", "gone.onnx", "--against", "nets.py:model", "--input", INPUT], 2, "no file", None),
+    (["simplify", "gone.onnx", "out.onnx"], 2, "no file", None),
+    (["simplify", "m.onnx", "out.onnx"], 2, "empty", _write("m.onnx", b"")),
+    (["simplify", "m.onnx", "out.onnx"], 2, "no ONNX file", _write("m.onnx", b"\xff\xff\xff")),
+    (["inspect", "m.onnx"], 2, "empty", _write("m.onnx", b"")),
+    (["inspect", "nowhere.onnx"], 2, "no file", None),
+    (["report", "gone.json"], 2, "cannot read", None),
+    (["report", "r.json"], 2, "r.json", _write("r.json", b"{")),
+    (["report", "r.json"], 2, "r.json", _write("r.json", b"")),
+    (["nonsense"], 2, "nonsense", None),
+    (["export"], 2, "SOURCE", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message", "prepare"), BAD, ids=lambda v: str(v)[:60]
+)
+def test_bad_input_gets_one_clear_error(
+    arguments: list[str],
+    code: int,
+    message: str,
+    prepare: Change | None,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if prepare:
+        prepare(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(arguments) == code
+    captured = capfd.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    left = {path for path in after if "__pycache__" not in path.parts}
+    assert {path: after[path] for path in left} == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--weights=w.pt",
+        f"--input={INPUT}",
+        "--values=x=0..1",
+        "--data=d.npz",
+        "--probes=3",
+        "--seed=1",
+    ],
+)
+def test_an_option_that_a_replay_would_ignore_is_refused(
+    bundle: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verify", str(bundle), option]) == 2
+    assert "--against" in capsys.readouterr().err
+
+
+def test_a_declared_size_that_the_module_refuses_fails_the_check(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del folder
+    code = run(["export", "nets.py:Strict", "--input", "x:float32[N=1..3,4]", "-q"])
+    assert code == 0
+    code = run(["export", "nets.py:Strict", "--input", INPUT, "-q"])
+    assert code in {1, 3}
+    assert "PASSED: " not in capsys.readouterr().out.split("Strict")[-1]
+
+
+def test_debug_shows_the_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del folder
+    assert run(["export", "nets.py:broken", "--input", INPUT, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_exits_4(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del folder
+
+    def explode(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("our own fault")
+
+    monkeypatch.setattr("torch2mobile.pipeline.export.export_request", explode)
+    assert run(["export", "nets.py:model"]) == 4
+    assert "bug in torch2mobile" in capsys.readouterr().err
+
+
+def test_interrupted_exits_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch2mobile.pipeline.export.export_request", interrupt)
+    assert run(["export", "sample:detector"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_user_tolerances_are_honoured(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(bundle), "--atol", "1e-3"]) == 0
+    assert run(["verify", str(bundle), "--atol", "output=0", "--rtol", "output=1e-12"]) in {0, 1}
+    capsys.readouterr()
+
+
+def test_simplify_alone(bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "small.onnx"
+    assert run(["simplify", str(bundle / "model.onnx"), str(out), "-q"]) == 0
+    assert "PASSED" in capsys.readouterr().out
+    assert out.stat().st_size > 0
+    assert run(["simplify", str(out), str(out)]) == 2
+
+
+def test_verify_an_onnx_against_its_source(
+    bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del folder
+    against = ["--against", "nets.py:model", "--input", INPUT, "-q"]
+    assert run(["verify", str(bundle / "model.onnx"), *against]) == 0
+    assert run(["verify", str(bundle / "model.ort"), *against]) == 0
+    assert run(["verify", str(bundle), "--against", "nets.py:model", "-q"]) == 0
+    capsys.readouterr()
+    other = ["--against", "nets.py:Tiny", "--input", INPUT, "-q", "--seed", "3"]
+    assert run(["verify", str(bundle / "model.onnx"), *other]) == 1
+    assert "FAILED" in capsys.readouterr().out

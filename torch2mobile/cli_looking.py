@@ -1,0 +1,132 @@
+"""The commands that look and change nothing: targets, inspect, samples, doctor, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from torch2mobile.cli_support import common, echo_table, finish
+from torch2mobile.errors import ExitCode, UsageError
+
+
+@click.command()
+@common
+def targets(**options: Any) -> int:
+    r"""List the mobile runtimes: what is there, and how to install what is missing.
+
+    \b
+    Example:
+      torch2mobile targets
+    """
+    from torch2mobile.exporter.targets import TARGETS
+
+    rows = []
+    for name, target in TARGETS.items():
+        missing = list(target.missing())
+        state = "ready" if not missing else f"missing: {'; '.join(missing)}"
+        rows.append({"name": name, "title": target.title, "state": state})
+    echo_table(rows, options["form"])
+    return int(ExitCode.PASSED)
+
+
+@click.command()
+@click.argument("artifact", type=click.Path())
+@click.option("--node", metavar="NAME", help="Where this node or value comes from.")
+@common
+def inspect(artifact: str, node: str | None, **options: Any) -> int:
+    r"""Show what is in ARTIFACT, an .onnx file or a bundle: ops, inputs, outputs, size.
+
+    \b
+    Example:
+      torch2mobile inspect dist/super_resolution
+      torch2mobile inspect dist/super_resolution --node node_conv2d
+    """
+    from torch2mobile.pipeline import inspection
+
+    if node is None:
+        click.echo(inspection.render(inspection.inspect(Path(artifact)), options["form"]))
+    else:
+        echo_table(inspection.origins_of(Path(artifact), node), options["form"])
+    return int(ExitCode.PASSED)
+
+
+@click.command()
+@common
+def samples(**options: Any) -> int:
+    r"""List the sample models; the awkward ones show how a failure looks.
+
+    \b
+    Example:
+      torch2mobile samples
+    """
+    from torch2mobile.sample_models import SAMPLES
+
+    rows = [
+        {"source": f"sample:{name}", "export exits": sample.expect_exit, "title": sample.title}
+        for name, sample in SAMPLES.items()
+    ]
+    echo_table(rows, options["form"])
+    return int(ExitCode.PASSED)
+
+
+@click.command()
+@common
+def doctor(**options: Any) -> int:
+    r"""Show the versions of all tools, what is missing, and the command that installs it.
+
+    Exits 3 where something that export needs is missing.
+
+    \b
+    Example:
+      torch2mobile doctor
+    """
+    from torch2mobile.pipeline.environment import installed
+
+    tools = installed()
+    rows = [
+        {
+            "tool": t.name,
+            "version": t.version or "missing",
+            "install": "" if t.version else t.command,
+        }
+        for t in tools
+    ]
+    echo_table(rows, options["form"])
+    complete = all(tool.version for tool in tools)
+    return int(ExitCode.PASSED if complete else ExitCode.STAGE)
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "html"]),
+    default="text",
+    show_default=True,
+    help="What is printed on stdout.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def report(file: str, form: str, debug: bool) -> int:  # noqa: ARG001 (main() reads --debug)
+    r"""Render FILE, a saved report (or a bundle's report.json), in another format.
+
+    \b
+    Example:
+      torch2mobile report dist/super_resolution/report.json --format html
+    """
+    from torch2mobile.reporters.codec import from_json
+
+    path = Path(file)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", "Give a file that --report wrote."
+        ) from error
+    finish(from_json(raw, name=str(path)), {"form": form})
+    return int(ExitCode.PASSED)
+
+
+COMMANDS: tuple[click.Command, ...] = (targets, inspect, samples, doctor, report)

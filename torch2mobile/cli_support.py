@@ -1,0 +1,233 @@
+"""What all commands share: options, progress on stderr, and what becomes of an exception."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
+from torch2mobile.records import Check, ParityOptions, Report, Status, Tolerance
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COLOURS = {
+    Status.PASSED: "green",
+    Status.FAILED: "red",
+    Status.ERROR: "red",
+    Status.SKIPPED: "yellow",
+}
+
+
+def use_colour(stream: Any) -> bool:
+    """Colour only on a terminal, and never with NO_COLOR (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and bool(stream.isatty())
+
+
+class ProgressObserver:
+    """Draws progress on stderr: one changing line on a terminal, one line a stage elsewhere."""
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self._live = sys.stderr.isatty() and verbosity == 0
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def started(self, stage: str) -> None:
+        """Name the stage that runs now."""
+        if self._verbosity < 0:
+            return
+        self._write(f"\r\x1b[K{stage} ..." if self._live else f"{stage} ...\n")
+
+    def finished(self, check: Check) -> None:
+        """Clear the line; with -v say what was found."""
+        if self._live:
+            self._write("\r\x1b[K")
+        elif self._verbosity > 0:
+            word = click.style(check.status.value, fg=_COLOURS[check.status])
+            text = f"  {word} {check.name} {check.target}: {check.summary}"
+            self._write((text if use_colour(sys.stderr) else click.unstyle(text)) + "\n")
+
+
+def common(command: F) -> F:
+    """The options that every command takes."""
+    for option in (
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+        click.option("-v", "--verbose", is_flag=True, help="More progress on stderr."),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="What is printed on stdout.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def parity_options(command: F) -> F:
+    """The options of everything that compares numbers."""
+    for option in (
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=300.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="The longest that one call of a converter or runtime may take.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Of the probes.",
+        ),
+        click.option(
+            "--probes",
+            type=click.IntRange(min=0),
+            default=8,
+            show_default=True,
+            help="How many probes with other values than the example's.",
+        ),
+        click.option(
+            "--rtol",
+            multiple=True,
+            metavar="[OUTPUT=]R",
+            help="Your own relative tolerance, for one output or for all.",
+        ),
+        click.option(
+            "--atol",
+            multiple=True,
+            metavar="[OUTPUT=]A",
+            help="Your own absolute tolerance, instead of the measured one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def source_options(command: F) -> F:
+    """The options that say how to load and call a module."""
+    for option in (
+        click.option(
+            "--data",
+            multiple=True,
+            metavar="FILE.npz",
+            type=click.Path(),
+            help="Real inputs, one array an input; the first file is the example.",
+        ),
+        click.option(
+            "--values",
+            multiple=True,
+            metavar="SPEC",
+            help="Values an input can take, e.g. 'ids=0..30521' or 'image=uniform(0,1)'.",
+        ),
+        click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="SPEC",
+            help="An input, e.g. 'image:float32[N=1..8,3,H=64..512,W]'.",
+        ),
+        click.option(
+            "--weights",
+            metavar="FILE",
+            type=click.Path(),
+            help="A .safetensors file, or a state dict as .pt or .pth.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_tolerances(atol: Sequence[str], rtol: Sequence[str]) -> dict[str, Tolerance]:
+    """Tolerances by output name ("" for all) from ``A`` and ``OUTPUT=A``."""
+    found: dict[str, dict[str, float]] = {}
+    for kind, texts in (("atol", atol), ("rtol", rtol)):
+        for text in texts:
+            name, _, number = text.rpartition("=")
+            try:
+                value = float(number)
+            except ValueError:
+                value = -1.0
+            if not 0 <= value < float("inf"):
+                raise UsageError(
+                    f"--{kind} {text}: {number!r} is no number from 0 up",
+                    f"Write --{kind} 1e-4, or --{kind} OUTPUT=1e-4.",
+                )
+            found.setdefault(name, {})[kind] = value
+    return {name: Tolerance(**values) for name, values in found.items()}
+
+
+def make_parity(options: dict[str, Any]) -> ParityOptions:
+    """The parity options of a command's parameters."""
+    return ParityOptions(
+        probes=options["probes"],
+        seed=options["seed"],
+        tolerances=parse_tolerances(options["atol"], options["rtol"]),
+        timeout=options["timeout"],
+    )
+
+
+def observer_of(options: dict[str, Any]) -> ProgressObserver:
+    """The observer for a command's -v and -q."""
+    return ProgressObserver(-1 if options["quiet"] else int(options["verbose"]))
+
+
+def finish(report: Report, options: dict[str, Any]) -> int:
+    """Print the report, save it where asked, and return the exit code it means."""
+    from torch2mobile.reporters import REPORTERS
+
+    if options.get("report"):
+        save_report(report, Path(options["report"]))
+    colour = use_colour(sys.stdout)
+    click.echo(REPORTERS[options["form"]](report, colour=colour), nl=False, color=colour)
+    return int(report.exit_code)
+
+
+def save_report(report: Report, path: Path) -> None:
+    """Write the report's JSON to a file."""
+    from torch2mobile.exporter.bundle import writing
+    from torch2mobile.reporters import REPORTERS
+
+    with writing(path):
+        path.write_text(REPORTERS["json"](report), encoding="utf-8")
+
+
+def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
+    """Rows as JSON, or as aligned columns."""
+    if form == "json":
+        click.echo(json.dumps(list(rows), indent=2))
+        return
+    columns = list(rows[0]) if rows else []
+    widths = {c: max(len(str(row[c])) for row in rows) for c in columns}
+    for row in rows:
+        click.echo("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
+
+
+def complain(error: Torch2MobileError) -> None:
+    """An error on stderr: what was wrong, and what to do."""
+    label = click.style("error:", fg="red", bold=True)
+    colour = use_colour(sys.stderr)
+    click.echo(f"{label} {error.message}", err=True, color=colour)
+    if error.remedy:
+        click.echo(f"  {error.remedy}", err=True, color=colour)
+
+
+def bug(error: BaseException) -> int:
+    """What is neither the user's nor the model's fault."""
+    text = f"{type(error).__name__}: {error}"
+    click.echo(f"error: this is a bug in torch2mobile: {text}", err=True)
+    click.echo("  Run it again with --debug and report what it prints.", err=True)
+    return int(ExitCode.BUG)

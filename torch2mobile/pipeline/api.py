@@ -1,0 +1,164 @@
+"""The Python API: the command line's verbs as functions on modules in memory.
+
+Nothing is printed, and nothing global is changed: random state, grad mode, default dtype, the
+module's mode and its weights are afterwards as they were, also after an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.errors import UsageError
+from torch2mobile.interfaces import Observer
+from torch2mobile.pipeline import verify as verification
+from torch2mobile.pipeline.export import export_loaded
+from torch2mobile.pipeline.results import ExportResult, SimplifyResult, VerifyResult
+from torch2mobile.pipeline.simplify import simplify_file
+from torch2mobile.records import LoadedModel, ParityOptions, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def _from_memory(
+    module: Any,
+    args: Any,
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+    request: Request,
+    data: Sequence[Mapping[str, np.ndarray]],
+) -> LoadedModel:
+    import torch
+
+    from torch2mobile.exporter import source
+
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(
+            f"a {type(module).__name__} was given where a torch.nn.Module is needed",
+            "Pass the module itself.",
+        )
+    # One tensor is a common slip for a tuple of one.
+    call = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    name = type(module).__name__
+    cases = tuple(data)
+    if request.inputs:
+        return source.from_specs(name, module, request.inputs, request.values, request, cases)
+    return source.from_call(
+        name,
+        module,
+        call,
+        kwargs or {},
+        dynamic_shapes=dynamic_shapes,
+        data=cases,
+        values=request.values,
+    )
+
+
+def export(
+    module: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    *,
+    out: str | Path | None = None,
+    inputs: Sequence[str] = (),
+    values: Sequence[str] = (),
+    data: Sequence[Mapping[str, np.ndarray]] = (),
+    opset: int | None = None,
+    targets: Sequence[str] = ("ort",),
+    simplify: bool = True,
+    simplify_timeout: float = 120.0,
+    external_data: bool = False,
+    parity: ParityOptions | None = None,
+    observer: Observer | None = None,
+) -> ExportResult:
+    """Export a module to a bundle at ``out`` (``dist/<class name>``), and prove it equal.
+
+    ``args`` and ``kwargs`` are an example call with tensors in it; ``dynamic_shapes`` is
+    torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
+    (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
+
+    Raises a Torch2MobileError for a request that cannot be carried out as written; everything
+    else, mismatches included, is in the result's report.
+    """
+    request = Request(
+        source="",
+        inputs=tuple(inputs),
+        values=tuple(values),
+        opset=opset,
+        simplify=simplify,
+        simplify_timeout=simplify_timeout,
+        external_data=external_data,
+        targets=tuple(targets),
+        parity=parity or ParityOptions(),
+    )
+    return export_loaded(
+        lambda: _from_memory(module, args, kwargs, dynamic_shapes, request, data),
+        request,
+        out=Path(out) if out is not None else None,
+        observer=observer,
+    )
+
+
+def verify(
+    artifact: str | Path,
+    against: torch.nn.Module | str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    *,
+    inputs: Sequence[str] = (),
+    values: Sequence[str] = (),
+    data: Sequence[Mapping[str, np.ndarray]] = (),
+    parity: ParityOptions | None = None,
+    observer: Observer | None = None,
+) -> VerifyResult:
+    """Verify a bundle, or an .onnx or .ort file against a module.
+
+    ``against`` is a module with its example call, or a source as on the command line. A bundle
+    without it is replayed on its golden data, and torch is not imported.
+    """
+    path = Path(artifact)
+    options = parity or ParityOptions()
+    if against is None:
+        if not path.is_dir():
+            raise UsageError(
+                f"{path} is no bundle: there is nothing to compare it with",
+                "Pass the module as against=, with its example call.",
+            )
+        return verification.verify_bundle(path, options=options, observer=observer)
+    source = against if isinstance(against, str) else ""
+    request = Request(source=source, inputs=tuple(inputs), values=tuple(values), parity=options)
+    load = None
+    if not isinstance(against, str):
+
+        def load(own: Request) -> LoadedModel:
+            return _from_memory(against, args, kwargs, dynamic_shapes, own, data)
+
+    check = (
+        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
+    )
+    return check(path, request, load=load, observer=observer)
+
+
+def simplify(
+    source: str | Path,
+    target: str | Path,
+    *,
+    values: Sequence[str] = (),
+    parity: ParityOptions | None = None,
+    timeout: float = 120.0,
+    observer: Observer | None = None,
+) -> SimplifyResult:
+    """Simplify one .onnx into another, written only where it is still the same function."""
+    return simplify_file(
+        Path(source),
+        Path(target),
+        values=values,
+        options=parity,
+        timeout=timeout,
+        observer=observer,
+    )

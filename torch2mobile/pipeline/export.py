@@ -1,0 +1,325 @@
+"""From a module to a proven bundle, stage by stage.
+
+The imports of torch and of the exporters stand inside functions: a worker process that simplifies
+and converts starts first, and loads its own tools while torch is loading here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch2mobile.errors import ConversionError, MissingToolError, Torch2MobileError, UsageError
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.interfaces import Observer, SilentObserver, Target
+from torch2mobile.isolation import Worker
+from torch2mobile.pipeline import contents, judging
+from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.pipeline.results import ExportResult
+from torch2mobile.pipeline.stages import Stages, error_check
+from torch2mobile.records import (
+    Artifact,
+    Bundle,
+    Capture,
+    Check,
+    LoadedModel,
+    OnnxModel,
+    Report,
+    Request,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from torch2mobile.exporter.bundle import BundleWriter
+    from torch2mobile.validators.parity.gate import Expected
+
+
+def export_request(
+    request: Request, *, out: Path | None = None, observer: Observer | None = None
+) -> ExportResult:
+    """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
+    find_targets(request.targets)
+    with _tools(request) as tools:
+        from torch2mobile.exporter import source
+        from torch2mobile.sample_models import SAMPLES
+
+        loaded = source.load(request, SAMPLES)
+        return _export(loaded, request, out or Path("dist") / loaded.name, observer, tools)
+
+
+def export_loaded(
+    load: Callable[[], LoadedModel],
+    request: Request,
+    *,
+    out: Path | None = None,
+    observer: Observer | None = None,
+) -> ExportResult:
+    """Export a module that is in memory."""
+    find_targets(request.targets)
+    with _tools(request) as tools:
+        loaded = load()
+        return _export(loaded, request, out or Path("dist") / loaded.name, observer, tools)
+
+
+def find_targets(names: Sequence[str]) -> list[Target]:
+    """The targets of these names; UsageError for an unknown one."""
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        raise UsageError(
+            f"there is no target {unknown[0]!r}", f"The targets are {', '.join(TARGETS)}."
+        )
+    return [TARGETS[name] for name in dict.fromkeys(names)]
+
+
+def _tools(request: Request) -> Worker:
+    preload = ["numpy", "onnxruntime", "onnx"]
+    return Worker(preload=[*preload, "onnxsim"] if request.simplify else preload)
+
+
+def _export(
+    loaded: LoadedModel,
+    request: Request,
+    out: Path,
+    observer: Observer | None,
+    tools: Worker,
+) -> ExportResult:
+    from torch2mobile.exporter.bundle import BundleWriter
+
+    stages = Stages(observer or SilentObserver())
+    with BundleWriter(out) as writer:
+        bundle = _Export(loaded, request, stages, writer, tools).run()
+    report = _report(request, loaded, stages)
+    return ExportResult(report, bundle)
+
+
+def _report(request: Request, loaded: LoadedModel, stages: Stages) -> Report:
+    return Report(
+        command="export",
+        subject=request.source or loaded.name,
+        checks=tuple(stages.checks),
+        environment=tool_versions(),
+        request=request,
+    )
+
+
+class _Export:
+    """One run: what its stages share."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        request: Request,
+        stages: Stages,
+        writer: BundleWriter,
+        tools: Worker,
+    ) -> None:
+        self.loaded, self.request, self.stages = loaded, request, stages
+        self.writer, self.tools = writer, tools
+        self.folder = writer.stage
+        self.timeout = request.parity.timeout
+
+    def run(self) -> Bundle | None:
+        """All stages; the bundle where every check passed."""
+        capture = self.stages.attempt("capture", self._capture)
+        if capture is None:
+            return None
+        raw = self.stages.attempt("translate", lambda: self._translate(capture))
+        if raw is None:
+            return None
+        simplified = self.folder / "simplified.onnx"
+        if self.request.simplify:
+            self._submit_simplify(raw, simplified)
+        expected = judging.module_side(
+            self.stages, self.loaded, capture.outputs, self.request.parity, capture
+        )
+        if expected is None:
+            skip = Check("parity", Status.SKIPPED, "there is nothing repeatable to compare with")
+            self.stages.add(skip)
+            return None
+        model = self._simplified(raw, simplified, expected)
+        artifacts = self._judge_all(model, capture, expected)
+        if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):
+            skip = Check("bundle", Status.SKIPPED, "not written, since a check did not pass")
+            self.stages.add(skip)
+            return None
+        return self._write(model, capture, expected, artifacts)
+
+    def _capture(self) -> Capture:
+        from torch2mobile.exporter.capture import capture
+
+        found = capture(self.loaded)
+        tries = [f"{a.strategy} failed: {a.reason}" for a in found.attempts if not a.succeeded]
+        self.stages.add(
+            Check(
+                "capture",
+                Status.PASSED,
+                f"torch.export, {found.strategy}" if found.program else found.strategy,
+                notes=(*self.loaded.notes, *found.notes, *tries),
+            )
+        )
+        return found
+
+    def _translate(self, capture: Capture) -> OnnxModel:
+        from torch2mobile.exporter.bundle import MODEL, writing
+        from torch2mobile.exporter.translate import translate
+
+        path = self.folder / MODEL
+        with writing(path):
+            model = translate(
+                capture,
+                path,
+                opset=self.request.opset,
+                external_data=self.request.external_data,
+            )
+        dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
+        self.stages.add(Check("translate", Status.PASSED, f"ONNX opset {model.opset}, {dims}"))
+        return model
+
+    def _submit_simplify(self, raw: OnnxModel, target: Path) -> None:
+        self.tools.submit(
+            "torch2mobile.exporter.simplify:run_onnxsim",
+            str(raw.path),
+            str(target),
+            self.request.external_data,
+        )
+
+    def _simplified(self, raw: OnnxModel, path: Path, expected: Sequence[Expected]) -> OnnxModel:
+        """The simplified model where it is proven equal on the probes, else the raw one."""
+        from torch2mobile.pipeline.simplify import adopt, judge_simplified
+
+        if not self.request.simplify:
+            self.stages.add(Check("simplify", Status.SKIPPED, "turned off by --no-simplify"))
+            return raw
+        self.stages.observer.started("simplify")
+        try:
+            counts = self.tools.result(self.request.simplify_timeout)
+        except Torch2MobileError as error:
+            reason = f"dropped: onnxsim {error.message}"
+            self.stages.add(Check("simplify", Status.SKIPPED, reason))
+            return raw
+        check = judge_simplified(raw.path, path, expected, self.request.parity, counts)
+        self.stages.add(check)
+        return adopt(raw, path) if check.status is Status.PASSED else raw
+
+    def _judge_all(
+        self, model: OnnxModel, capture: Capture, expected: Sequence[Expected]
+    ) -> list[Artifact]:
+        """The .onnx, then every target's artefact; one target's failure stops no other."""
+        from torch2mobile.validators.contract import contract_check
+
+        targets = find_targets(self.request.targets)
+        program = self._program_file(capture) if any(t.wants_program for t in targets) else None
+        with judging.onnx_runner(model.path, self.timeout) as runner:
+            self.stages.observer.started("contract")
+            self.stages.add(
+                contract_check(model, capture.inputs, capture.outputs, self.request.opset, runner)
+            )
+            judging.judge(self.stages, "onnx", runner, expected, self.request.parity, capture)
+        self._provenance(model)
+        return [
+            a
+            for target in targets
+            if (a := self._target(target, model, program, capture, expected))
+        ]
+
+    def _program_file(self, capture: Capture) -> Path | None:
+        import torch
+
+        if capture.program is None:
+            return None
+        path = self.folder / "program.pt2"
+        torch.export.save(capture.program, path)
+        return path
+
+    def _target(
+        self,
+        target: Target,
+        model: OnnxModel,
+        program: Path | None,
+        capture: Capture,
+        expected: Sequence[Expected],
+    ) -> Artifact | None:
+        artifact = self.stages.attempt(
+            "convert", lambda: self._convert(target, model, program), target=target.name
+        )
+        if artifact is None:
+            return None
+        with judging.target_runner(target, artifact.files[0], self.timeout) as runner:
+            judging.judge(self.stages, target.name, runner, expected, self.request.parity, capture)
+        return artifact
+
+    def _convert(self, target: Target, model: OnnxModel, program: Path | None) -> Artifact:
+        missing = target.missing()
+        if missing:
+            raise MissingToolError(f"{target.name} is not installed", f"Run: {'; '.join(missing)}")
+        light = replace(model, origins={})
+        own = target.wants_program or not self.tools.alive
+        worker = Worker(torch=target.wants_program) if own else self.tools
+        try:
+            artifact: Artifact = worker.call(
+                "torch2mobile.exporter.targets:convert",
+                target,
+                light,
+                program if target.wants_program else None,
+                self.folder,
+                timeout=self.timeout,
+            )
+        except Torch2MobileError as error:
+            raise ConversionError(
+                f"the converter for {target.name} {error.message}", error.remedy
+            ) from error
+        finally:
+            if own:
+                worker.close()
+        size = sum(path.stat().st_size for path in artifact.files)
+        summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
+        self.stages.add(Check("convert", Status.PASSED, summary, target=target.name))
+        return artifact
+
+    def _provenance(self, model: OnnxModel) -> None:
+        import onnx
+
+        from torch2mobile.exporter import provenance
+
+        proto = onnx.load(model.path, load_external_data=False)
+        text = provenance.to_json(proto, model.origins)
+        (self.folder / "provenance.json").write_text(text, encoding="utf-8")
+        nodes = list(proto.graph.node)
+        known = sum(any(model.origins.get(name) for name in node.output) for node in nodes)
+        self.stages.add(
+            Check(
+                "provenance",
+                Status.PASSED if known == len(nodes) else Status.SKIPPED,
+                f"{known} of {len(nodes)} nodes lead back to a module and a source line",
+            )
+        )
+
+    def _write(
+        self,
+        model: OnnxModel,
+        capture: Capture,
+        expected: Sequence[Expected],
+        artifacts: Sequence[Artifact],
+    ) -> Bundle | None:
+        from torch2mobile.exporter.blame import shown_path
+        from torch2mobile.exporter.bundle import writing
+
+        self.stages.observer.started("bundle")
+        try:
+            with writing(self.folder):
+                tolerances = self.request.parity.tolerances
+                golden = contents.write_golden(self.folder, expected, tolerances)
+                report = _report(self.request, self.loaded, self.stages)
+                contents.write_report(self.folder, report)
+            manifest = contents.manifest_of(report, model, capture, golden, artifacts)
+            bundle = self.writer.commit(manifest)
+        except Torch2MobileError as error:
+            self.stages.add(error_check("bundle", error))
+            return None
+        size = sum(entry.size for entry in bundle.manifest.files.values())
+        count = len(bundle.manifest.files) + 1
+        summary = f"{shown_path(str(self.writer.out))} ({count} files, {size / 1024:.0f} KiB)"
+        self.stages.add(Check("bundle", Status.PASSED, summary))
+        return bundle

@@ -1,0 +1,122 @@
+"""What is in an .onnx file or a bundle, and where a node of it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch2mobile.errors import UsageError
+from torch2mobile.exporter.bundle import MODEL, load_bundle
+from torch2mobile.validators.contract import read_model
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The contents of one .onnx: sizes in bytes, parameters in elements."""
+
+    file: str
+    opsets: dict[str, int]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    operators: dict[str, int]
+    nodes: int
+    parameters: int
+    bytes: int
+
+
+def _model_path(path: Path) -> Path:
+    return load_bundle(path).file(MODEL) if path.is_dir() else path
+
+
+def _interface(values: Any) -> dict[str, str]:
+    import onnx
+
+    result = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        dims = [
+            d.dim_param or (d.dim_value if d.HasField("dim_value") else "?")
+            for d in tensor.shape.dim
+        ]
+        name = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        result[value.name] = f"{name}[{','.join(str(dim) for dim in dims)}]"
+    return result
+
+
+def inspect(path: Path) -> Inspection:
+    """Read an .onnx (or a bundle's); ModelFileError for what is no ONNX file."""
+    import numpy as np
+
+    file = _model_path(path)
+    model: Any = read_model(file)
+    weights = model.graph.initializer
+    counted = Counter(
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        for node in model.graph.node
+    )
+    data = file.with_name(file.name + ".data")
+    return Inspection(
+        file=str(file),
+        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        inputs=_interface(model.graph.input),
+        outputs=_interface(model.graph.output),
+        operators=dict(counted.most_common()),
+        nodes=len(model.graph.node),
+        parameters=int(sum(np.prod(list(tensor.dims), dtype=np.int64) for tensor in weights)),
+        bytes=file.stat().st_size + (data.stat().st_size if data.exists() else 0),
+    )
+
+
+def render(found: Inspection, form: str) -> str:
+    """An inspection as text or JSON."""
+    if form == "json":
+        return json.dumps(asdict(found), indent=2)
+    lines = [found.file]
+    lines.append("  opset       " + ", ".join(f"{d} {v}" for d, v in found.opsets.items()))
+    for label, values in (("inputs", found.inputs), ("outputs", found.outputs)):
+        for number, (name, kind) in enumerate(values.items()):
+            lines.append(f"  {label if number == 0 else '':<10}  {name}: {kind}")
+    operators = ", ".join(f"{name} x{count}" for name, count in found.operators.items())
+    lines.append(f"  operators   {found.nodes} nodes: {operators}")
+    lines.append(f"  parameters  {found.parameters:,}")
+    lines.append(f"  size        {found.bytes:,} bytes")
+    return "\n".join(lines)
+
+
+def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
+    """Where a node (by its name, or a value it gives) comes from, from a bundle's provenance.
+
+    Raises UsageError where there is no provenance, or no such node.
+    """
+    if not path.is_dir():
+        raise UsageError(
+            f"{path} is no bundle: a shipped .onnx does not say where its nodes come from",
+            "Give the bundle's folder; its provenance.json does.",
+        )
+    load_bundle(path)
+    try:
+        entries = json.loads((path / "provenance.json").read_text(encoding="utf-8"))["nodes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path / 'provenance.json'} cannot be read", "Export again.") from error
+    rows = [
+        {
+            "node": entry["node"],
+            "op": entry["op"],
+            "module": ", ".join(origin["modules"]) or "(root)",
+            "line": f"{origin['file']}:{origin['line']}",
+            "code": origin["code"],
+        }
+        for entry in entries
+        if node == entry["node"] or node in entry["outputs"]
+        for origin in entry["origins"]
+    ]
+    if not rows:
+        import difflib
+
+        names = [entry["node"] for entry in entries]
+        close = difflib.get_close_matches(node, names) or names[:5]
+        raise UsageError(f"there is no node {node!r}", f"There is: {', '.join(close)}.")
+    return rows

@@ -1,0 +1,115 @@
+"""Shared by export and verify: the module's side once, then every artefact against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch2mobile.errors import Torch2MobileError
+from torch2mobile.isolation import IsolatedRunner, Worker
+from torch2mobile.pipeline.stages import Stages, error_check
+from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, Status
+
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Runner, Target
+    from torch2mobile.validators.parity.gate import Expected
+
+ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
+TARGET_LOADER = "torch2mobile.exporter.targets:load"
+
+
+def onnx_runner(path: Path, timeout: float, worker: Worker | None = None) -> IsolatedRunner:
+    """An .onnx in ONNX Runtime, in a process of its own or in the one given."""
+    return IsolatedRunner(ORT_LOADER, path, timeout=timeout, worker=worker)
+
+
+def target_runner(
+    target: Target, path: Path, timeout: float, worker: Worker | None = None
+) -> IsolatedRunner:
+    """A target's artefact in its runtime, in a process of its own or in the one given."""
+    return IsolatedRunner(TARGET_LOADER, target, path, timeout=timeout, worker=worker)
+
+
+def check_tolerances(options: ParityOptions, outputs: Sequence[str]) -> None:
+    """Refuse a tolerance for an output that does not exist."""
+    from torch2mobile.errors import UsageError
+
+    for name in options.tolerances:
+        if name and name not in outputs:
+            raise UsageError(
+                f"a tolerance was given for {name!r}, which is no output",
+                f"The outputs are {', '.join(outputs)}.",
+            )
+
+
+def module_side(
+    stages: Stages,
+    loaded: LoadedModel,
+    outputs: Sequence[str],
+    options: ParityOptions,
+    capture: Capture | None,
+) -> list[Expected] | None:
+    """The module on every probe; None where it is not fit to be compared with."""
+    from torch2mobile.validators.parity import probes, reference, soundness
+    from torch2mobile.validators.parity.gate import Expected
+
+    check_tolerances(options, outputs)
+    stages.observer.started("reference")
+    example = reference.example_of(loaded)
+    built = probes.build(capture.inputs if capture else loaded.specs, example, options, loaded.data)
+    references = reference.evaluate(loaded, outputs, built)
+    check = soundness.reference_check(references)
+    if check.status is Status.FAILED and capture is not None:
+        check = replace(check, locations=_suspects(capture, references))
+    stages.add(check)
+    if not all(item.repeatable for item in references):
+        return None
+    return [
+        Expected(item.probe, item.outputs, item.truth) for item in references if not item.refusal
+    ]
+
+
+def _suspects(capture: Capture, references: Sequence[object]) -> tuple[Location, ...]:
+    from torch2mobile.exporter import suspects
+    from torch2mobile.validators.parity import soundness
+    from torch2mobile.validators.parity.reference import Reference
+
+    typed = [item for item in references if isinstance(item, Reference)]
+    if not all(item.repeatable for item in typed):
+        return suspects.random_operators(capture)
+    first = next((item for item in typed if soundness.has_nan(item)), None)
+    return suspects.first_nan(capture, first.probe.feeds) if first else ()
+
+
+def judge(
+    stages: Stages,
+    target: str,
+    runner: Runner,
+    expected: Sequence[Expected],
+    options: ParityOptions,
+    capture: Capture | None,
+) -> bool:
+    """Parity and baked values of one artefact; True where it passed."""
+    from torch2mobile.validators.parity import gate
+
+    stages.observer.started(f"parity {target}")
+    try:
+        answers = gate.run_probes(runner, expected)
+    except Torch2MobileError as error:
+        stages.add(error_check("parity", error, target=target))
+        return False
+    parity = stages.add(gate.parity_check(target, expected, answers, options))
+    baked = gate.baked_check(target, expected, answers)
+    if baked.status is Status.FAILED and capture is not None:
+        baked = replace(baked, locations=_readers(baked.metrics, capture))
+    stages.add(baked)
+    return parity.status is Status.PASSED and baked.status is not Status.FAILED
+
+
+def _readers(metrics: Mapping[str, object], capture: Capture) -> tuple[Location, ...]:
+    from torch2mobile.exporter import suspects
+
+    names = str(metrics["inputs"]).split(", ")
+    return tuple(place for name in names for place in suspects.readers_of(capture, name))

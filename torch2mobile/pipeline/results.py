@@ -1,0 +1,52 @@
+"""What the API returns: the report, and what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch2mobile.errors import ExitCode
+from torch2mobile.records import Bundle, Report, Status
+from torch2mobile.reporters import REPORTERS
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one run; a notebook draws its report."""
+
+    report: Report
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check that was made passed, and at least one was made."""
+        return self.report.status is Status.PASSED
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command line returns for this outcome."""
+        return self.report.exit_code
+
+    def __str__(self) -> str:
+        return REPORTERS["text"](self.report)
+
+    def _repr_html_(self) -> str:
+        return REPORTERS["html"](self.report)
+
+
+@dataclass(frozen=True)
+class ExportResult(Result):
+    """The outcome of an export; ``bundle`` is None where a check did not pass."""
+
+    bundle: Bundle | None = None
+
+
+@dataclass(frozen=True)
+class VerifyResult(Result):
+    """The outcome of a verification."""
+
+
+@dataclass(frozen=True)
+class SimplifyResult(Result):
+    """The outcome of a simplification; ``path`` is None where the result was refused."""
+
+    path: Path | None = None

@@ -1,0 +1,224 @@
+"""Simplification at no price: kept only where it equals the unsimplified model on the probes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch2mobile.errors import BundleError, Torch2MobileError, UsageError
+from torch2mobile.exporter import inputs as grammar
+from torch2mobile.interfaces import Observer, Runner, SilentObserver
+from torch2mobile.isolation import Worker
+from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.pipeline.judging import onnx_runner
+from torch2mobile.pipeline.results import SimplifyResult
+from torch2mobile.pipeline.stages import Stages
+from torch2mobile.records import (
+    Check,
+    Dim,
+    InputSpec,
+    OnnxModel,
+    OutputSpec,
+    ParityOptions,
+    Report,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from torch2mobile.validators.parity.gate import Expected
+
+
+def _dropped(reason: str, check: Check | None = None) -> Check:
+    return Check(
+        "simplify",
+        Status.SKIPPED,
+        f"dropped: {reason}",
+        mismatches=check.mismatches if check else (),
+    )
+
+
+def judge_simplified(
+    raw: Path,
+    simplified: Path,
+    expected: Sequence[Expected],
+    options: ParityOptions,
+    counts: Mapping[str, int],
+) -> Check:
+    """PASSED where interface and outputs equal the unsimplified model's on every probe.
+
+    SKIPPED, with the reason, where anything changed: the unsimplified model is then kept.
+    """
+    from torch2mobile.validators.parity import gate
+
+    if counts["after"] > counts["before"]:
+        return _dropped(f"not simpler: {counts['before']} nodes became {counts['after']}")
+    with (
+        onnx_runner(raw, options.timeout) as before,
+        onnx_runner(simplified, options.timeout) as after,
+    ):
+        try:
+            if before.inputs() != after.inputs():
+                return _dropped("onnxsim changed the inputs")
+            if _outputs(before) != _outputs(after):
+                return _dropped("onnxsim changed the outputs")
+            wanted = gate.run_probes(before, expected)
+            got = gate.run_probes(after, expected)
+        except Torch2MobileError as error:
+            return _dropped(f"the simplified model {error.message}")
+    kept = [
+        (replace(case, outputs=want), have)
+        for case, want, have in zip(expected, wanted, got, strict=True)
+        if not isinstance(want, Torch2MobileError)
+    ]
+    check = gate.parity_check(
+        "onnx", [case for case, _ in kept], [have for _, have in kept], ParityOptions()
+    )
+    if check.status is not Status.PASSED:
+        return _dropped(f"onnxsim changed the results ({check.summary})", check)
+    return Check(
+        "simplify",
+        Status.PASSED,
+        f"{counts['before']} to {counts['after']} nodes, equal on {len(kept)} probes",
+        metrics={"nodes_before": counts["before"], "nodes_after": counts["after"]},
+    )
+
+
+def _outputs(runner: Runner) -> list[tuple[str, str, int]]:
+    return [(spec.name, spec.dtype, len(spec.dims)) for spec in runner.outputs()]
+
+
+def adopt(raw: OnnxModel, simplified: Path) -> OnnxModel:
+    """Put the simplified model in the raw one's place, with the origins of its values."""
+    import onnx
+
+    from torch2mobile.exporter import provenance
+
+    before = onnx.load(raw.path, load_external_data=False)
+    data = simplified.with_name(simplified.name + ".data")
+    external = data.exists()
+    after = onnx.load(simplified, load_external_data=external)
+    provenance.strip_proto(after)
+    old_data = raw.path.with_name(raw.path.name + ".data")
+    old_data.unlink(missing_ok=True)
+    onnx.save(
+        after,
+        raw.path,
+        save_as_external_data=external,
+        location=old_data.name if external else None,
+    )
+    data.unlink(missing_ok=True)
+    simplified.unlink()
+    origins = provenance.carry(before, after, raw.origins)
+    return replace(raw, origins=origins, simplified=True)
+
+
+def simplify_file(
+    source: Path,
+    target: Path,
+    *,
+    values: Sequence[str] = (),
+    options: ParityOptions | None = None,
+    timeout: float = 120.0,
+    observer: Observer | None = None,
+) -> SimplifyResult:
+    """Simplify one .onnx into another, written only where it is proven equal on seeded probes.
+
+    Raises UsageError for files that cannot be read or written.
+    """
+    from torch2mobile.validators.contract import read_model
+
+    options = options or ParityOptions()
+    stages = Stages(observer or SilentObserver())
+    read_model(source)
+    if target.resolve() == source.resolve():
+        raise UsageError(f"{target} is the input itself", "Give another name for the result.")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        raise BundleError(
+            f"cannot write into {target.parent}", "Give a folder that exists and can be written."
+        )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torch2mobile-") as scratch:
+        result = Path(scratch) / target.name
+        check = stages.add(_simplify_into(source, result, values, options, timeout, stages))
+        written = None
+        if check.status is Status.PASSED:
+            for path in sorted(Path(scratch).iterdir(), reverse=True):
+                shutil.move(path, target.parent / path.name)
+            written = target
+    report = Report(
+        command="simplify",
+        subject=str(source),
+        checks=tuple(stages.checks),
+        environment=tool_versions(),
+    )
+    return SimplifyResult(report, written)
+
+
+def _simplify_into(
+    source: Path,
+    result: Path,
+    values: Sequence[str],
+    options: ParityOptions,
+    timeout: float,
+    stages: Stages,
+) -> Check:
+    with Worker(preload=["onnx", "onnxsim"]) as worker:
+        stages.observer.started("simplify")
+        function = "torch2mobile.exporter.simplify:run_onnxsim"
+        worker.submit(function, str(source), str(result), False)
+        expected = _onnx_probes(source, values, options)
+        try:
+            counts = worker.result(timeout)
+        except Torch2MobileError as error:
+            return replace(_dropped(f"onnxsim {error.message}"), status=Status.ERROR)
+    check = judge_simplified(source, result, expected, options, counts)
+    if check.status is Status.SKIPPED:
+        # Alone, there is nothing else to fall back on: the request was not fulfilled.
+        return replace(check, status=Status.FAILED, hint="Use the model as it is.")
+    return check
+
+
+def specs_of(found: Sequence[OutputSpec]) -> tuple[InputSpec, ...]:
+    """Input specifications from what the runtime says of a file's inputs."""
+    return tuple(
+        InputSpec(
+            name=spec.name,
+            path=(spec.name,),
+            dtype=spec.dtype,
+            dims=tuple(_dim(size, f"{spec.name}_{axis}") for axis, size in enumerate(spec.dims)),
+        )
+        for spec in found
+    )
+
+
+def _dim(size: int | str, fallback: str) -> Dim:
+    if isinstance(size, int):
+        return Dim(size=size)
+    factor, star, symbol = size.rpartition("*")
+    if star and factor.isdigit() and symbol.isidentifier():
+        return Dim(symbol=symbol, factor=int(factor))
+    return Dim(
+        symbol=size if size.isidentifier() else "".join(c if c.isalnum() else "_" for c in fallback)
+    )
+
+
+def _onnx_probes(source: Path, values: Sequence[str], options: ParityOptions) -> list[Expected]:
+    """Seeded probes for a bare .onnx; those that the model itself refuses are left out later."""
+    import numpy as np
+
+    from torch2mobile import sampling
+    from torch2mobile.validators.parity import probes
+    from torch2mobile.validators.parity.gate import Expected
+
+    with onnx_runner(source, options.timeout) as runner:
+        specs = specs_of(runner.inputs())
+    if values:
+        specs = grammar.attach_values(specs, values)
+    rng = np.random.default_rng(options.seed)
+    sizes = sampling.example_sizes(specs)
+    example = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}
+    return [Expected(probe, []) for probe in probes.build(specs, example, options)]

@@ -1,0 +1,53 @@
+"""Runs stages one by one, keeps their checks, and tells the observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch2mobile.errors import ExitCode, Torch2MobileError
+from torch2mobile.interfaces import Observer
+from torch2mobile.records import Check, Location, Status
+
+T = TypeVar("T")
+
+
+class Stages:
+    """The checks of one run so far, in order."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self.checks: list[Check] = []
+
+    def add(self, check: Check) -> Check:
+        """Keep a check and tell the observer."""
+        self.checks.append(check)
+        self.observer.finished(check)
+        return check
+
+    def attempt(self, name: str, action: Callable[[], T], *, target: str = "") -> T | None:
+        """Run a stage; None and an ERROR check where it could not finish.
+
+        Errors of usage are the caller's: they end the run.
+        """
+        self.observer.started(f"{name} {target}".strip())
+        try:
+            return action()
+        except Torch2MobileError as error:
+            if error.exit_code is ExitCode.USAGE:
+                raise
+            self.add(error_check(name, error, target=target))
+            return None
+
+
+def error_check(name: str, error: Torch2MobileError, *, target: str = "") -> Check:
+    """An exception as a Check."""
+    return Check(
+        name,
+        Status.ERROR,
+        error.message,
+        target=target,
+        hint=error.remedy,
+        locations=tuple(place for place in error.locations if isinstance(place, Location)),
+        notes=error.details,
+    )
