@@ -1,0 +1,96 @@
+"""Runs two commands in turns and compares them: wall time, and peak memory of the whole tree.
+
+Machines are noisy, so only ratios within one run are worth anything: each pair gives one, and the
+median is what is quoted. Memory is the proportional set size (PSS) summed over a command and all
+its children, sampled 50 times a second; shared pages count once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: seconds, and MiB of the whole tree and of its largest process."""
+
+    seconds: float
+    tree_mib: float
+    largest_mib: float
+
+
+def _children(pid: int) -> list[int]:
+    found = [pid]
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += _children(int(child))
+    return found
+
+
+def _pss(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
+
+
+def run(command: Sequence[str], folder: Path, *, memory: bool) -> Run:
+    """Run a command to its end; RuntimeError where it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    peaks = [0.0, 0.0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            sizes = [_pss(pid) for pid in _children(process.pid)]
+            peaks[0] = max(peaks[0], sum(sizes) / 1024)
+            peaks[1] = max(peaks[1], max(sizes, default=0) / 1024)
+
+    if memory:
+        threading.Thread(target=watch, daemon=True).start()
+    _, errors = process.communicate()
+    seconds = time.perf_counter() - start
+    done.set()
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} exited {process.returncode}: {errors[-2000:]}")
+    return Run(seconds, *peaks)
+
+
+def compare(
+    name: str, ours: Sequence[str], theirs: Sequence[str], folder: Path, *, runs: int, limit: str
+) -> None:
+    """Print the median ratios of ``ours`` to ``theirs``, pair by pair."""
+    os.sync()
+    run(ours, folder, memory=False)
+    run(theirs, folder, memory=False)
+
+    def pair(*, memory: bool) -> tuple[Run, Run]:
+        return run(ours, folder, memory=memory), run(theirs, folder, memory=memory)
+
+    times = [pair(memory=False) for _ in range(runs)]
+    memory = [pair(memory=True) for _ in range(2)]
+    wall = [a.seconds / b.seconds for a, b in times]
+    print(f"{name}  (limit {limit})")
+    print(
+        f"  wall    {statistics.median(wall):.2f}x  ({min(wall):.2f} to {max(wall):.2f})   "
+        f"{statistics.median(a.seconds for a, _ in times):.2f} s against "
+        f"{statistics.median(b.seconds for _, b in times):.2f} s"
+    )
+    for label, field in (("tree", "tree_mib"), ("largest", "largest_mib")):
+        pairs = [(getattr(a, field), getattr(b, field)) for a, b in memory]
+        ratio = statistics.median(a / b for a, b in pairs)
+        ours_mib, theirs_mib = pairs[0]
+        print(f"  {label:<8}{ratio:.2f}x  {ours_mib:.0f} against {theirs_mib:.0f} MiB of memory")
