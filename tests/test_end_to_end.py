@@ -305,3 +305,42 @@ def test_the_shipped_model_says_nothing_of_the_build_machine(
         assert not [text for text in private if text.encode() in data]
     # The map beside it does say.
     assert source.name in (bundle / "provenance.json").read_text()
+
+
+LARGE = """
+import torch
+
+class Large(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(34_000, 16_384))
+        with torch.no_grad():
+            self.weight[::1000] = torch.randn(34, 16_384, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight)
+"""
+
+
+def _free_gib() -> float:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if "MemAvailable" in line) / 2**20
+
+
+def test_a_model_above_two_gigabytes_is_exported_and_proven(tmp_path: Path) -> None:
+    if _free_gib() < 14:
+        pytest.skip("needs 14 GiB of free memory")
+    (tmp_path / "large.py").write_text(LARGE)
+    done = tool(
+        *("export", "large.py:Large", "--input", "x:float32[N=1..4,16384]", "--probes", "0"),
+        *("--format", "json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = {(c["name"], c["target"]): c["status"] for c in json.loads(done.stdout)["checks"]}
+    assert status["parity", "onnx"] == "passed"
+    assert status["simplify", ""] == status["convert", "ort"] == "skipped"
+    bundle = tmp_path / "dist" / "Large"
+    assert (bundle / "model.onnx.data").stat().st_size > 2**31
+    assert tool("verify", bundle, cwd=tmp_path).returncode == 0
+    shutil.rmtree(bundle)

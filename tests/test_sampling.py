@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch2mobile import sampling
+from torch2mobile import sampling, sizing
 from torch2mobile.records import Dim, InputSpec, Values
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -70,18 +70,18 @@ def elements(specs: list[InputSpec], sizes: Mapping[str, int]) -> int:
     ],
 )
 def test_example_sizes(dims: list[Dim], sizes: dict[str, int]) -> None:
-    assert sampling.example_sizes([spec(*dims)]) == sizes
+    assert sizing.example_sizes([spec(*dims)]) == sizes
 
 
 def test_every_first_dimension_is_a_batch_and_symbols_are_shared() -> None:
     specs = [spec(dim("N"), dim("T")), spec(dim("K"), dim(4)), spec(dim(7), dim("T"), dim("N"))]
-    assert sampling.example_sizes(specs) == {"N": 2, "T": 32, "K": 3}
+    assert sizing.example_sizes(specs) == {"N": 2, "T": 32, "K": 3}
 
 
 def test_tight_ranges_get_sizes_of_their_own_if_there_is_a_way() -> None:
     specs = [spec(dim("A", 2, 4)), spec(dim("B", 2, 3)), spec(dim("C", 2, 3))]
-    assert sampling.example_sizes(specs)["A"] == 4
-    assert sorted(sampling.example_sizes(specs).values()) == [2, 3, 4]
+    assert sizing.example_sizes(specs)["A"] == 4
+    assert sorted(sizing.example_sizes(specs).values()) == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_tight_ranges_get_sizes_of_their_own_if_there_is_a_way() -> None:
 )
 def test_sizes_are_passed_on(ranges: dict[str, tuple[int, int]], sizes: dict[str, int]) -> None:
     specs = [spec(dim(name, *limits), name=name) for name, limits in ranges.items()]
-    assert sampling.example_sizes(specs) == sizes
+    assert sizing.example_sizes(specs) == sizes
 
 
 @st.composite
@@ -133,7 +133,7 @@ def in_range(value: int, limits: tuple[int | None, int | None]) -> bool:
 
 @given(spec_lists())
 def test_example_sizes_suit_the_exporter(specs: list[InputSpec]) -> None:
-    sizes = sampling.example_sizes(specs)
+    sizes = sizing.example_sizes(specs)
     ranges = ranges_of(specs)
     assert list(sizes) == list(ranges)
     for symbol, size in sizes.items():
@@ -142,12 +142,12 @@ def test_example_sizes_suit_the_exporter(specs: list[InputSpec]) -> None:
         assert size >= 2 or (greatest is not None and greatest < 2)
         if greatest is None and not (least or 0) > 100:
             assert size <= 160
-    assert sampling.example_sizes(specs) == sizes
+    assert sizing.example_sizes(specs) == sizes
 
 
 @given(spec_lists(width=5))
 def test_example_sizes_differ_where_they_can(specs: list[InputSpec]) -> None:
-    sizes = sampling.example_sizes(specs)
+    sizes = sizing.example_sizes(specs)
     assert len(set(sizes.values())) == len(sizes)
 
 
@@ -159,7 +159,7 @@ AMPLE = 10**9
 def test_size_cases_of_an_image() -> None:
     specs = [spec(dim("N", 1, 8), dim(3), dim("H", 64, 512), dim("W"))]
     base = {"N": 2, "H": 80, "W": 32}
-    assert sampling.size_cases(specs, base, AMPLE) == [
+    assert sizing.size_cases(specs, base, AMPLE) == [
         ("N=1", {**base, "N": 1}, True),
         ("N=8", {**base, "N": 8}, True),
         ("N=3", {**base, "N": 3}, True),
@@ -178,7 +178,7 @@ def test_greatest_sizes_shrink_to_the_budget() -> None:
     specs = [spec(dim("N", 1, 8), dim("H", 4, 100)), spec(dim("H", 4, 100))]
     base = {"N": 2, "H": 8}
     budget = 99
-    cases = {label: sizes for label, sizes, _ in sampling.size_cases(specs, base, budget)}
+    cases = {label: sizes for label, sizes, _ in sizing.size_cases(specs, base, budget)}
     assert cases["H=33"] == {"N": 2, "H": 33}  # 2 * 33 + 33 = 99
     assert cases["N=8"] == {"N": 8, "H": 8}  # 8 * 8 + 8 = 72
     assert "H=100" not in cases
@@ -194,30 +194,45 @@ def test_greatest_sizes_shrink_to_the_budget() -> None:
 
 def test_a_budget_below_the_example_still_probes_smaller_sizes() -> None:
     specs = [spec(dim("N", 1, 8), dim("H", 4, 100))]
-    cases = sampling.size_cases(specs, {"N": 4, "H": 50}, 0)
+    cases = sizing.size_cases(specs, {"N": 4, "H": 50}, 0)
     assert [label for label, _, _ in cases] == ["N=1", "N=3", "H=4", "H=33", "all least"]
 
 
 def test_symbols_grow_evenly_to_the_budget() -> None:
     specs = [spec(dim("A", 1, 1000), dim("B", 1, 1000))]
-    *_, (label, sizes, declared) = sampling.size_cases(specs, {"A": 10, "B": 10}, 10000)
+    *_, (label, sizes, declared) = sizing.size_cases(specs, {"A": 10, "B": 10}, 10000)
     assert (label, declared) == ("all greatest in budget", True)
     assert min(sizes.values()) > 80
     assert 9900 < sizes["A"] * sizes["B"] <= 10000
 
 
 def test_no_symbols_no_cases() -> None:
-    assert sampling.size_cases([spec(dim(2), dim(3))], {}, AMPLE) == []
+    assert sizing.size_cases([spec(dim(2), dim(3))], {}, AMPLE) == []
 
 
 def test_one_symbol_is_not_probed_twice() -> None:
-    cases = sampling.size_cases([spec(dim("N"), dim(3))], {"N": 2}, AMPLE)
+    cases = sizing.size_cases([spec(dim("N"), dim(3))], {"N": 2}, AMPLE)
     assert [label for label, _, _ in cases] == ["N=1", "N=5", "N=3"]
     assert [declared for _, _, declared in cases] == [False] * 3
 
 
+@pytest.mark.parametrize(
+    ("limits", "example", "labels"),
+    [
+        ((4, 7), 5, ["T=4", "T=7"]),  # no other odd size
+        ((8, 12), 9, ["T=8", "T=12", "T=11"]),
+        ((8, 12), 11, ["T=8", "T=12", "T=9"]),
+    ],
+)
+def test_odd_sizes_in_narrow_ranges(
+    limits: tuple[int, int], example: int, labels: list[str]
+) -> None:
+    cases = sizing.size_cases([spec(dim(1), dim("T", *limits))], {"T": example}, AMPLE)
+    assert [label for label, _, _ in cases] == labels
+
+
 def test_batch_one_is_probed_besides_a_declared_least_of_zero() -> None:
-    cases = sampling.size_cases(
+    cases = sizing.size_cases(
         [spec(dim("N", 0, 8)), spec(dim(2), dim("T", 0, 8))], {"N": 2, "T": 2}, AMPLE
     )
     labels = [label for label, _, _ in cases]
@@ -227,12 +242,12 @@ def test_batch_one_is_probed_besides_a_declared_least_of_zero() -> None:
 
 
 def test_batch_one_is_not_probed_below_the_declared_least() -> None:
-    cases = sampling.size_cases([spec(dim("N", 2, 8))], {"N": 2}, AMPLE)
+    cases = sizing.size_cases([spec(dim("N", 2, 8))], {"N": 2}, AMPLE)
     assert [label for label, _, _ in cases] == ["N=8", "N=3"]
 
 
 def test_a_range_without_upper_bound_is_declared() -> None:
-    cases = sampling.size_cases([spec(dim(1), dim("T", 4))], {"T": 32}, AMPLE)
+    cases = sizing.size_cases([spec(dim(1), dim("T", 4))], {"T": 32}, AMPLE)
     assert [(label, declared) for label, _, declared in cases] == [
         ("T=4", True),
         ("T=65", True),
@@ -245,14 +260,14 @@ def test_size_cases_keep_to_ranges_and_budget(
     specs: list[InputSpec], budget: int, data: st.DataObject
 ) -> None:
     ranges = ranges_of(specs)
-    example = sampling.example_sizes(specs)
+    example = sizing.example_sizes(specs)
     if data.draw(st.booleans()):
         example = {
             symbol: data.draw(st.integers(max(1, low or 1), 300 if high is None else high))
             for symbol, (low, high) in ranges.items()
             if low is None or low <= 300
         }
-    cases = sampling.size_cases(specs, example, budget)
+    cases = sizing.size_cases(specs, example, budget)
     cap = max(budget, elements(specs, example))
     seen = [tuple(sizes[symbol] for symbol in ranges) for _, sizes, _ in cases]
     assert len(set(seen)) == len(seen)
@@ -274,8 +289,8 @@ def test_size_cases_keep_to_ranges_and_budget(
 @given(spec_lists())
 def test_size_cases_reach_every_end(specs: list[InputSpec]) -> None:
     ranges = ranges_of(specs)
-    example = sampling.example_sizes(specs)
-    cases = [sizes for _, sizes, _ in sampling.size_cases(specs, example, 10**30)]
+    example = sizing.example_sizes(specs)
+    cases = [sizes for _, sizes, _ in sizing.size_cases(specs, example, 10**30)]
     batch = {s.dims[0].symbol for s in specs if s.dims}
     for symbol, (least, greatest) in ranges.items():
         probed = {sizes[symbol] for sizes in [*cases, example]}

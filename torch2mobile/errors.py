@@ -77,6 +77,10 @@ class ConversionError(Torch2MobileError):
     """A target's converter refused, crashed or ran out of time."""
 
 
+class NotApplicableError(Torch2MobileError):
+    """A target has no form for this model; the others are not affected, and nothing is wrong."""
+
+
 class MissingToolError(Torch2MobileError):
     """A converter or runtime is not installed; the remedy is the command that installs it."""
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -266,12 +267,19 @@ def _answer(function: str, args: tuple[Any, ...]) -> tuple[str, Any]:
         return "error", WorkerCallError(text[:2000])
 
 
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def serve() -> None:
-    """Answer requests from stdin until it closes.
+    """Answer requests from stdin until it closes, or until the parent dies in the middle of one.
 
     File descriptor 1 is given to stderr: native libraries print there, and would break the pipe.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

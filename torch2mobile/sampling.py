@@ -1,16 +1,14 @@
-"""Seeded input arrays and sizes for dynamic dimensions, for exporter and validators alike."""
+"""Seeded input arrays, for exporter and validators alike."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from torch2mobile.records import Dim, InputSpec
+from torch2mobile.records import InputSpec
 
 ValueKind = Literal[
     "example",
@@ -27,187 +25,7 @@ ValueKind = Literal[
 ]
 VALUE_KINDS: tuple[ValueKind, ...] = get_args(ValueKind)
 
-_UNBOUNDED = 2**62
 _SCALES = {"small": 1e-3, "wide": 10.0, "large": 1e4}
-
-
-# --- sizes ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Symbol:
-    """What all uses of one symbol say about it; an undeclared least size is 1."""
-
-    name: str
-    least: int
-    greatest: int | None
-    declared: bool
-    batch: bool
-    factor: int
-
-
-def _symbols(specs: Sequence[InputSpec]) -> list[_Symbol]:
-    uses: dict[str, list[tuple[int, Dim]]] = {}
-    for spec in specs:
-        for axis, dim in enumerate(spec.dims):
-            if dim.symbol is not None:
-                uses.setdefault(dim.symbol, []).append((axis, dim))
-    found = []
-    for name, used in uses.items():
-        leasts = [dim.least for _, dim in used if dim.least is not None]
-        greatests = [dim.greatest for _, dim in used if dim.greatest is not None]
-        symbol = _Symbol(
-            name=name,
-            least=max(leasts, default=1),
-            greatest=min(greatests, default=None),
-            declared=bool(leasts or greatests),
-            batch=any(axis == 0 for axis, _ in used),
-            factor=max(dim.factor for _, dim in used),
-        )
-        found.append(symbol)
-    return found
-
-
-def example_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
-    """One size per symbol for the example: small, inside its range, and unlike the others.
-
-    Sizes differ wherever the ranges allow it, and are 0 or 1 only where nothing else is in range
-    (torch.export specialises on those). The first dimension of an input, a batch, is 2 if it may
-    be; the others are multiples of 16 or 8 where the lower half of the range has any.
-    """
-    symbols = _symbols(specs)
-    fixed = {dim.size for spec in specs for dim in spec.dims if dim.size is not None}
-    taken: set[int] = set()
-    wishes: dict[str, list[int]] = {}
-    for symbol in sorted(symbols, key=lambda each: not each.batch):
-        avoid = taken if symbol.batch else taken | fixed
-        wishes[symbol.name] = _wishes(symbol, avoid, len(symbols))
-        first = wishes[symbol.name][0]
-        taken |= {first, first * symbol.factor}
-    owners: dict[int, str] = {}
-    for name in wishes:
-        _match(name, wishes, owners, set())
-    sizes = {name: size for size, name in owners.items()}
-    return {each.name: sizes.get(each.name, wishes[each.name][0]) for each in symbols}
-
-
-def _wishes(symbol: _Symbol, avoid: set[int], count: int) -> list[int]:
-    """The sizes that suit a symbol, best first; ``count`` of them if the range has as many."""
-    greatest = _UNBOUNDED if symbol.greatest is None else symbol.greatest
-    least = max(2, symbol.least)
-    tiers = [range(least, greatest + 1), range(min(1, greatest), symbol.least - 1, -1)]
-    if greatest >= 2:
-        tiers.pop()
-    if not symbol.batch:
-        half = symbol.least + (greatest - symbol.least) // 2
-        start, usual = max(2, symbol.least + 1), math.ceil(32 / symbol.factor)
-        start = max(start, usual) if usual <= half else start
-        steps = [multiple // math.gcd(multiple, symbol.factor) for multiple in (16, 8, 1)]
-        tiers = [range(-(-start // step) * step, half + 1, step) for step in steps] + tiers
-    enough = count + 2 * len(avoid)
-    found = list(dict.fromkeys(chain.from_iterable(islice(tier, enough) for tier in tiers)))
-    new = [size for size in found if not {size, size * symbol.factor} & avoid]
-    return list(dict.fromkeys([*new, *found])) or [symbol.least]
-
-
-def _match(
-    name: str, wishes: Mapping[str, list[int]], owners: dict[int, str], tried: set[int]
-) -> bool:
-    """Give a symbol a size of its own, moving others if need be (Kuhn's bipartite matching)."""
-    free = next((size for size in wishes[name] if size not in owners), None)
-    if free is not None:
-        owners[free] = name
-        return True
-    for size in wishes[name]:
-        if size not in tried:
-            tried.add(size)
-            if _match(owners[size], wishes, owners, tried):
-                owners[size] = name
-                return True
-    return False
-
-
-def size_cases(
-    specs: Sequence[InputSpec], example: Mapping[str, int], budget_elements: int
-) -> list[tuple[str, dict[str, int], bool]]:
-    """Sizes to probe besides the example, as (label, size of every symbol, declared).
-
-    Every symbol at its least, its greatest and an odd size, the others as in the example; batch
-    1; all at their least and at their greatest. ``declared`` is False if a symbol was varied that
-    has no declared range, so that a module may refuse the size. All inputs together have at most
-    ``budget_elements`` elements, or as many as the example if that has more.
-    """
-    symbols = _symbols(specs)
-    base = {each.name: example[each.name] for each in symbols}
-    cap = max(budget_elements, _elements(specs, base))
-    cases: dict[tuple[int, ...], tuple[str, dict[str, int], bool]] = {}
-
-    def add(label: str, changed: Mapping[str, int], declared: bool) -> None:
-        sizes = {**base, **changed}
-        if sizes != base:
-            cases.setdefault(tuple(sizes.values()), (label, sizes, declared))
-
-    for each in symbols:
-        top = _largest(specs, base, each.name, _goal(each, base), cap)
-        batch = [1] if each.batch and each.least <= 1 else []
-        for size in (each.least, *batch, top, *_odd(each, base[each.name], top)):
-            add(f"{each.name}={size}", {each.name: size}, each.declared)
-    all_declared = all(each.declared for each in symbols)
-    add("all least", {each.name: each.least for each in symbols}, all_declared)
-    goals = {each.name: _goal(each, base) for each in symbols}
-    most = _all_largest(specs, base, goals, cap)
-    add("all greatest" if most == goals else "all greatest in budget", most, all_declared)
-    return list(cases.values())
-
-
-def _elements(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
-    return sum(math.prod(dim.at(sizes) for dim in spec.dims) for spec in specs)
-
-
-def _goal(symbol: _Symbol, base: Mapping[str, int]) -> int:
-    """The declared greatest size, or one that is odd and about twice the example's."""
-    return 2 * base[symbol.name] + 1 if symbol.greatest is None else symbol.greatest
-
-
-def _odd(symbol: _Symbol, example: int, top: int) -> list[int]:
-    """An odd size strictly between the ends and unlike the example, if there is one."""
-    near = chain(range(example + 1, example + 5), range(example - 1, example - 5, -1))
-    for size in chain((example * 4 // 3 | 1, example * 2 // 3 | 1), near):
-        if size % 2 and size != example and symbol.least < size < top:
-            return [size]
-    return []
-
-
-def _largest(
-    specs: Sequence[InputSpec], sizes: Mapping[str, int], name: str, goal: int, cap: int
-) -> int:
-    """The largest size up to ``goal`` for one symbol with which all inputs stay within ``cap``."""
-    low, high = sizes[name], max(goal, sizes[name])
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _elements(specs, {**sizes, name: middle}) <= cap:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _all_largest(
-    specs: Sequence[InputSpec], base: Mapping[str, int], goals: Mapping[str, int], cap: int
-) -> dict[str, int]:
-    """All symbols as far towards their goals as fits in ``cap``, in even steps, then one by one."""
-    sizes, steps = dict(base), 64
-    for step in range(1, steps + 1):
-        grown = {name: low + (goals[name] - low) * step // steps for name, low in base.items()}
-        if _elements(specs, grown) > cap:
-            break
-        sizes = grown
-    for name in sizes:
-        sizes[name] = _largest(specs, sizes, name, goals[name], cap)
-    return sizes
-
-
-# --- values -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

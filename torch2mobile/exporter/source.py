@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch2mobile import sampling, tensors
+from torch2mobile import sampling, sizing, tensors
 from torch2mobile.errors import InputError, SourceError, Torch2MobileError
 from torch2mobile.exporter import arrays, blame, inputs
 from torch2mobile.exporter.calling import (
@@ -174,7 +174,7 @@ def from_specs(
         )
     else:
         rng = np.random.default_rng(request.parity.seed)
-        sizes = sampling.example_sizes(specs)
+        sizes = sizing.example_sizes(specs)
         feeds = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}
     return _assemble(name, module, specs, constants, feeds, data)
 

@@ -18,7 +18,8 @@ from torch2mobile.tensors import quiet, to_torch
 if TYPE_CHECKING:
     import numpy as np
 
-_RANDOM = ("dropout", "bernoulli", "rand", "normal_", "multinomial", "poisson", "exponential")
+# The arguments by which an operator that can be random is not.
+_SWITCHES = ("train", "training", "dropout_p")
 
 
 class _Found(Exception):  # noqa: N818 (a signal out of the interpreter, not an error)
@@ -73,12 +74,21 @@ def random_operators(capture: Capture) -> tuple[Location, ...]:
     """The lines that call an operator with random results."""
     if capture.program is None:
         return ()
-    nodes = [
-        node
-        for node in capture.program.graph.nodes
-        if node.op == "call_function" and any(word in str(node.target) for word in _RANDOM)
-    ]
+    nodes = [node for node in capture.program.graph.nodes if _is_random(node)]
     return tuple(dict.fromkeys(place for node in nodes if (place := _location(node))))
+
+
+def _is_random(node: Node) -> bool:
+    operator = node.target
+    if not isinstance(operator, torch._ops.OpOverload):
+        return False
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return False
+    for index, argument in enumerate(operator._schema.arguments):
+        if argument.name in _SWITCHES:
+            given = node.args[index] if index < len(node.args) else argument.default_value
+            return bool(node.kwargs.get(argument.name, given))
+    return True
 
 
 def readers_of(capture: Capture, name: str) -> tuple[Location, ...]:

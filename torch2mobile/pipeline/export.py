@@ -7,15 +7,14 @@ and converts starts first, and loads its own tools while torch is loading here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile.errors import ConversionError, MissingToolError, Torch2MobileError, UsageError
-from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Observer, SilentObserver, Target
 from torch2mobile.isolation import Worker
 from torch2mobile.pipeline import contents, judging
+from torch2mobile.pipeline.conversion import convert, find_targets
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -63,16 +62,6 @@ def export_loaded(
         return _export(loaded, request, out or Path("dist") / loaded.name, observer, tools)
 
 
-def find_targets(names: Sequence[str]) -> list[Target]:
-    """The targets of these names; UsageError for an unknown one."""
-    unknown = [name for name in names if name not in TARGETS]
-    if unknown:
-        raise UsageError(
-            f"there is no target {unknown[0]!r}", f"The targets are {', '.join(TARGETS)}."
-        )
-    return [TARGETS[name] for name in dict.fromkeys(names)]
-
-
 def _tools(request: Request) -> Worker:
     preload = ["numpy", "onnxruntime", "onnx"]
     return Worker(preload=[*preload, "onnxsim"] if request.simplify else preload)
@@ -104,6 +93,10 @@ def _report(request: Request, loaded: LoadedModel, stages: Stages) -> Report:
     )
 
 
+# Of one protobuf message, and so of a model that carries its weights.
+PROTOBUF_LIMIT = 2**31
+
+
 class _Export:
     """One run: what its stages share."""
 
@@ -129,7 +122,7 @@ class _Export:
         if raw is None:
             return None
         simplified = self.folder / "simplified.onnx"
-        if self.request.simplify:
+        if self.request.simplify and not _too_large(raw.path):
             self._submit_simplify(raw, simplified)
         expected = judging.module_side(
             self.stages, self.loaded, capture.outputs, self.request.parity, capture
@@ -192,6 +185,9 @@ class _Export:
         if not self.request.simplify:
             self.stages.add(Check("simplify", Status.SKIPPED, "turned off by --no-simplify"))
             return raw
+        if _too_large(raw.path):
+            self.stages.add(Check("simplify", Status.SKIPPED, "onnxsim takes no model above 2 GB"))
+            return raw
         self.stages.observer.started("simplify")
         try:
             counts = self.tools.result(self.request.simplify_timeout)
@@ -242,40 +238,17 @@ class _Export:
         expected: Sequence[Expected],
     ) -> Artifact | None:
         artifact = self.stages.attempt(
-            "convert", lambda: self._convert(target, model, program), target=target.name
+            "convert",
+            lambda: convert(target, model, program, self.folder, self.tools, self.timeout),
+            target=target.name,
         )
         if artifact is None:
             return None
-        with judging.target_runner(target, artifact.files[0], self.timeout) as runner:
-            judging.judge(self.stages, target.name, runner, expected, self.request.parity, capture)
-        return artifact
-
-    def _convert(self, target: Target, model: OnnxModel, program: Path | None) -> Artifact:
-        missing = target.missing()
-        if missing:
-            raise MissingToolError(f"{target.name} is not installed", f"Run: {'; '.join(missing)}")
-        light = replace(model, origins={})
-        own = target.wants_program or not self.tools.alive
-        worker = Worker(torch=target.wants_program) if own else self.tools
-        try:
-            artifact: Artifact = worker.call(
-                "torch2mobile.exporter.targets:convert",
-                target,
-                light,
-                program if target.wants_program else None,
-                self.folder,
-                timeout=self.timeout,
-            )
-        except Torch2MobileError as error:
-            raise ConversionError(
-                f"the converter for {target.name} {error.message}", error.remedy
-            ) from error
-        finally:
-            if own:
-                worker.close()
         size = sum(path.stat().st_size for path in artifact.files)
         summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
         self.stages.add(Check("convert", Status.PASSED, summary, target=target.name))
+        with judging.target_runner(target, artifact.files[0], self.timeout) as runner:
+            judging.judge(self.stages, target.name, runner, expected, self.request.parity, capture)
         return artifact
 
     def _provenance(self, model: OnnxModel) -> None:
@@ -323,3 +296,9 @@ class _Export:
         summary = f"{shown_path(str(self.writer.out))} ({count} files, {size / 1024:.0f} KiB)"
         self.stages.add(Check("bundle", Status.PASSED, summary))
         return bundle
+
+
+def _too_large(path: Path) -> bool:
+    """Whether a model's weights lie beside it because protobuf ends at 2 GB."""
+    data = path.with_name(path.name + ".data")
+    return data.exists() and data.stat().st_size > PROTOBUF_LIMIT - 2**24

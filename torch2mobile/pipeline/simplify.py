@@ -210,7 +210,7 @@ def _onnx_probes(source: Path, values: Sequence[str], options: ParityOptions) ->
     """Seeded probes for a bare .onnx; those that the model itself refuses are left out later."""
     import numpy as np
 
-    from torch2mobile import sampling
+    from torch2mobile import sampling, sizing
     from torch2mobile.validators.parity import probes
     from torch2mobile.validators.parity.gate import Expected
 
@@ -219,6 +219,6 @@ def _onnx_probes(source: Path, values: Sequence[str], options: ParityOptions) ->
     if values:
         specs = grammar.attach_values(specs, values)
     rng = np.random.default_rng(options.seed)
-    sizes = sampling.example_sizes(specs)
+    sizes = sizing.example_sizes(specs)
     example = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}
     return [Expected(probe, []) for probe in probes.build(specs, example, options)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from torch2mobile.errors import ExitCode, Torch2MobileError
+from torch2mobile.errors import ExitCode, NotApplicableError, Torch2MobileError
 from torch2mobile.interfaces import Observer
 from torch2mobile.records import Check, Location, Status
 
@@ -44,7 +44,7 @@ def error_check(name: str, error: Torch2MobileError, *, target: str = "") -> Che
     """An exception as a Check."""
     return Check(
         name,
-        Status.ERROR,
+        Status.SKIPPED if isinstance(error, NotApplicableError) else Status.ERROR,
         error.message,
         target=target,
         hint=error.remedy,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.errors import ModelFileError
+from torch2mobile.errors import ModelFileError, NotApplicableError
 from torch2mobile.records import Artifact, OnnxModel, OutputSpec
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _TYPES = {
     "tensor(float16)": "float16",
     "tensor(bfloat16)": "bfloat16",
 }
+# FlatBuffers' own limit; the graph itself needs a little of it.
+_FORMAT_LIMIT = 2**31 - 2**20
 # These layouts run on one kind of processor only; a file with them is no file for a phone.
 _PLATFORM_OPTIMIZERS = ["NchwcTransformer"]
 
@@ -91,6 +93,7 @@ class OrtTarget:
         """
         import onnxruntime as ort
 
+        _refuse_large(model.path)
         target = out / (model.path.stem + ".ort")
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(target)
@@ -110,6 +113,16 @@ class OrtTarget:
     def load(self, path: Path) -> OrtRunner:
         """A session on the .ort file."""
         return load_session(path)
+
+
+def _refuse_large(path: Path) -> None:
+    data = path.with_name(path.name + ".data")
+    size = path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    if size > _FORMAT_LIMIT:
+        raise NotApplicableError(
+            f"the .ort format ends at 2 GB, and this model has {size / 2**30:.1f} GB",
+            "Ship model.onnx with model.onnx.data: the full ONNX Runtime package loads both.",
+        )
 
 
 def _write_config(model: Path, config: Path) -> None:

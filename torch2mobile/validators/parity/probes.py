@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torch2mobile import sampling
+from torch2mobile import sampling, sizing
 from torch2mobile.records import InputSpec, ParityOptions
 
 # Input elements of one probe at most; keeps a probe of a declared 4096 x 4096 affordable.
 ELEMENT_BUDGET = 1 << 14
 # How large the values of a kind are, beside ordinary ones. The small ones are 1e-3, but a bias, or
 # a function that is linear only at 0, keeps the output's noise from shrinking as much.
-MAGNITUDES = {"small": 1 / 32, "wide": 10.0, "large": 1e4}
+MAGNITUDES = {"small": 1 / 8, "wide": 10.0, "large": 1e4}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _size_probes(
     options: ParityOptions,
 ) -> Iterator[Probe]:
     budget = max(ELEMENT_BUDGET, sum(array.size for array in example.values()))
-    cases = sampling.size_cases(specs, sizes, budget)
+    cases = sizing.size_cases(specs, sizes, budget)
     for number, (label, case, declared) in enumerate(cases):
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
         yield Probe(label, feeds, declared=declared)

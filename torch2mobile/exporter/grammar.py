@@ -1,0 +1,289 @@
+"""The input grammar: the texts of ``--input`` and ``--values``, read and written.
+
+::
+
+    image:float32[N=1..8,3,H=64..512,W]     fixed sizes, symbols, ranges; the ends are included
+    tiles:float32[N,3,8*h=2..32,T=1..]      a multiple (the range is h's); no upper bound
+    state.h:float32[2,N,64]   boxes.0:float32[K,4]   gain:float32[]     leaves, indices, scalars
+    mask=None   scale=0.5   steps=2   causal=true   mode="bilinear"     constants
+
+    ids=0..30521   image=uniform(0,1)   noise=normal(0,1)               values
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Literal, NoReturn
+
+from torch2mobile.errors import InputError
+from torch2mobile.records import ConstantSpec, Dim, InputSpec, PathKey, Scalar, Values
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_WHOLE = ("int8", "int16", "int32", "int64", "uint8", "bool")
+DTYPES = {name: name for name in _FLOATS + _WHOLE} | {
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+}
+_WORDS: dict[str, Scalar] = {
+    "None": None,
+    "true": True,
+    "True": True,
+    "false": False,
+    "False": False,
+    "inf": math.inf,
+    "-inf": -math.inf,
+    "nan": math.nan,
+}
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_STRING = r""""(?:[^"\\]|\\.)*"|'[^']*'"""
+_SIZE_DIGITS = 18
+
+_INPUT_REMEDY = "Write for example --input 'image:float32[N=1..8,3,H=64..512,W]'."
+_RANGE_REMEDY = "Write N=1..8, or N=1.. without an upper bound, or just 8 for a fixed size."
+_CONSTANT_REMEDY = (
+    "Constants are None, true, false, numbers and quoted text, for example "
+    "--input 'mode=\"bilinear\"'; ranges of values belong to --values."
+)
+_VALUES_REMEDY = (
+    "Write for example --values 'ids=0..30521', --values 'image=uniform(0,1)' "
+    "or --values 'noise=normal(0,1)'."
+)
+
+
+def error(flag: str, problem: str, text: str, at: int, remedy: str) -> InputError:
+    """An InputError that shows the text and points at the character ``at``."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return InputError(f"{flag}: {problem}\n  {shown}\n  {' ' * at}^", remedy)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A remedy that names the near words, or all."""
+    known = list(known)
+    close = get_close_matches(word, known, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known are: {', '.join(known) or 'none'}."
+
+
+class _Scanner:
+    """Reads a text from left to right; a failure shows the text with a caret under the spot."""
+
+    def __init__(self, flag: str, text: str, remedy: str) -> None:
+        self.flag, self.text, self.remedy = flag, text, remedy
+        self.at = 0
+        self.start = 0
+
+    def take(self, pattern: str) -> str | None:
+        """The next token if it matches, and step over it; leading white space is skipped."""
+        found = re.compile(rf"\s*({pattern})").match(self.text, self.at)
+        if found is None:
+            return None
+        self.start, self.at = found.span(1)
+        return found[1]
+
+    def need(self, pattern: str, problem: str, remedy: str = "") -> str:
+        """The next token, which has to match."""
+        token = self.take(pattern)
+        if token is None:
+            rest = self.text[self.at :]
+            blank = len(rest) - len(rest.lstrip())
+            self.fail(problem, self.at + (blank if rest.strip() else 0), remedy)
+        return token
+
+    def fail(self, problem: str, at: int | None = None, remedy: str = "") -> NoReturn:
+        """Raise for the character ``at``, by default the start of the last token."""
+        spot = self.start if at is None else at
+        raise error(self.flag, problem, self.text, spot, remedy or self.remedy)
+
+    def size(self, problem: str, remedy: str = "") -> int:
+        """A non-negative integer that fits a tensor dimension."""
+        digits = self.need("[0-9]+", problem, remedy).lstrip("0") or "0"
+        if len(digits) > _SIZE_DIGITS:
+            self.fail("the size is too large")
+        return int(digits)
+
+    def number(self, problem: str, remedy: str = "") -> int | float:
+        """A finite number; an int where it is written as one, so that int64 stays exact."""
+        token = self.need(_NUMBER, problem, remedy)
+        if re.fullmatch("[+-]?[0-9]{1,20}", token):
+            return int(token)
+        if math.isinf(float(token)):
+            self.fail("the number is too large")
+        return float(token)
+
+
+def onnx_name(path: Sequence[PathKey]) -> str:
+    """The ONNX name of the leaf at ``path``: ``("state", "h")`` is ``state_h``."""
+    return "_".join(str(key) for key in path)
+
+
+def parse_input(text: str) -> InputSpec | ConstantSpec:
+    """Read one ``--input``: a tensor ``name:dtype[dims]`` or a constant ``name=value``.
+
+    Raises:
+        InputError: the text is not of that form; the message points at the character.
+    """
+    scan = _Scanner("--input", text, _INPUT_REMEDY)
+    path = _path(scan)
+    spec: InputSpec | ConstantSpec
+    if scan.take("="):
+        spec = ConstantSpec(path, _constant(scan))
+        scan.need(r"\Z", "expected nothing after the constant", _CONSTANT_REMEDY)
+    else:
+        scan.need(":", "expected ':' and a dtype, or '=' and a constant, after the name")
+        spec = InputSpec(onnx_name(path), path, _dtype(scan), _dims(scan))
+        scan.need(r"\Z", "expected nothing after ']'")
+    return spec
+
+
+def _path(scan: _Scanner) -> tuple[PathKey, ...]:
+    keys: list[PathKey] = [scan.need(_NAME, "expected a name")]
+    while scan.take(r"\.(?!\.)"):
+        key = scan.need(f"{_NAME}|[0-9]{{1,9}}", "expected a key or an index after '.'")
+        keys.append(int(key) if key[0].isdigit() else key)
+    return tuple(keys)
+
+
+def _dtype(scan: _Scanner) -> str:
+    word = scan.need(r"[A-Za-z_][A-Za-z0-9_.]*", "expected a dtype after ':'")
+    dtype = DTYPES.get(word.removeprefix("torch."))
+    if dtype is None:
+        scan.fail(f"unknown dtype {word!r}", remedy=did_you_mean(word, DTYPES))
+    return dtype
+
+
+def _dims(scan: _Scanner) -> tuple[Dim, ...]:
+    scan.need(r"\[", "expected '[' after the dtype")
+    if scan.take(r"\]"):
+        return ()
+    dims = [_dim(scan)]
+    while scan.need(r"[,\]]", "expected ',' or ']' after a dimension") == ",":
+        dims.append(_dim(scan))
+    return tuple(dims)
+
+
+def _dim(scan: _Scanner) -> Dim:
+    factor, problem = 1, "expected a size or a symbol"
+    if scan.take("(?=[0-9])") is not None:
+        factor, problem = scan.size(problem), "expected a symbol after '*'"
+        if factor == 0:
+            scan.fail("a size must be at least 1")
+        if not scan.take(r"\*"):
+            return Dim(size=factor)
+    symbol = scan.need(_NAME, problem)
+    if symbol in _WORDS:
+        scan.fail(f"{symbol} is no symbol", remedy=f"Name the dimension. {_INPUT_REMEDY}")
+    if scan.take(r"(?=\*)") is not None:
+        scan.fail("the factor comes first", remedy=f"Write it as 8*{symbol}.")
+    least, greatest = _range(scan) if scan.take("=") else (None, None)
+    return Dim(symbol=symbol, factor=factor, least=least, greatest=greatest)
+
+
+def _range(scan: _Scanner) -> tuple[int, int | None]:
+    least = scan.size("expected the least size after '='", _RANGE_REMEDY)
+    scan.need(r"\.\.", "expected '..' after the least size", _RANGE_REMEDY)
+    if scan.take("(?=[0-9])") is None:
+        return least, None
+    greatest = scan.size("expected the greatest size after '..'")
+    if greatest < least:
+        scan.fail(f"the range runs backwards: {least}..{greatest}", remedy=_RANGE_REMEDY)
+    if greatest == least:
+        scan.fail("the range holds one size only", remedy=f"Write {least} for a fixed size.")
+    return least, greatest
+
+
+def _constant(scan: _Scanner) -> Scalar:
+    problem = "expected None, true, false, a number or a quoted text after '='"
+    word = scan.take(f"-?{_NAME}")
+    if word is not None:
+        if word not in _WORDS:
+            scan.fail(problem, remedy=_CONSTANT_REMEDY)
+        return _WORDS[word]
+    quoted = scan.take(_STRING)
+    if quoted is None:
+        return scan.number(problem, _CONSTANT_REMEDY)
+    if quoted[0] == "'":
+        return quoted[1:-1]
+    try:
+        return str(json.loads(quoted, strict=False))
+    except json.JSONDecodeError as error:
+        scan.fail("the text has an unknown escape", scan.start + error.pos, _CONSTANT_REMEDY)
+
+
+def parse_values(text: str) -> tuple[str, Values]:
+    """Read one ``--values``: the input's ONNX name and a range or distribution.
+
+    Raises:
+        InputError: the text is not of that form; the message points at the character.
+    """
+    scan = _Scanner("--values", text, _VALUES_REMEDY)
+    name = onnx_name(_path(scan))
+    scan.need("=", "expected '=' after the name")
+    kind: Literal["range", "uniform", "normal"] = "range"
+    if scan.take(r"(?:uniform|normal)\b"):
+        kind = "normal" if scan.text.startswith("normal", scan.start) else "uniform"
+        scan.need(r"\(", f"expected '(' after {kind}")
+        low = scan.number(f"expected a number after '{kind}('")
+        scan.need(",", "expected ',' after the first number")
+        high = scan.number("expected a number after ','")
+    else:
+        low = scan.number("expected a number, uniform(low,high) or normal(mean,std) after '='")
+        scan.need(r"\.\.", "expected '..' after the low end")
+        high = scan.number("expected a number after '..'")
+    if kind == "normal" and high <= 0:
+        scan.fail("the standard deviation must be above 0")
+    if kind != "normal" and low > high:
+        scan.fail(f"the range runs backwards: {low}..{high}")
+    if kind != "range":
+        scan.need(r"\)", "expected ')' after the second number")
+    scan.need(r"\Z", "expected nothing after the values")
+    return name, Values(kind, low, high)
+
+
+def format_input(spec: InputSpec | ConstantSpec) -> str:
+    """The text that :func:`parse_input` reads as this spec (values are not part of it)."""
+    if isinstance(spec, ConstantSpec):
+        value = spec.value
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+        return f"{dotted(spec.path)}={shown}"
+    return f"{dotted(spec.path)}:{spec.dtype}[{','.join(map(dim_text, spec.dims))}]"
+
+
+def dotted(path: Sequence[PathKey]) -> str:
+    """The leaf as it is typed: ``state.h``."""
+    return ".".join(str(key) for key in path)
+
+
+def dim_text(dim: Dim) -> str:
+    """One dimension as it is typed."""
+    undeclared = dim.symbol is None or (dim.least is None and dim.greatest is None)
+    return str(dim.label) if undeclared else f"{dim.label}={range_text(dim)}"
+
+
+def range_text(dim: Dim) -> str:
+    """A symbol's range as it is typed, with its equals sign."""
+    """The symbol's range as the grammar writes it; an undeclared least size is 1."""
+    least = 1 if dim.least is None else dim.least
+    return f"{least}.." if dim.greatest is None else f"{least}..{dim.greatest}"
+
+
+def format_values(name: str, values: Values) -> str:
+    """The text that :func:`parse_values` reads as these values."""
+    low, high = _number_text(values.low), _number_text(values.high)
+    if values.kind == "range":
+        return f"{name}={low}..{high}"
+    return f"{name}={values.kind}({low},{high})"
+
+
+def _number_text(value: float) -> str:
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**53)
+    return str(int(value)) if whole else repr(value)

@@ -1,0 +1,68 @@
+"""From the proven .onnx to a target's own files, in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch2mobile.errors import (
+    ConversionError,
+    MissingToolError,
+    NotApplicableError,
+    Torch2MobileError,
+    UsageError,
+)
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.interfaces import Target
+from torch2mobile.isolation import Worker
+from torch2mobile.records import Artifact, OnnxModel
+
+
+def find_targets(names: Sequence[str]) -> list[Target]:
+    """The targets of these names; UsageError for an unknown one."""
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        raise UsageError(
+            f"there is no target {unknown[0]!r}", f"The targets are {', '.join(TARGETS)}."
+        )
+    return [TARGETS[name] for name in dict.fromkeys(names)]
+
+
+def convert(
+    target: Target,
+    model: OnnxModel,
+    program: Path | None,
+    folder: Path,
+    tools: Worker,
+    timeout: float,
+) -> Artifact:
+    """Write a target's files into ``folder``, by the worker ``tools`` or one of the target's own.
+
+    Raises MissingToolError, NotApplicableError where the target has no form for this model, and
+    ConversionError for whatever else its converter does.
+    """
+    missing = target.missing()
+    if missing:
+        raise MissingToolError(f"{target.name} is not installed", f"Run: {'; '.join(missing)}")
+    own = target.wants_program or not tools.alive
+    worker = Worker(torch=target.wants_program) if own else tools
+    try:
+        artifact: Artifact = worker.call(
+            "torch2mobile.exporter.targets:convert",
+            target,
+            replace(model, origins={}),
+            program if target.wants_program else None,
+            folder,
+            timeout=timeout,
+        )
+    except NotApplicableError:
+        raise
+    except Torch2MobileError as error:
+        raise ConversionError(
+            f"the converter for {target.name} {error.message}", error.remedy
+        ) from error
+    finally:
+        if own:
+            worker.close()
+    return artifact
