@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import random
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -53,17 +54,19 @@ def quiet() -> Iterator[None]:
 def untouched(module: torch.nn.Module) -> Iterator[None]:
     """Run with ``module`` in eval mode and without gradients, then put everything back.
 
-    Restored, also after an error: train/eval of every submodule, all buffers and their values,
-    torch's random state, grad mode and the default dtype.
+    Restored, also after an error: train/eval and all other attributes of every submodule (a
+    cache filled while tracing would hold a tensor without data), all buffers and their values,
+    the random states of torch, numpy and Python, grad mode and the default dtype.
     """
     modes = [(child, child.training) for child in module.modules()]
     owned = [
-        (child, dict(child._buffers))
+        (child, dict(vars(child)), dict(child._buffers))
         for child in module.modules()
         if not isinstance(child, torch.jit.ScriptModule)
     ]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     dtype = torch.get_default_dtype()
+    seeds = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             # An ExportedProgram's module refuses eval(); it has no mode to change.
@@ -73,10 +76,14 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
         finally:
             for child, mode in modes:
                 child.training = mode
-            for child, own in owned:
+            for child, attributes, own in owned:
+                vars(child).clear()
+                vars(child).update(attributes)
                 # forward() may have put other tensors in their places.
                 child._buffers.clear()
                 child._buffers.update(own)
+            random.setstate(seeds[0])
+            np.random.set_state(seeds[1])
             for buffer, value in buffers:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)

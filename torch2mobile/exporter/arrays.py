@@ -26,10 +26,11 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is one .npy array, not an .npz archive")
-        with archive:
+        # Opened here, as numpy leaves a corrupt file open.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is one .npy array, not an .npz archive")
             # A member that is no array comes back as bytes.
             loaded: dict[str, Any] = {name: archive[name] for name in archive.files}
         strange = [name for name, item in loaded.items() if not isinstance(item, np.ndarray)]

@@ -309,7 +309,8 @@ def read_case(path: Path) -> tuple[dict[str, np.ndarray], list[tuple[str, np.nda
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, as numpy leaves a corrupt file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:
         raise ModelFileError(

@@ -24,6 +24,7 @@ def torch_shapes(loaded: LoadedModel, floor: int) -> tuple[Any, ...]:
     """
     if loaded.dynamic_shapes is not None:
         return loaded.dynamic_shapes
+    multiplied = {d.symbol for spec in loaded.specs for d in spec.dims if d.factor != 1}
     made: dict[str, Any] = {}
     shapes = []
     for spec in loaded.specs:
@@ -33,9 +34,10 @@ def torch_shapes(loaded: LoadedModel, floor: int) -> tuple[Any, ...]:
                 least = max(dim.least or 0, floor) or None
                 if dim.greatest is not None and least is not None and dim.greatest <= least:
                     least = dim.least
-                base = made.setdefault(
-                    dim.symbol, TorchDim(dim.symbol, min=least, max=dim.greatest)
-                )
+                # torch reads the name of a multiple as a formula, in which N, E, I or S have a
+                # meaning of their own; with an underscore none has.
+                name = f"{dim.symbol}_" if dim.symbol in multiplied else dim.symbol
+                base = made.setdefault(dim.symbol, TorchDim(name, min=least, max=dim.greatest))
                 dims[axis] = base if dim.factor == 1 else dim.factor * base
         shapes.append(dims or None)
     return tuple(shapes)

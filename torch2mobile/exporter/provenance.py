@@ -7,6 +7,8 @@ is taken out of the model, so that the shipped file has none, and kept by value 
 from __future__ import annotations
 
 import ast
+import contextlib
+import inspect
 import json
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from torch2mobile.records import Location, Origin
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+    import torch
 
 Origins = Mapping[str, tuple[Origin, ...]]
 _PREFIX = "pkg.torch.onnx."
@@ -59,6 +62,34 @@ def collect(model: ir.Model) -> dict[str, tuple[Origin, ...]]:
             if value.name and merged:
                 origins[value.name] = merged
     return origins
+
+
+def from_names(model: ir.Model, root: torch.nn.Module) -> dict[str, tuple[Origin, ...]]:
+    """The origins of a traced model's values, from node names such as ``/inner/head/Conv``.
+
+    A trace keeps no source lines: the line is where the module's own ``forward`` begins.
+    """
+    origins: dict[str, tuple[Origin, ...]] = {}
+    for node in model.graph.all_nodes():
+        path = ".".join((node.name or "").split("/")[1:-1]).removeprefix("inner").removeprefix(".")
+        where = _nearest_forward(root, path)
+        for value in node.outputs:
+            if value.name:
+                origins[value.name] = (Origin((path,), where.file, where.line, where.code),)
+    return origins
+
+
+def _nearest_forward(root: torch.nn.Module, path: str) -> Location:
+    """The forward of the user's own module that holds this path; torch's layers are skipped."""
+    parts = path.split(".") if path else []
+    for length in range(len(parts), -1, -1):
+        # A scripted module has no Python source any more, and a name may not be a module's.
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            forward = type(root.get_submodule(".".join(parts[:length]))).forward
+            filename = inspect.getsourcefile(forward) or ""
+            if blame.is_user_file(filename):
+                return blame.location(filename, inspect.getsourcelines(forward)[1])
+    return Location()
 
 
 def merge(groups: Sequence[tuple[Origin, ...]]) -> tuple[Origin, ...]:

@@ -46,9 +46,10 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
     """
     if request.source.endswith(".pt2"):
         return _load_program(request)
-    name, namespace, attr = locate(request.source, samples)
-    with importable(request.source), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(request.parity.seed)
+    # Importing may build the model already, and then draws its weights.
+    with torch.random.fork_rng(devices=[]), importable(request.source):
+        torch.default_generator.manual_seed(request.parity.seed)
+        name, namespace, attr = locate(request.source, samples)
         module = as_module(attribute(namespace, attr, request.source), request.source)
         call = None if request.inputs else _example_call(namespace, request.source)
     if request.weights:
@@ -161,17 +162,18 @@ def from_specs(
         feeds = {spec.name: arrays.pick(data[0], spec.name) for spec in specs}
     elif call is not None:
         leaves = dict(named_leaves(module, *call))
+        constants += tuple(
+            ConstantSpec(p, v) for p, v in leaves.items() if not isinstance(v, torch.Tensor)
+        )
+        template = make_template(module, [spec.path for spec in specs], constants)
         feeds = {}
-        for spec in specs:
-            if spec.path not in leaves or not isinstance(leaves[spec.path], torch.Tensor):
+        for spec, path in zip(specs, slot_paths(module, template), strict=True):
+            if not isinstance(leaves.get(path), torch.Tensor):
                 raise InputError(
                     f"example_inputs() gives no tensor for the input {spec.name}",
                     did_you_mean(spec.name, [inputs.onnx_name(p) for p in leaves]),
                 )
-            feeds[spec.name] = tensors.to_numpy(leaves[spec.path])
-        constants += tuple(
-            ConstantSpec(p, v) for p, v in leaves.items() if not isinstance(v, torch.Tensor)
-        )
+            feeds[spec.name] = tensors.to_numpy(leaves[path])
     else:
         rng = np.random.default_rng(request.parity.seed)
         sizes = sizing.example_sizes(specs)

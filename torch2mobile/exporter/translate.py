@@ -69,7 +69,9 @@ def translate(
         )
     _name_interface(model, capture)
     _name_dims(model, capture)
-    origins = provenance.collect(model)
+    traced = capture.program is None
+    module = capture.loaded.module
+    origins = provenance.from_names(model, module) if traced else provenance.collect(model)
     provenance.strip(model)
     _save(model, path, external_data=external_data)
     return OnnxModel(

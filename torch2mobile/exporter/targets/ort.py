@@ -93,6 +93,8 @@ class OrtTarget:
         """
         import onnxruntime as ort
 
+        from torch2mobile.exporter.targets.ort_canonical import canonicalize
+
         _refuse_large(model.path)
         target = out / (model.path.stem + ".ort")
         options = ort.SessionOptions()
@@ -106,6 +108,8 @@ class OrtTarget:
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_PLATFORM_OPTIMIZERS,
         )
+        # As onnxruntime wrote it, the file would be another one on each run.
+        canonicalize(target)
         config = out / "operators.config"
         _write_config(target, config)
         return Artifact(self.name, (target, config), {"onnxruntime": ort.__version__})

@@ -1,24 +1,26 @@
-"""One order for the parts of an .ort file that ONNX Runtime writes in the order of a hash table.
+"""One layout for .ort files, which ONNX Runtime lays out in the order of a hash table.
 
-Those tables are seeded by addresses, so that the same model gives another file on each run.
+That table (of the operators' type names) is seeded by addresses: each run gives another file.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from torch2mobile.errors import ModelFileError
+import flatbuffers  # type: ignore[import-untyped]
+from flatbuffers import number_types
+
+from torch2mobile.errors import ConversionError
 
 _Value: TypeAlias = "int | bytes | _Array | _Table | list[bytes | _Table]"
 
-# Vectors of tables that are maps to whoever reads the file, and where the key is. All others are
-# lists and stay as they are.
+# Vectors that are maps to whoever reads the file, and where the keys are. Sorted, the file does not
+# depend on the C++ library's own maps either. All other vectors are lists and stay as they are.
 _MAPS = {
     "Model.OpsetImport": ("Domain",),
     "Model.MetadataProps": ("Key",),
@@ -30,10 +32,17 @@ _MAPS = {
     "KernelTypeStrResolver.OpKernelTypeStrArgs": ("OpId",),
     "OpIdKernelTypeStrArgsEntry.KernelTypeStrArgs": ("KernelTypeStr",),
 }
-# The schema's only union; the generated code does not tell the classes of its members.
+# The only union of the schema; the generated code does not tell the classes of its members.
 _UNION: dict[object, str] = {1: "TensorTypeAndShape", 2: "SequenceType", 3: "MapType"}
 _IDENTIFIER = b"ORTM"
 _OFFSET = 4
+# Numbers are read and written as their bits: a NaN must be equal to itself.
+_BITS = {
+    1: number_types.Uint8Flags,
+    2: number_types.Uint16Flags,
+    4: number_types.Uint32Flags,
+    8: number_types.Uint64Flags,
+}
 # ONNX Runtime itself aligns weights to 4 bytes only.
 _ALIGNMENT = 16
 
@@ -48,9 +57,9 @@ class _Table:
 
 @dataclass
 class _Array:
-    """A vector of numbers or structs, as bytes."""
+    """A vector of numbers or structs, as the bytes in the file."""
 
-    data: bytes
+    data: memoryview
     count: int
 
 
@@ -88,8 +97,6 @@ def _module(kind: str) -> Any:
 @cache
 def _schema(kind: str) -> tuple[_Field, ...]:
     """The fields of a table, learned from the generated functions that add them."""
-    from flatbuffers import number_types
-
     module, recorder, fields = _module(kind), _Recorder(), []
     prefix = f"{kind}Add"
     for name in [key.removeprefix(prefix) for key in vars(module) if key.startswith(prefix)]:
@@ -105,45 +112,40 @@ def _schema(kind: str) -> tuple[_Field, ...]:
     return tuple(fields)
 
 
-def _unsigned(width: int) -> Any:
-    """Numbers are read and written as their bits: a NaN must be equal to itself."""
-    from flatbuffers import number_types
-
-    return getattr(number_types, f"Uint{8 * width}Flags")
-
-
 def _read(source: Any) -> _Table:
     """The table behind a generated accessor, and all below it."""
     kind, tab = type(source).__name__, source._tab
-    table = _Table(kind, {})
+    table, offsets = _Table(kind, {}), _offsets(tab)
     for field in _schema(kind):
-        if offset := tab.Offset(4 + 2 * field.slot):
+        if offset := offsets.pop(field.slot, 0):
             if field.scalar:
-                value: _Value = tab.Get(_unsigned(field.scalar), tab.Pos + offset)
+                value: _Value = tab.Get(_BITS[field.scalar], tab.Pos + offset)
             elif field.element:
                 value = _read_vector(source, field, offset)
             else:
-                member = table.fields.get(f"{field.name}Type", 0)
-                value = _read_one(getattr(source, field.name)(), _UNION.get(member))
+                member = table.fields.get(f"{field.name}Type")
+                value = _read_one(getattr(source, field.name)(), member)
             table.fields[field.name] = value
-    if len(table.fields) != _count(tab):
+    if offsets:
         raise ValueError(f"{kind} has a field that onnxruntime's Python schema lacks")
     return table
 
 
-def _count(tab: Any) -> int:
-    """How many fields are written in a table, known or not."""
+def _offsets(tab: Any) -> dict[int, int]:
+    """Where a table's fields are, by their slots; fields that are not there have no offset."""
     (distance,) = struct.unpack_from("<i", tab.Bytes, tab.Pos)
     (size,) = struct.unpack_from("<H", tab.Bytes, tab.Pos - distance)
-    return sum(tab.Offset(slot) != 0 for slot in range(4, size, 2))
+    offsets = struct.unpack_from(f"<{size // 2 - 2}H", tab.Bytes, tab.Pos - distance + 4)
+    return {slot: offset for slot, offset in enumerate(offsets) if offset}
 
 
-def _read_one(value: Any, member: str | None = None) -> bytes | _Table:
-    """A string, a table, or a union's ``member``, whose accessor knows only where it is."""
+def _read_one(value: Any, member: object = None) -> bytes | _Table:
+    """A string, a table, or the ``member`` of a union, whose accessor knows only its place."""
     if isinstance(value, bytes):
         return value
-    if member:
-        accessor = getattr(_module(member), member)()
+    if isinstance(value, flatbuffers.table.Table):
+        kind = _UNION[member]
+        accessor = getattr(_module(kind), kind)()
         accessor.Init(value.Bytes, value.Pos)
         return _read(accessor)
     return _read(value)
@@ -157,7 +159,7 @@ def _read_vector(source: Any, field: _Field, offset: int) -> _Value:
     if end > len(tab.Bytes):
         raise ValueError(f"{kind}.{field.name} is longer than the file")
     if field.element != _OFFSET or hasattr(source, f"{field.name}AsNumpy"):
-        return _Array(bytes(tab.Bytes[start:end]), count)
+        return _Array(memoryview(tab.Bytes)[start:end], count)
     get, path = getattr(source, field.name), _MAPS.get(f"{kind}.{field.name}")
     values = [_read_one(get(index)) for index in range(count)]
     return sorted(values, key=lambda value: _key(value, path)) if path else values
@@ -177,7 +179,7 @@ def _write(builder: Any, table: _Table) -> int:
     builder.StartObject(1 + max((field.slot for field in fields), default=-1))
     for field, value in zip(fields, values, strict=True):
         if field.scalar:
-            builder.Prepend(_unsigned(field.scalar), value)
+            builder.Prepend(_BITS[field.scalar], value)
         else:
             builder.PrependUOffsetTRelative(value)
         builder.Slot(field.slot)
@@ -205,31 +207,48 @@ def _write_value(builder: Any, value: _Value, field: _Field) -> int:
     return cast("int", builder.EndVector())
 
 
-def _parse(data: bytes) -> _Table:
+def _parse(data: bytes | bytearray) -> _Table:
     """The whole file, its maps sorted."""
     session = _module("InferenceSession").InferenceSession
     if not session.InferenceSessionBufferHasIdentifier(data, 0):
-        raise ValueError("it does not begin as an .ort file")
+        raise ValueError("it does not begin like an .ort file")
     return _read(session.GetRootAs(data, 0))
 
 
-def canonicalize(path: Path) -> None:
-    """Rewrite the .ort file ``path`` so that equal models are equal bytes."""
-    from flatbuffers import Builder
+def _rebuild(data: bytes) -> bytearray:
+    """The same model in the layout that follows from its contents."""
+    model = _parse(data)
+    # The alignment of the weights takes a little more than the file had; a builder grows.
+    size = min(len(data) + 2**16, flatbuffers.Builder.MAX_BUFFER_SIZE)
+    builder = flatbuffers.Builder(size)
+    builder.Finish(_write(builder, model), file_identifier=_IDENTIFIER)
+    rebuilt: bytearray = builder.Output()
+    if _parse(rebuilt) != model:
+        raise ValueError("the copy has another meaning")
+    return rebuilt
 
+
+def canonicalize(path: Path) -> None:
+    """Rewrite the .ort file ``path`` so that equal models are equal bytes.
+
+    Raises ConversionError, and leaves the file alone, if it is not understood in full.
+    """
     try:
-        data = path.read_bytes()
-        model = _parse(data)
-        builder = Builder(2 * len(data))
-        builder.Finish(_write(builder, model), file_identifier=_IDENTIFIER)
-        rebuilt = bytes(builder.Output())
-        if _parse(rebuilt) != model:
-            raise ValueError("its copy has another meaning")
-    except (ValueError, TypeError, AttributeError, struct.error, RecursionError) as error:
-        raise ModelFileError(
-            f"{path.name} cannot be brought into a fixed order: {error}",
-            "Export it again; if that does not help, report the version of onnxruntime.",
+        rebuilt = _rebuild(path.read_bytes())
+    # What the accessors and the builder raise for offsets that lead nowhere, and for 2 GB.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,  # RecursionError as well
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
+        raise ConversionError(
+            f"wrote a file {path.name} that cannot be laid out anew: {error}",
+            "Export it again; if that does not help, try another version of onnxruntime.",
         ) from error
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(rebuilt)
-    os.replace(beside, path)
+    beside.replace(path)

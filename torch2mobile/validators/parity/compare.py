@@ -88,11 +88,11 @@ def _least_tolerance(want: np.ndarray, got: np.ndarray) -> tuple[float, float | 
     wrong = np.isfinite(expected) & np.isfinite(actual) & (expected != actual)
     if not wrong.any():
         return 0.0, 0.0
-    error, size = np.abs(expected[wrong] - actual[wrong]), np.abs(expected[wrong])
-    least_atol = float(error.max())
-    if not size.all():
-        return least_atol, None
     with np.errstate(over="ignore"):
+        error, size = np.abs(expected[wrong] - actual[wrong]), np.abs(expected[wrong])
+        least_atol = float(error.max())
+        if not size.all():
+            return least_atol, None
         rtol = (error / size).max()
         while (rtol * size < error).any():
             rtol = np.nextafter(rtol, np.inf)

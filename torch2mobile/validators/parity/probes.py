@@ -10,8 +10,9 @@ import numpy as np
 from torch2mobile import sampling, sizing
 from torch2mobile.records import InputSpec, ParityOptions
 
-# Input elements of one probe at most; keeps a probe of a declared 4096 x 4096 affordable.
-ELEMENT_BUDGET = 1 << 14
+# Input elements that every probe may have; it may always have twice as many as the example. Keeps
+# a declared 4096 x 4096 affordable, in memory above all: float64 takes a multiple of float32.
+ELEMENT_BUDGET = 1 << 13
 # How large the values of a kind are, beside ordinary ones. The small ones are 1e-3, but a bias, or
 # a function that is linear only at 0, keeps the output's noise from shrinking as much.
 MAGNITUDES = {"small": 1 / 8, "wide": 10.0, "large": 1e4}
@@ -108,7 +109,7 @@ def _size_probes(
     sizes: Mapping[str, int],
     options: ParityOptions,
 ) -> Iterator[Probe]:
-    budget = max(ELEMENT_BUDGET, sum(array.size for array in example.values()))
+    budget = max(ELEMENT_BUDGET, 2 * sum(array.size for array in example.values()))
     cases = sizing.size_cases(specs, sizes, budget)
     for number, (label, case, declared) in enumerate(cases):
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
