@@ -5,6 +5,8 @@ Every attempt is kept as a value: when all fail, the report says what each one m
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -12,8 +14,7 @@ from typing import Any, cast
 import torch
 
 from torch2mobile.errors import CaptureError, InputError
-from torch2mobile.exporter import blame
-from torch2mobile.exporter.calling import flatten_outputs
+from torch2mobile.exporter import blame, calling
 from torch2mobile.exporter.dims import SIZE_REMEDY, final_inputs, torch_shapes
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
@@ -82,7 +83,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
                 "Give inputs that the module itself takes, with --input, --values or --data.",
                 (where,) if where else (),
             ) from error
-        named, notes = flatten_outputs(outputs)
+        named, notes = calling.flatten_outputs(outputs)
     if not named:
         raise InputError(
             "the module returns no tensor for the example input",
@@ -144,33 +145,42 @@ def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
 
 
 def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
-    """Where a dimension became a constant, which torch's error does not say: watch it happen."""
-    if "specialized" not in str(error):
-        return None
-    from torch.fx.experimental import symbolic_shapes
+    """Where a dimension lost sizes, which torch's error does not say: watch it happen again."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     found: list[Location] = []
-    original = symbolic_shapes.ShapeEnv._set_replacement
 
-    def watch(env: Any, symbol: Any, value: Any, message: str) -> None:
-        import traceback
+    def watching(original: Any, wanted: Callable[..., bool]) -> Any:
+        def watch(*args: Any, **options: Any) -> Any:
+            place = _line_in_forward() if wanted(*args) else None
+            found.extend([place] if place else [])
+            return original(*args, **options)
 
-        if getattr(value, "is_number", False):
-            frames = [f for f in traceback.extract_stack() if blame.is_user_file(f.filename)]
-            frames = [f for f in frames if f.name not in {"<module>", "main"}]
-            if frames:
-                found.append(blame.location(frames[-1].filename, frames[-1].lineno or 0))
-        original(env, symbol, value, message)
+        return watch
 
-    symbolic_shapes.ShapeEnv._set_replacement = watch  # type: ignore[method-assign, assignment]
-    try:
-        with untouched(loaded.module), quiet():
+    with contextlib.ExitStack() as stack, untouched(loaded.module), quiet():
+        if "specialized" in str(error):
+            name, wanted = "_set_replacement", lambda *args: args[2].is_number
+        elif "Constraints violated" in str(error):
+            name, wanted = "_log_guard", lambda *_: True
+        else:
+            return None
+        original = getattr(ShapeEnv, name)
+        stack.callback(setattr, ShapeEnv, name, original)
+        setattr(ShapeEnv, name, watching(original, wanted))
+        # The same failure again; only the watching matters.
+        with contextlib.suppress(Exception):
             _non_strict(loaded)
-    except Exception:  # noqa: BLE001 (the same failure again; only the watching matters)
-        return found[0] if found else None
-    finally:
-        symbolic_shapes.ShapeEnv._set_replacement = original  # type: ignore[method-assign]
     return found[0] if found else None
+
+
+def _line_in_forward() -> Location | None:
+    """The deepest line of the user's on the stack, below the call of the module itself."""
+    frames = traceback.extract_stack()
+    called = [n for n, frame in enumerate(frames) if frame.filename == calling.__file__]
+    below = frames[called[-1] :] if called else []
+    own = [frame for frame in below if blame.is_user_file(frame.filename)]
+    return blame.location(own[-1].filename, own[-1].lineno or 0) if own else None
 
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'

@@ -77,7 +77,8 @@ def _final_dim(
     program: torch.export.ExportedProgram,
 ) -> Dim:
     """One dimension as captured; dimensions left to torch (Dim.AUTO) get a name of their own."""
-    if not hasattr(size, "node"):
+    # A symbol for which only one value turned out to work counts as that value.
+    if not hasattr(size, "node") or size.node.expr.is_number:
         if dim.symbol is not None and dim.least != dim.greatest:
             raise CaptureError(
                 f"dimension {axis} of {name} was declared dynamic ({dim.label}) but was captured "

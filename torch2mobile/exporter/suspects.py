@@ -104,6 +104,8 @@ def readers_of(capture: Capture, name: str) -> tuple[Location, ...]:
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
         return ()
+    if not blame.is_user_file(filename):
+        return ()  # the code that torch made of a saved program
     numbers = sorted(
         {
             node.lineno

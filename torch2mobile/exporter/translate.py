@@ -169,12 +169,13 @@ def _operator_location(capture: Capture, text: str) -> Location | None:
         return None
     names = {found.group(1) or found.group(0) for found in _OPERATOR.finditer(text)}
     names = {name.replace("::", ".").rstrip(".") for name in names}
-    try:
-        with quiet():
-            nodes = list(capture.program.run_decompositions({}).graph.nodes)
-    except Exception:  # noqa: BLE001 (the undecomposed graph then has to do)
-        nodes = []
-    for node in [*nodes, *capture.program.graph.nodes]:
+    nodes = list(capture.program.graph.nodes)
+    # The operator may be one that another is made of: by less and by more of torch's own rules.
+    tables: tuple[dict[Any, Any] | None, ...] = ({}, None)
+    for table in tables:
+        with contextlib.suppress(Exception), quiet():
+            nodes += capture.program.run_decompositions(table).graph.nodes
+    for node in nodes:
         if node.op != "call_function":
             continue
         target = str(node.target)

@@ -6,7 +6,8 @@ and converts starts first, and loads its own tools while torch is loading here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,12 @@ def export_request(
 ) -> ExportResult:
     """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
     find_targets(request.targets)
-    with _tools(request) as tools:
+    with _simplifier(request) as simplifier:
         from torch2mobile.exporter import source
         from torch2mobile.sample_models import SAMPLES
 
         loaded = source.load(request, SAMPLES)
-        return _export(loaded, request, out or Path("dist") / loaded.name, observer, tools)
+        return _export(loaded, request, out or Path("dist") / loaded.name, observer, simplifier)
 
 
 def export_loaded(
@@ -57,14 +58,14 @@ def export_loaded(
 ) -> ExportResult:
     """Export a module that is in memory."""
     find_targets(request.targets)
-    with _tools(request) as tools:
+    with _simplifier(request) as simplifier:
         loaded = load()
-        return _export(loaded, request, out or Path("dist") / loaded.name, observer, tools)
+        return _export(loaded, request, out or Path("dist") / loaded.name, observer, simplifier)
 
 
-def _tools(request: Request) -> Worker:
-    preload = ["numpy", "onnxruntime", "onnx"]
-    return Worker(preload=[*preload, "onnxsim"] if request.simplify else preload)
+def _simplifier(request: Request) -> AbstractContextManager[Worker | None]:
+    """A process that imports onnxsim, which takes as long as torch does, while torch is loading."""
+    return Worker(preload=["onnx", "onnxsim"]) if request.simplify else nullcontext()
 
 
 def _export(
@@ -72,13 +73,13 @@ def _export(
     request: Request,
     out: Path,
     observer: Observer | None,
-    tools: Worker,
+    simplifier: Worker | None,
 ) -> ExportResult:
     from torch2mobile.exporter.bundle import BundleWriter
 
     stages = Stages(observer or SilentObserver())
     with BundleWriter(out) as writer:
-        bundle = _Export(loaded, request, stages, writer, tools).run()
+        bundle = _Export(loaded, request, stages, writer, simplifier).run()
     report = _report(request, loaded, stages)
     return ExportResult(report, bundle)
 
@@ -106,10 +107,10 @@ class _Export:
         request: Request,
         stages: Stages,
         writer: BundleWriter,
-        tools: Worker,
+        simplifier: Worker | None,
     ) -> None:
         self.loaded, self.request, self.stages = loaded, request, stages
-        self.writer, self.tools = writer, tools
+        self.writer, self.simplifier = writer, simplifier
         self.folder = writer.stage
         self.timeout = request.parity.timeout
 
@@ -121,9 +122,14 @@ class _Export:
         raw = self.stages.attempt("translate", lambda: self._translate(capture))
         if raw is None:
             return None
-        simplified = self.folder / "simplified.onnx"
-        if self.request.simplify and not _too_large(raw.path):
-            self._submit_simplify(raw, simplified)
+        simplified = self._simplify(raw, self.folder / "simplified.onnx")
+        # The one process for all artefacts imports its runtime while the module runs here.
+        with Worker(preload=["onnxruntime"]) as self.tools:
+            return self._prove(capture, raw, simplified)
+
+    def _prove(
+        self, capture: Capture, raw: OnnxModel, simplified: Mapping[str, int] | str
+    ) -> Bundle | None:
         expected = judging.module_side(
             self.stages, self.loaded, capture.outputs, self.request.parity, capture
         )
@@ -170,32 +176,40 @@ class _Export:
         self.stages.add(Check("translate", Status.PASSED, f"ONNX opset {model.opset}, {dims}"))
         return model
 
-    def _submit_simplify(self, raw: OnnxModel, target: Path) -> None:
-        self.tools.submit(
-            "torch2mobile.exporter.simplify:run_onnxsim",
-            str(raw.path),
-            str(target),
-            self.request.external_data,
-        )
+    def _simplify(self, raw: OnnxModel, target: Path) -> Mapping[str, int] | str:
+        """onnxsim's numbers of nodes, or why there is no simplified model."""
+        if self.simplifier is None:
+            return "turned off by --no-simplify"
+        if _too_large(raw.path):
+            return "onnxsim takes no model above 2 GB"
+        self.stages.observer.started("simplify")
+        try:
+            counts: Mapping[str, int] = self.simplifier.call(
+                "torch2mobile.exporter.simplify:run_onnxsim",
+                str(raw.path),
+                str(target),
+                self.request.external_data,
+                timeout=self.request.simplify_timeout,
+            )
+        except Torch2MobileError as error:
+            return f"dropped: onnxsim {error.message}"
+        finally:
+            # Its hundred megabytes are not needed while the module runs in float64.
+            self.simplifier.close()
+        return counts
 
-    def _simplified(self, raw: OnnxModel, path: Path, expected: Sequence[Expected]) -> OnnxModel:
+    def _simplified(
+        self, raw: OnnxModel, counts: Mapping[str, int] | str, expected: Sequence[Expected]
+    ) -> OnnxModel:
         """The simplified model where it is proven equal on the probes, else the raw one."""
         from torch2mobile.pipeline.simplify import adopt, judge_simplified
 
-        if not self.request.simplify:
-            self.stages.add(Check("simplify", Status.SKIPPED, "turned off by --no-simplify"))
+        if isinstance(counts, str):
+            self.stages.add(Check("simplify", Status.SKIPPED, counts))
             return raw
-        if _too_large(raw.path):
-            self.stages.add(Check("simplify", Status.SKIPPED, "onnxsim takes no model above 2 GB"))
-            return raw
-        self.stages.observer.started("simplify")
-        try:
-            counts = self.tools.result(self.request.simplify_timeout)
-        except Torch2MobileError as error:
-            reason = f"dropped: onnxsim {error.message}"
-            self.stages.add(Check("simplify", Status.SKIPPED, reason))
-            return raw
-        check = judge_simplified(raw.path, path, expected, self.request.parity, counts)
+        path = self.folder / "simplified.onnx"
+        options = self.request.parity
+        check = judge_simplified(raw.path, path, expected, options, counts, self.tools)
         self.stages.add(check)
         return adopt(raw, path) if check.status is Status.PASSED else raw
 
@@ -207,7 +221,7 @@ class _Export:
 
         targets = find_targets(self.request.targets)
         program = self._program_file(capture) if any(t.wants_program for t in targets) else None
-        with judging.onnx_runner(model.path, self.timeout) as runner:
+        with judging.onnx_runner(model.path, self.timeout, self.tools) as runner:
             self.stages.observer.started("contract")
             self.stages.add(
                 contract_check(model, capture.inputs, capture.outputs, self.request.opset, runner)
@@ -247,7 +261,7 @@ class _Export:
         size = sum(path.stat().st_size for path in artifact.files)
         summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
         self.stages.add(Check("convert", Status.PASSED, summary, target=target.name))
-        with judging.target_runner(target, artifact.files[0], self.timeout) as runner:
+        with judging.target_runner(target, artifact.files[0], self.timeout, self.tools) as runner:
             judging.judge(self.stages, target.name, runner, expected, self.request.parity, capture)
         return artifact
 

@@ -67,7 +67,9 @@ def module_side(
     if not all(item.repeatable for item in references):
         return None
     return [
-        Expected(item.probe, item.outputs, item.truth) for item in references if not item.refusal
+        Expected(item.probe, item.outputs, item.truth, item.rough)
+        for item in references
+        if not item.refusal
     ]
 
 

@@ -48,6 +48,7 @@ def judge_simplified(
     expected: Sequence[Expected],
     options: ParityOptions,
     counts: Mapping[str, int],
+    worker: Worker | None = None,
 ) -> Check:
     """PASSED where interface and outputs equal the unsimplified model's on every probe.
 
@@ -58,8 +59,8 @@ def judge_simplified(
     if counts["after"] > counts["before"]:
         return _dropped(f"not simpler: {counts['before']} nodes became {counts['after']}")
     with (
-        onnx_runner(raw, options.timeout) as before,
-        onnx_runner(simplified, options.timeout) as after,
+        onnx_runner(raw, options.timeout, worker) as before,
+        onnx_runner(simplified, options.timeout, worker) as after,
     ):
         try:
             if before.inputs() != after.inputs():

@@ -136,7 +136,8 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
 def _share(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """The error as a share of what is allowed: above 1 exactly where it is greater."""
     share = np.where(error > 0, np.inf, 0.0)
-    np.divide(error, allowed, out=share, where=allowed > 0)
+    with np.errstate(over="ignore"):
+        np.divide(error, allowed, out=share, where=allowed > 0)
     return np.where(error <= allowed, np.minimum(share, 1.0), np.maximum(share, np.nextafter(1, 2)))
 
 

@@ -1,6 +1,6 @@
 """What the artefact has to equal: the module's own outputs, and the same in float64 as the truth.
 
-The only part of parity that needs torch.
+With ``sums``, the only part of parity that needs torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
+from torch2mobile.validators.parity.gate import Rough
 from torch2mobile.validators.parity.probes import Probe
+from torch2mobile.validators.parity.tolerance import is_float
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,8 @@ TRUTH_WEIGHT_BYTES = 4 << 30
 class Reference:
     """The module on one probe: its outputs, the float64 truth if there is one, or its refusal.
 
-    ``repeatable`` is False where a second run on the same input gave something else.
+    ``repeatable`` is False where a second run on the same input gave something else. ``rough``
+    gives the outputs with all sums taken in a plain loop.
     """
 
     probe: Probe
@@ -37,6 +40,7 @@ class Reference:
     truth: list[np.ndarray] | None = None
     refusal: str = ""
     repeatable: bool = True
+    rough: Rough | None = None
 
 
 def _run(flat: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
@@ -64,9 +68,27 @@ def _truth(double: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray] | N
 
 def _same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
     return len(first) == len(second) and all(
-        np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
-        for a, b in zip(first, second, strict=True)
+        np.array_equal(a, b, equal_nan=is_float(a)) for a, b in zip(first, second, strict=True)
     )
+
+
+def _rough(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Rough:
+    def run() -> list[np.ndarray] | None:
+        from torch2mobile.validators.parity.sums import PlainSums
+
+        try:
+            with untouched(loaded.module), quiet(), PlainSums():
+                return _run(loaded.flat, tensors)
+        except Exception:  # noqa: BLE001 (then the noise is as measured without)
+            return None
+
+    return Rough(run)
+
+
+def _named(names: Sequence[str], arrays: Sequence[np.ndarray]) -> Outputs:
+    """The outputs by name; where there are more than at the example, by number."""
+    more = [f"output number {number}" for number in range(len(names), len(arrays))]
+    return list(zip([*names, *more], arrays, strict=False))
 
 
 def evaluate(
@@ -85,17 +107,23 @@ def evaluate(
         with untouched(loaded.module), quiet():
             try:
                 arrays = _run(loaded.flat, tensors)
+                repeatable = number > 0 or _same(arrays, _run(loaded.flat, tensors))
             except Exception as error:  # noqa: BLE001 (the module is the user's code)
                 first = (str(error).strip().splitlines() or [""])[0]
                 text = f"{type(error).__name__}: {first}"
                 references.append(Reference(probe, [], refusal=text[:300]))
                 continue
-            repeatable = number > 0 or _same(arrays, _run(loaded.flat, tensors))
             truth = _truth(double, tensors) if double is not None else None
-        if truth is None or len(truth) != len(arrays):
+        if truth is None or [t.shape for t in truth] != [a.shape for a in arrays]:
             double = truth = None
         references.append(
-            Reference(probe, list(zip(outputs, arrays, strict=False)), truth, repeatable=repeatable)
+            Reference(
+                probe,
+                _named(outputs, arrays),
+                truth,
+                repeatable=repeatable,
+                rough=_rough(loaded, tensors),
+            )
         )
     return references
 

@@ -22,7 +22,8 @@ from torch2mobile.records import Tolerance
 
 FACTOR = 10.0
 SCALE_STEP = 16.0
-# Below 16**-5, some 1e-6, of the output's greatest channel, float32 sums hold no digits.
+# No channel is held to less than 16**-5, some 1e-6, of the greatest one: a probability of 1e-30
+# may well be 0 in another kernel.
 _STEPS = 5
 # Of fewer values than these, the greatest error on one probe says little about the noise.
 FEW = 16
@@ -93,8 +94,11 @@ def wide(array: np.ndarray) -> np.ndarray:
 
 def yardsticks(cases: Sequence[Case]) -> Mapping[str, Yardstick]:
     """The yardstick of every floating-point output."""
-    names = [name for name, array in cases[0].outputs if is_float(array)] if cases else []
-    return {name: _yardstick(cases, name) for name in names}
+    if not cases:
+        return {}
+    names = [name for name, _ in cases[0].outputs]
+    alike = [case for case in cases if [name for name, _ in case.outputs] == names]
+    return {name: _yardstick(alike, name) for name, array in cases[0].outputs if is_float(array)}
 
 
 def _yardstick(cases: Sequence[Case], name: str) -> Yardstick:
@@ -137,7 +141,7 @@ def _noise(
             shares.append(np.divide(error, peak, out=np.zeros_like(peak), where=peak > 0))
     if not shares:
         return None
-    noise = np.quantile(shares, 0.9, axis=0)
+    noise = np.quantile(shares, 0.9, axis=0, method="lower")
     # FACTOR floors would then allow anything, and a float64 module is no better than itself.
     exact = ordinary[0][0].dtype == np.float64 and not np.any(shares)
     return None if exact or noise.max() * FACTOR >= 1 else noise
@@ -219,9 +223,9 @@ def exact_limit(want: np.ndarray) -> Limit:
 
 def user_limit(want: np.ndarray, tolerance: Tolerance) -> Limit:
     """A user's own tolerance, relative to the module's own output."""
-    base = wide(want)
-    allowed = tolerance.atol + tolerance.rtol * np.abs(_finite(want))
-    return Limit(base, allowed, np.zeros(want.shape), "user")
+    with np.errstate(over="ignore", invalid="ignore"):
+        allowed = tolerance.atol + tolerance.rtol * np.abs(_finite(want))
+    return Limit(wide(want), allowed, np.zeros(want.shape), "user")
 
 
 def limit_for(
@@ -229,43 +233,68 @@ def limit_for(
     truth: np.ndarray | None,
     yardstick: Yardstick,
     magnitude: float = 1.0,
+    rough: np.ndarray | None = None,
 ) -> Limit:
-    """The measured limit of one output on one probe; the dtype's usual one without a truth."""
+    """The measured limit of one output on one probe; the dtype's usual one without a truth.
+
+    ``rough`` is the module's own output as float32 gives it in another order of its sums.
+    """
     usual = USUAL.get(want.dtype.name, USUAL["float32"])
     # An output's scale may shrink with its inputs, but cancelling by chance is no smaller scale.
     least = yardstick.scale * min(1.0, magnitude)
-    measured = _measured(want, truth, yardstick, least, magnitude)
-    if truth is None or measured is None:
-        scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
-        allowed = _spread(usual.atol * scale, yardstick, want) + usual.rtol * np.abs(_finite(want))
-        return Limit(wide(want), allowed, np.zeros(want.shape), "usual")
-    limit, floor = measured
-    exact = wide(truth)
-    base = np.where(np.isfinite(exact), exact, wide(want))
-    return Limit(base, _spread(limit, yardstick, want), _spread(floor, yardstick, want), "measured")
+    least = np.maximum(least, least.max() * SCALE_STEP**-_STEPS)
+    if rough is None or rough.shape != want.shape:
+        rough = want
+    if truth is not None and _is_truth(want, truth, yardstick, least, magnitude):
+        limit, floor = _measured(want, truth, rough, yardstick, least, magnitude)
+        exact = wide(truth)
+        base = np.where(np.isfinite(exact), exact, wide(want))
+        allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
+        return Limit(base, allowed, floor, "measured")
+    scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
+    floor = _peaks(_error(want, rough), yardstick)
+    limit = usual.atol * scale + FACTOR * floor
+    allowed = _spread(limit, yardstick, want) + usual.rtol * np.abs(_finite(want))
+    return Limit(wide(want), allowed, _spread(floor, yardstick, want), "usual")
+
+
+def _is_truth(
+    want: np.ndarray,
+    truth: np.ndarray,
+    yardstick: Yardstick,
+    least: np.ndarray,
+    magnitude: float,
+) -> bool:
+    """Whether the float64 outputs are the same function as the module's.
+
+    Half of the digits lost on one probe alone is no noise: RMSNorm's epsilon goes by the dtype.
+    """
+    if yardstick.noise is None:
+        return False
+    scale = np.maximum(_peaks(np.abs(_finite(truth)), yardstick), least)
+    floor = _peaks(_error(want, truth), yardstick)
+    other = (floor > np.sqrt(epsilon(want)) * scale) & (floor > 100 * yardstick.noise * scale)
+    return magnitude > 1 or not other.any()
 
 
 def _measured(
     want: np.ndarray,
-    truth: np.ndarray | None,
+    truth: np.ndarray,
+    rough: np.ndarray,
     yardstick: Yardstick,
     least: np.ndarray,
     magnitude: float,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """By group what is allowed, and the reference's own error; None where there is no truth."""
-    if truth is None or yardstick.noise is None:
-        return None
+) -> tuple[np.ndarray, np.ndarray]:
+    """By group what is allowed, and the reference's own error."""
+    assert yardstick.noise is not None
     scale = np.maximum(_peaks(np.abs(_finite(truth)), yardstick), least)
-    floor = _peaks(_error(want, truth), yardstick)
-    eps = epsilon(want)
-    other = (floor > np.sqrt(eps) * scale) & (floor > 100 * yardstick.noise * scale)
-    if magnitude <= 1 and other.any():
-        # Half of the digits lost on this probe alone: not noise, but a module that does something
-        # else in float64 (RMSNorm's epsilon goes by the dtype).
-        return None
+    floor = np.maximum(
+        _peaks(_error(want, truth), yardstick), _peaks(_error(rough, truth), yardstick)
+    )
     # Too few values to measure the noise of large inputs on: it is taken to grow as they do.
     growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
     noise = np.maximum(floor, yardstick.noise * scale * growth)
+    eps = epsilon(want)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     limit = np.maximum(FACTOR * noise + eps * scale, rtol * scale)
     # Probabilities: ONNX Runtime's Sigmoid is exact to a rounding unit of 1, not of its value.
