@@ -360,7 +360,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message", "prepare"), BAD, ids=lambda v: str(v)[:60]
+    ("arguments", "code", "message", "prepare"),
+    BAD,
+    ids=[f"{number} {' '.join(row[0])}"[:60] for number, row in enumerate(BAD)],
 )
 def test_bad_input_gets_one_clear_error(
     arguments: list[str],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
@@ -230,12 +229,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing was written", err=True)
         code, trace = int(ExitCode.INTERRUPTED), ""
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            # The reader of stdout has gone; the rest of the text has nowhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return int(ExitCode.PASSED)
-        code, trace = bug(error), traceback.format_exc()
     except Exception as error:  # noqa: BLE001 (the last line of defence: exit code 4)
         code, trace = bug(error), traceback.format_exc()
     if debug:

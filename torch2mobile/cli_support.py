@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
-from torch2mobile.records import Check, ParityOptions, Report, Status, Tolerance
+from torch2mobile.records import Check, Location, ParityOptions, Report, Status, Tolerance
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,10 +189,14 @@ def finish(report: Report, options: dict[str, Any]) -> int:
     """Print the report, save it where asked, and return the exit code it means."""
     from torch2mobile.reporters import REPORTERS
 
+    colour = use_colour(sys.stdout)
+    try:
+        click.echo(REPORTERS[options["form"]](report, colour=colour), nl=False, color=colour)
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`), which changes no verdict.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if options.get("report"):
         save_report(report, Path(options["report"]))
-    colour = use_colour(sys.stdout)
-    click.echo(REPORTERS[options["form"]](report, colour=colour), nl=False, color=colour)
     return int(report.exit_code)
 
 
@@ -221,6 +225,9 @@ def complain(error: Torch2MobileError) -> None:
     label = click.style("error:", fg="red", bold=True)
     colour = use_colour(sys.stderr)
     click.echo(f"{label} {error.message}", err=True, color=colour)
+    for place in error.locations:
+        if isinstance(place, Location) and place.file:
+            click.echo(f"  at {place.file}:{place.line}  {place.code}", err=True, color=colour)
     if error.remedy:
         click.echo(f"  {error.remedy}", err=True, color=colour)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 _BOOT = (
-    "import sys; sys.path[:0] = [sys.argv.pop(1)]; "
+    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
     "from torch2mobile.isolation import serve; serve()"
 )
 
@@ -91,7 +91,7 @@ class Worker:
             expired.set()
             self._process.kill()
 
-        timer = threading.Timer(timeout, expire)
+        timer = threading.Timer(min(timeout, threading.TIMEOUT_MAX), expire)
         timer.daemon = True
         timer.start()
         try:

@@ -104,12 +104,20 @@ def _refuse_foreign(out: Path) -> None:
         raise BundleError(f"{out} is there and is no folder", "Give another folder with --out.")
     if any(out.iterdir()):
         try:
-            load_bundle(out)
+            old = load_bundle(out)
         except BundleError as error:
             raise BundleError(
                 f"{out} is not empty and was not written by torch2mobile ({error.message})",
                 "Give another folder with --out, or empty this one yourself.",
             ) from error
+        known = {MANIFEST, *old.manifest.files}
+        paths = (str(PurePosixPath(p.relative_to(out))) for p in out.rglob("*") if p.is_file())
+        foreign = sorted(set(paths) - known)
+        if foreign:
+            raise BundleError(
+                f"{out} holds {foreign[0]}, which is no part of the bundle and would be lost",
+                "Move it elsewhere, or give another folder with --out.",
+            )
 
 
 def _remove_leftovers(out: Path, prefix: str) -> None:
@@ -257,7 +265,7 @@ def refuse_external_data(folder: Path, model: Path, allowed: Sequence[str]) -> N
     """
     with model.open("rb") as file:
         data = file.read()
-    if b"location" not in data:
+    if b"location" not in data or data[4:8] == b"ORTM":
         return
     import onnx
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import inspect
 import itertools
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -137,6 +138,8 @@ def make_template(
     kinds = inspect.Parameter
     by_kind = {kind: [n for n, p in parameters.items() if p.kind is kind] for kind in KINDS}
     positional = by_kind[kinds.POSITIONAL_ONLY] + by_kind[kinds.POSITIONAL_OR_KEYWORD]
+    if not by_kind[kinds.VAR_KEYWORD]:
+        _refuse_strange_constants(constants, list(parameters))
     free = [name for name in positional if name not in values]
     placed: dict[str, Any] = {}
     extra: list[Any] = []
@@ -156,6 +159,18 @@ def make_template(
             )
     args = [placed.pop(n) for n in itertools.takewhile(lambda n: n in placed, positional)]
     return (*args, *extra), placed
+
+
+def _refuse_strange_constants(constants: Sequence[ConstantSpec], known: Sequence[str]) -> None:
+    """A constant has no name in the file, so a name that no parameter has is a slip."""
+    for constant in constants:
+        name = str(constant.path[0])
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise InputError(
+                f"forward({', '.join(known)}) has no parameter {name!r} for the constant",
+                f"Did you mean {close[0]}?" if close else "Name the constant after its parameter.",
+            )
 
 
 def template_of(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,9 @@ from torch2mobile.exporter.calling import (
     slot_paths,
     template_of,
 )
+from torch2mobile.exporter.calling import (
+    Path as LeafPath,
+)
 from torch2mobile.exporter.locate import (
     FORMS,
     as_module,
@@ -37,6 +41,9 @@ from torch2mobile.exporter.locate import (
 )
 from torch2mobile.exporter.weights import load_weights
 from torch2mobile.records import ConstantSpec, Dim, InputSpec, LoadedModel, Request, Sample
+
+# Elements of a drawn example: a gigabyte of float32.
+LARGEST_EXAMPLE = 1 << 28
 
 
 def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
@@ -177,8 +184,19 @@ def from_specs(
     else:
         rng = np.random.default_rng(request.parity.seed)
         sizes = sizing.example_sizes(specs)
+        _refuse_huge(specs, sizes)
         feeds = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}
     return _assemble(name, module, specs, constants, feeds, data)
+
+
+def _refuse_huge(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> None:
+    for spec in specs:
+        elements = math.prod(dim.at(sizes) for dim in spec.dims)
+        if elements > LARGEST_EXAMPLE:
+            raise InputError(
+                f"the example of {spec.name} would have {elements:,} elements",
+                f"At most {LARGEST_EXAMPLE:,}: give smaller sizes, or real data with --data.",
+            )
 
 
 def _assemble(
@@ -202,6 +220,28 @@ def _assemble(
         data=data,
         notes=_constant_notes(module, template),
     )
+
+
+def _refuse_call(
+    module: torch.nn.Module, paths: Sequence[LeafPath], example: Sequence[torch.Tensor]
+) -> None:
+    """InputError for names that clash or are empty, and for what is not on the CPU."""
+    names = [inputs.onnx_name(path) for path in paths]
+    bad = [name for name in names if not name or names.count(name) > 1]
+    if bad:
+        raise InputError(
+            f"more than one input would be called {bad[0]!r}"
+            if bad[0]
+            else "an input has an empty name",
+            "Describe the inputs with names of your own, in inputs=.",
+        )
+    weights = [*module.parameters(), *module.buffers(), *example]
+    away = next((str(t.device) for t in weights if t.device.type != "cpu"), None)
+    if away:
+        raise InputError(
+            f"the module or its example is on {away}",
+            "Move both to the CPU, where they are compared: module.cpu(), tensor.cpu().",
+        )
 
 
 def _check_cases(specs: Sequence[InputSpec], cases: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -235,6 +275,7 @@ def from_call(
     """A loaded model from a call with tensors in it; dims from torch.export's dynamic_shapes."""
     template, example = template_of(args, kwargs)
     paths = slot_paths(module, template)
+    _refuse_call(module, paths, example)
     specs = tuple(
         InputSpec(
             name=inputs.onnx_name(path),

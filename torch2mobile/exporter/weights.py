@@ -107,6 +107,8 @@ def _misfit(key: str, given: torch.Tensor, own: torch.Tensor) -> list[str]:
     # A lazy module's weights take their shape from the file.
     if not torch.nn.parameter.is_lazy(own) and own.shape != given.shape:
         return [f"{key} is {list(given.shape)} in the file, {list(own.shape)} in the model"]
+    if given.layout != own.layout:
+        return [f"{key} is {given.layout} in the file, {own.layout} in the model"]
     if not torch.can_cast(given.dtype, own.dtype):
         return [f"{key} is {given.dtype} in the file, {own.dtype} in the model"]
     return []

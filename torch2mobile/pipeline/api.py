@@ -45,7 +45,15 @@ def _from_memory(
     name = type(module).__name__
     cases = tuple(data)
     if request.inputs:
-        return source.from_specs(name, module, request.inputs, request.values, request, cases)
+        if dynamic_shapes is not None:
+            raise UsageError(
+                "both inputs= and dynamic_shapes= say which dimensions vary",
+                "Give one of them.",
+            )
+        example = (call, dict(kwargs or {})) if call or kwargs else None
+        return source.from_specs(
+            name, module, request.inputs, request.values, request, cases, example
+        )
     return source.from_call(
         name,
         module,

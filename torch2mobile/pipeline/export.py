@@ -75,10 +75,10 @@ def _export(
     observer: Observer | None,
     simplifier: Worker | None,
 ) -> ExportResult:
-    from torch2mobile.exporter.bundle import BundleWriter
+    from torch2mobile.exporter.bundle import BundleWriter, writing
 
     stages = Stages(observer or SilentObserver())
-    with BundleWriter(out) as writer:
+    with BundleWriter(out) as writer, writing(writer.stage):
         bundle = _Export(loaded, request, stages, writer, simplifier).run()
     report = _report(request, loaded, stages)
     return ExportResult(report, bundle)
@@ -224,7 +224,7 @@ class _Export:
         with judging.onnx_runner(model.path, self.timeout, self.tools) as runner:
             self.stages.observer.started("contract")
             self.stages.add(
-                contract_check(model, capture.inputs, capture.outputs, self.request.opset, runner)
+                contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
             )
             judging.judge(self.stages, "onnx", runner, expected, self.request.parity, capture)
         self._provenance(model)

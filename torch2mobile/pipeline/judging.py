@@ -15,6 +15,7 @@ from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, 
 if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner, Target
     from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.probes import Probe
 
 ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
 TARGET_LOADER = "torch2mobile.exporter.targets:load"
@@ -61,6 +62,7 @@ def module_side(
     built = probes.build(capture.inputs if capture else loaded.specs, example, options, loaded.data)
     references = reference.evaluate(loaded, outputs, built)
     check = soundness.reference_check(references)
+    check = replace(check, notes=(*check.notes, *_untried(loaded, built)))
     if check.status is Status.FAILED and capture is not None:
         check = replace(check, locations=_suspects(capture, references))
     stages.add(check)
@@ -71,6 +73,33 @@ def module_side(
         for item in references
         if not item.refusal
     ]
+
+
+def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
+    """What the declared or possible inputs hold that no probe has: said, so that nobody guesses."""
+    notes = [
+        f"{spec.name} was tried with 0 and 1 only: say which values it takes with --values"
+        for spec in loaded.specs
+        if spec.values is None and spec.dtype.startswith(("int", "uint")) and not loaded.data
+    ]
+    for symbol, (greatest, tried) in _greatest(loaded, probes).items():
+        if tried < greatest:
+            notes.append(
+                f"{symbol} was tried up to {tried} of {greatest}, to bound memory and time: "
+                "real data of that size can be given with --data"
+            )
+    return notes
+
+
+def _greatest(loaded: LoadedModel, probes: Sequence[Probe]) -> dict[str, tuple[int, int]]:
+    """By symbol its declared greatest value and the greatest that a probe has."""
+    found: dict[str, tuple[int, int]] = {}
+    for spec in loaded.specs:
+        for axis, dim in enumerate(spec.dims):
+            if dim.symbol is not None and dim.greatest is not None:
+                sizes = [probe.feeds[spec.name].shape[axis] // dim.factor for probe in probes]
+                found[dim.symbol] = (dim.greatest, max(sizes))
+    return found
 
 
 def _suspects(capture: Capture, references: Sequence[object]) -> tuple[Location, ...]:

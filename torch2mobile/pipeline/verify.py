@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from torch2mobile.exporter.bundle import (
     refuse_external_data,
     tampered_files,
 )
+from torch2mobile.exporter.inputs import check_against_example
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.isolation import IsolatedRunner, Worker
@@ -25,7 +27,6 @@ from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Bundle,
     Check,
-    InputSpec,
     LoadedModel,
     ParityOptions,
     Report,
@@ -87,7 +88,11 @@ def verify_bundle_against(
     loaded = _with_manifest_inputs(loaded, bundle)
     names = [spec.name for spec in bundle.manifest.outputs]
     runners = _artifacts(bundle, options.timeout)
-    _against(stages, loaded, names, runners, options, bundle.manifest.inputs)
+    for name, runner in runners:
+        check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
+        if check is not None:
+            stages.add(check)
+    _against(stages, loaded, names, runners, options)
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
@@ -115,7 +120,7 @@ def verify_model_against(
         raise
     loaded = _match_inputs(loaded, [spec.name for spec in found_inputs], path)
     names = _match_outputs(loaded, [spec.name for spec in found_outputs])
-    _against(stages, loaded, names, [(path.suffix[1:], runner)], options, loaded.specs)
+    _against(stages, loaded, names, [(path.suffix[1:], runner)], options)
     return _result(stages, str(path), {"source": loaded.name})
 
 
@@ -125,9 +130,10 @@ def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> Ver
 
 def _open(path: Path) -> Bundle:
     bundle = load_bundle(path)
-    model = bundle.file(MODEL)
-    if model.is_file():
-        refuse_external_data(bundle.path, model, list(bundle.manifest.files))
+    loaded = [MODEL, *(files[0] for files in bundle.manifest.targets.values() if files)]
+    for model in map(bundle.file, loaded):
+        if model.is_file():
+            refuse_external_data(bundle.path, model, list(bundle.manifest.files))
     return bundle
 
 
@@ -136,8 +142,7 @@ def _check_file(path: Path) -> None:
         raise ModelFileError(f"there is no file {path}", "Give a bundle folder or an .onnx file.")
     if path.stat().st_size == 0:
         raise ModelFileError(f"{path} is empty", "Export the model again.")
-    if path.suffix == ".onnx":
-        refuse_external_data(path.parent, path, ())
+    refuse_external_data(path.parent, path, ())
 
 
 def _artifacts(
@@ -208,13 +213,10 @@ def _interface(name: str, runner: IsolatedRunner, bundle: Bundle) -> Check:
 
     problems = interface_problems(
         bundle.manifest.inputs,
-        [spec.name for spec in bundle.manifest.outputs],
+        bundle.manifest.outputs,
         runner.inputs(),
         runner.outputs(),
     )
-    for spec, found in zip(bundle.manifest.outputs, runner.outputs(), strict=False):
-        if spec.dtype != found.dtype:
-            problems.append(f"the output {spec.name} is {found.dtype}, not {spec.dtype}")
     if problems:
         return Check(
             "contract",
@@ -235,7 +237,16 @@ def _with_manifest_inputs(loaded: LoadedModel, bundle: Bundle) -> LoadedModel:
             f"the source takes {[s.name for s in loaded.specs]}, the bundle {names}",
             "Name the source that this bundle was exported from, with the same --input.",
         )
-    return replace(loaded, specs=bundle.manifest.inputs)
+    specs = tuple(
+        replace(own, values=given.values or own.values)
+        for own, given in zip(bundle.manifest.inputs, loaded.specs, strict=True)
+    )
+    shapes = {
+        spec.name: (spec.dtype, tuple(tensor.shape))
+        for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True)
+    }
+    check_against_example(specs, shapes)
+    return replace(loaded, specs=specs)
 
 
 def _match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> LoadedModel:
@@ -268,14 +279,10 @@ def _against(
     names: Sequence[str],
     runners: Sequence[tuple[str, IsolatedRunner]],
     options: ParityOptions,
-    specs: Sequence[InputSpec],
 ) -> None:
-    from torch2mobile.exporter.capture import check_example
-
-    check_example(loaded)
     try:
         expected: Sequence[Expected] | None = judging.module_side(
-            stages, replace(loaded, specs=tuple(specs)), names, options, None
+            stages, loaded, names, options, None
         )
         if expected is None:
             reason = "there is nothing repeatable to compare with"
@@ -299,12 +306,14 @@ def load_source(request: Request) -> LoadedModel:
 def _as_exported(request: Request, bundle: Bundle) -> Request:
     """The request with the inputs, values and weights that the bundle was exported with."""
     given = bundle.manifest.request
-    if request.inputs or given is None:
+    if given is None:
+        return request
+    request = replace(request, weights=request.weights or given.weights)
+    if request.inputs:
         return request
     return replace(
         request,
         inputs=given.inputs,
-        values=(*given.values, *request.values) if not request.values else request.values,
-        weights=request.weights or given.weights,
+        values=request.values or given.values,
         data=request.data or given.data,
     )

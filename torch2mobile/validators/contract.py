@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.isolation import IsolatedRunner
@@ -37,7 +38,7 @@ def read_model(path: Path) -> object:
 
 def interface_problems(
     inputs: Sequence[InputSpec],
-    outputs: Sequence[str],
+    outputs: Sequence[OutputSpec],
     found_inputs: Sequence[OutputSpec],
     found_outputs: Sequence[OutputSpec],
 ) -> list[str]:
@@ -51,8 +52,30 @@ def interface_problems(
         problems.append(f"inputs are {[f.name for f in found_inputs]}, asked for {names}")
     elif inputs:
         problems += _input_problems(inputs, found_inputs)
-    if list(outputs) != [found.name for found in found_outputs]:
-        problems.append(f"outputs are {[f.name for f in found_outputs]}, asked for {list(outputs)}")
+    wanted = [spec.name for spec in outputs]
+    if wanted != [found.name for found in found_outputs]:
+        problems.append(f"outputs are {[f.name for f in found_outputs]}, asked for {wanted}")
+    else:
+        problems += _output_problems(outputs, found_outputs)
+    return problems
+
+
+def _output_problems(outputs: Sequence[OutputSpec], found: Sequence[OutputSpec]) -> list[str]:
+    problems = []
+    for spec, file in zip(outputs, found, strict=True):
+        if spec.dtype != file.dtype:
+            problems.append(f"the output {spec.name} is {file.dtype}, asked for {spec.dtype}")
+        if len(spec.dims) != len(file.dims):
+            problems.append(
+                f"the output {spec.name} has {len(file.dims)} dims, asked for {len(spec.dims)}"
+            )
+            continue
+        problems += [
+            f"dimension {axis} of the output {spec.name} is fixed to {size} in the file and varies "
+            f"in the module ({dim})"
+            for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True))
+            if isinstance(dim, str) and dim != "?" and isinstance(size, int)
+        ]
     return problems
 
 
@@ -83,14 +106,15 @@ def _input_problems(inputs: Sequence[InputSpec], found: Sequence[OutputSpec]) ->
 def contract_check(
     model: OnnxModel,
     wanted_inputs: Sequence[InputSpec],
-    wanted_outputs: Sequence[str],
+    wanted_outputs: Sequence[OutputSpec],
     opset: int | None,
     runner: IsolatedRunner,
 ) -> Check:
     """The .onnx against the request: full onnx.checker, interface, opset, loads without warning."""
     problems = checker_problems(model.path)
-    if opset is not None and model.opset != opset:
-        problems.append(f"the opset is {model.opset}, asked for {opset}")
+    found_opset = file_opset(model.path)
+    if found_opset != (opset or model.opset):
+        problems.append(f"the opset is {found_opset}, asked for {opset or model.opset}")
     try:
         runner.load()
         problems += interface_problems(
@@ -116,6 +140,12 @@ def contract_check(
         f"{dynamic} dynamic dims",
         target="onnx",
     )
+
+
+def file_opset(path: Path) -> int:
+    """The opset that the file itself imports."""
+    model: Any = read_model(path)
+    return max((entry.version for entry in model.opset_import if not entry.domain), default=0)
 
 
 def checker_problems(path: Path) -> list[str]:

@@ -141,6 +141,15 @@ def parity_check(
             target=target,
             hint="Give real inputs with --data, or the range of the values with --values.",
         )
+    empty = _never_compared(expected)
+    if empty:
+        return Check(
+            "parity",
+            Status.ERROR,
+            f"the output {', '.join(empty)} holds no value on any probe: never compared",
+            target=target,
+            hint="Give real inputs with --data on which it holds some, or leave it out of forward.",
+        )
     usual = typical_of(expected)
     judged: list[Judged] = []
     wrong: list[Mismatch] = []
@@ -171,6 +180,15 @@ def parity_check(
         metrics=metrics,
         notes=notes,
     )
+
+
+def _never_compared(expected: Sequence[Expected]) -> list[str]:
+    """The outputs that are empty on every probe."""
+    sizes: dict[str, int] = {}
+    for case in expected:
+        for name, array in case.outputs:
+            sizes[name] = sizes.get(name, 0) + array.size
+    return [name for name, size in sizes.items() if size == 0]
 
 
 def _worst_first(wrong: Sequence[Mismatch]) -> list[Mismatch]:
