@@ -69,6 +69,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
 
     Raises InputError where the module itself refuses the example or returns no tensor.
     """
+    _refuse_lazy(loaded.module)
     with untouched(loaded.module), quiet():
         try:
             outputs = loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
@@ -90,6 +91,15 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
             "Return at least one tensor from forward.",
         )
     return tuple(_unique([name for name, _ in named], loaded.specs)), tuple(notes)
+
+
+def _refuse_lazy(module: torch.nn.Module) -> None:
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if torch.nn.parameter.is_lazy(value):
+            raise InputError(
+                f"the module's {name} has no values yet: its layer is lazy and never ran",
+                "Run the module once on an example where you build it, or give --weights.",
+            )
 
 
 def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:

@@ -56,10 +56,11 @@ def reference_check(references: Sequence[Reference]) -> Check:
             hint="Narrow the range in --input to what the module takes.",
             notes=notes,
         )
+    count = len(references) - len(notes)
     return Check(
         "reference",
-        Status.PASSED,
-        f"repeatable and finite on {len(references) - len(notes)} probes",
+        Status.PASSED if count else Status.ERROR,
+        f"repeatable and finite on {count} probes",
         notes=notes,
     )
 

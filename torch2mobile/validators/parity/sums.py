@@ -63,7 +63,7 @@ class PlainSums(TorchDispatchMode):
 def _sum(x: torch.Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> torch.Tensor:
     axes = _axes(x, dim)
     kept = [axis for axis in range(x.dim()) if axis not in axes]
-    rows = x.permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+    rows = x.permute((*kept, *axes)).reshape((*(x.shape[axis] for axis in kept), -1))
     if not rows.shape[-1]:
         total = torch.zeros(rows.shape[:-1])
     else:

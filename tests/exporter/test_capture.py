@@ -1,0 +1,464 @@
+"""One graph from a module, by the first strategy that works; every attempt is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim as TorchDim
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from torch2mobile.errors import CaptureError, ExitCode, InputError
+from torch2mobile.exporter import capture, dims, source
+from torch2mobile.records import Capture, Dim, LoadedModel, Request
+
+
+def specified(module: nn.Module, *texts: str) -> LoadedModel:
+    """The module with inputs in the command line's grammar."""
+    return source.from_specs("n", module, texts, (), Request(source=""), ())
+
+
+def called(module: nn.Module, *args: Any, **options: Any) -> LoadedModel:
+    return source.from_call("n", module, args, {}, **options)
+
+
+def line_of(error: CaptureError | InputError) -> str:
+    (place,) = error.locations
+    assert place.file.endswith("test_capture.py")
+    return place.code
+
+
+class Twice(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+# --- strategies -------------------------------------------------------------------------------
+
+
+def test_order_of_the_strategies() -> None:
+    names = [name for name, _ in capture.STRATEGIES]
+    assert names == ["non-strict", "non-strict from size 2", "strict", "torchscript"]
+
+
+def test_the_first_that_works_ends_the_search() -> None:
+    found = capture.capture(specified(Twice(), "x:float32[N,3]"))
+    assert found.strategy == "non-strict"
+    assert [(a.strategy, a.succeeded) for a in found.attempts] == [("non-strict", True)]
+    assert found.program is not None
+    assert found.traced is None
+
+
+def test_every_attempt_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(loaded: LoadedModel) -> Any:
+        raise ValueError("not like this:\n\n  really not\n  see the log")
+
+    strategies = (("first", failing), ("second", failing), *capture.STRATEGIES[:1])
+    monkeypatch.setattr(capture, "STRATEGIES", strategies)
+    found = capture.capture(specified(Twice(), "x:float32[2]"))
+    assert found.strategy == "non-strict"
+    assert [a.succeeded for a in found.attempts] == [False, False, True]
+    assert found.attempts[0].reason == "ValueError: really not see the log"
+    assert found.attempts[0].locations[0].code.startswith("raise ValueError")
+
+
+def test_when_all_fail_every_attempt_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(loaded: LoadedModel) -> Any:
+        raise ValueError("no")
+
+    monkeypatch.setattr(capture, "STRATEGIES", (("first", failing), ("second", failing)))
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(Twice(), "x:float32[2]"))
+    assert caught.value.details == ("first: ValueError: no", "second: ValueError: no")
+    assert caught.value.exit_code is ExitCode.STAGE
+    assert caught.value.remedy
+
+
+class SpecialOne(nn.Module):
+    """What broadcasting code often does; torch would fix that a size is not 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.shape[0] == 1 else x + 0
+
+
+def test_size_one_as_a_special_case_is_left_out_in_the_second_attempt() -> None:
+    found = capture.capture(specified(SpecialOne(), "x:float32[N=1..8,3]"))
+    assert found.strategy == "non-strict from size 2"
+    # What was declared stays declared: the probes then try size 1.
+    assert found.inputs[0].dims[0] == Dim(symbol="N", least=1, greatest=8)
+
+
+class ExactType(nn.Module):
+    """Outside of dynamo the tensor is of another class while it is captured."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if type(x) is not torch.Tensor:
+            raise TypeError("give a tensor")
+        return 2 * x
+
+
+def test_strict_where_only_dynamo_can() -> None:
+    found = capture.capture(specified(ExactType(), "x:float32[N,3]"))
+    assert found.strategy == "strict"
+    assert [a.succeeded for a in found.attempts] == [False, False, True]
+    assert "give a tensor" in found.attempts[0].reason
+    assert found.attempts[0].locations[0].code == 'raise TypeError("give a tensor")'
+    assert found.program is not None
+    assert torch.equal(found.program.module()(torch.ones(5, 3))[0], torch.full((5, 3), 2.0))
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() == 2:
+            x = torch.relu(x)
+        return x
+
+
+class Scripted(nn.Module):
+    """Neither torch.export nor dynamo looks into TorchScript; a trace takes it as it is."""
+
+    def __init__(self, after: Any = None) -> None:
+        super().__init__()
+        self.part = torch.jit.script(Branching())
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.part(x) * 2
+        return y if self.after is None else self.after(y)
+
+
+jit_is_deprecated = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+@jit_is_deprecated
+def test_torchscript_is_the_last_resort_and_noted() -> None:
+    found = capture.capture(specified(Scripted(), "x:float32[N,3]"))
+    assert found.strategy == "torchscript"
+    assert [a.succeeded for a in found.attempts] == [False, False, False, True]
+    assert found.program is None
+    assert found.traced is not None
+    assert "TorchScript trace" in found.notes[-1]
+    x = torch.randn(5, 3)
+    assert torch.equal(found.traced(x)[0], 2 * x.relu())
+
+
+@jit_is_deprecated
+def test_a_trace_that_would_fix_a_value_is_a_failure() -> None:
+    module = Scripted(after=lambda y: y * float(y.sum()))
+    with pytest.warns(torch.jit.TracerWarning, match="as a constant"):
+        torch.jit.trace(module, torch.ones(2, 3), check_trace=False)
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(module, "x:float32[N,3]"))
+    assert caught.value.details[-1].startswith("torchscript: ")
+    assert "not tried" not in caught.value.details[-1]
+
+
+class DataDependent(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x + 1
+        return x - 1
+
+
+class ThroughNumpy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.interp(x.numpy(), [0, 1], [0, 2]))
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "remedy"),
+    [
+        (DataDependent(), "if x.sum() > 0:", "torch.where or torch.cond"),
+        (
+            ThroughNumpy(),
+            "return torch.from_numpy(np.interp(x.numpy(), [0, 1], [0, 2]))",
+            "replace the NumPy part",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
+def test_no_trace_of_what_depends_on_data(module: nn.Module, code: str, remedy: str) -> None:
+    # A trace would succeed, and be wrong.
+    assert torch.jit.trace(module, torch.ones(2), check_trace=False) is not None
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(module, "x:float32[2]"))
+    assert caught.value.details[-1].startswith("torchscript: not tried")
+    assert line_of(caught.value) == code
+    assert code in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+# --- sizes that got fixed ---------------------------------------------------------------------
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x + 1
+        return y.reshape(2, -1)
+
+
+class FixedByAddition(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.ones(2, 3)
+
+
+class FewOnly(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[0] < 6
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        (FixedBatch(), "return y.reshape(2, -1)"),
+        (FixedByAddition(), "return x + torch.ones(2, 3)"),
+        (FewOnly(), "assert x.shape[0] < 6"),
+    ],
+)
+def test_a_dynamic_size_that_the_code_fixes_is_an_error_at_its_line(
+    module: nn.Module, code: str
+) -> None:
+    fixed = capture.capture(specified(module, "x:float32[2,3]"))
+    assert fixed.inputs[0].dims[0] == Dim(size=2)
+    watched = (ShapeEnv._set_replacement, ShapeEnv._log_guard)
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(module, "x:float32[N=1..8,3]"))
+    assert (ShapeEnv._set_replacement, ShapeEnv._log_guard) == watched
+    assert line_of(caught.value) == code
+    assert "x.shape[i]" in caught.value.remedy
+
+
+def test_a_program_with_fewer_dynamic_dims_than_declared_is_refused() -> None:
+    loaded = specified(Twice(), "x:float32[N=1..8,3]")
+    static = torch.export.export(loaded.flat, loaded.tensors)
+    with pytest.raises(CaptureError, match=r"dimension 0 of x was declared dynamic \(N\)"):
+        dims.final_inputs(loaded.specs, static)
+
+
+# --- dims and symbols -------------------------------------------------------------------------
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x[..., ::2].sum() + y
+
+
+def labels(found: Capture) -> list[list[int | str]]:
+    return [[dim.label for dim in spec.dims] for spec in found.inputs]
+
+
+def test_symbols_of_the_grammar() -> None:
+    loaded = specified(Pair(), "x:float32[N=1..8,8*h=1..4]", "y:float32[N,W,3]")
+    found = capture.capture(loaded)
+    assert labels(found) == [["N", "8*h"], ["N", "W", 3]]
+    assert found.inputs == loaded.specs
+    assert sorted(found.symbols.values()) == ["N", "W", "h"]
+
+
+@pytest.mark.parametrize("symbol", ["N", "E", "I", "S", "pi", "beta"])
+def test_a_multiple_of_a_symbol_with_a_meaning_in_sympy(symbol: str) -> None:
+    found = capture.capture(specified(Twice(), f"x:float32[8*{symbol}=1..4,3]"))
+    assert found.strategy == "non-strict"
+    assert labels(found) == [[f"8*{symbol}", 3]]
+
+
+def test_dims_in_torchs_own_form() -> None:
+    n, h = TorchDim("n", max=8), TorchDim("h", min=1, max=4)
+    x, y = torch.rand(3, 8), torch.rand(3, 5)
+    found = capture.capture(called(Pair(), x, y, dynamic_shapes=({0: n, 1: 4 * h}, {1: n + 2})))
+    assert labels(found) == [["n", "4*h"], [3, "y_dim1"]]
+    assert found.inputs[1].dims[1].greatest == 10
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (TorchDim.AUTO, Dim(symbol="x_dim0")),
+        (TorchDim.DYNAMIC, Dim(symbol="x_dim0")),
+        (TorchDim.AUTO(min=2, max=9), Dim(symbol="x_dim0", least=2, greatest=9)),
+        (TorchDim.STATIC, Dim(size=3)),
+    ],
+)
+def test_dims_left_to_torch_get_a_name(hint: Any, expected: Dim) -> None:
+    found = capture.capture(called(Twice(), torch.rand(3, 8), dynamic_shapes=({0: hint},)))
+    (spec,) = found.inputs
+    assert spec.name == "x"
+    assert spec.dims == (expected, Dim(size=8))
+
+
+def test_auto_that_the_code_fixes_is_a_fixed_size() -> None:
+    shapes = ({0: TorchDim.AUTO, 1: TorchDim.AUTO},)
+    found = capture.capture(called(FixedByAddition(), torch.rand(2, 3), dynamic_shapes=shapes))
+    assert labels(found) == [[2, 3]]
+
+
+def test_auto_dims_that_must_be_equal_share_a_name() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    auto = {0: TorchDim.AUTO}
+    found = capture.capture(
+        called(Sum(), torch.rand(3), torch.rand(3), dynamic_shapes=(auto, auto))
+    )
+    assert labels(found) == [["x_dim0"], ["x_dim0"]]
+
+
+def test_a_saved_program_is_not_captured_again() -> None:
+    program = torch.export.export(Twice(), (torch.rand(3),))
+    loaded = called(program.module(), torch.rand(3), program=program)
+    found = capture.capture(loaded)
+    assert found.strategy == "exported program"
+    assert found.program is program
+    assert found.attempts == ()
+    assert found.outputs == ("output",)
+
+
+def test_a_module_without_inputs() -> None:
+    class Constant(nn.Module):
+        def forward(self) -> torch.Tensor:
+            return torch.arange(3)
+
+    found = capture.capture(called(Constant()))
+    assert (found.inputs, found.outputs) == ((), ("output",))
+
+
+# --- the example ------------------------------------------------------------------------------
+
+
+class Outputs(nn.Module):
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.make(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda x: {"y": x + 1, "none": None}, ("y",)),
+        (lambda x: {"x": x + 1, "x_out": x + 2}, ("x_out", "x_out_out")),
+        (lambda x: {"a": {"b": x + 1}, "a_b": x + 2}, ("a_b", "a_b_out")),
+        (lambda x: {"a": {"b": x}, "a_b": x + 2, "a_b_out": x}, ("a_b", "a_b_out", "a_b_out_out")),
+    ],
+)
+def test_output_names_are_unique_among_inputs_and_outputs(make: Any, names: Any) -> None:
+    assert capture.check_example(called(Outputs(make), torch.ones(2)))[0] == names
+
+
+def test_notes_tell_what_is_left_out() -> None:
+    module = Outputs(lambda x: (x + 1, None, 5)).train()
+    found = capture.capture(called(module, torch.ones(2)))
+    assert found.notes == (
+        "the output output_1 is None and was left out",
+        "the output output_2 is a int, no tensor: left out",
+        "the module was in train mode; it was exported in eval mode",
+    )
+    assert capture.capture(called(module.eval(), torch.ones(2))).notes == found.notes[:2]
+
+
+class Refusing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ x
+
+
+def test_an_example_that_the_module_refuses() -> None:
+    with pytest.raises(InputError) as caught:
+        capture.capture(called(Refusing(), torch.ones(2, 3)))
+    assert "refuses the example input (x[2, 3]): RuntimeError" in caught.value.message
+    assert line_of(caught.value) == "return x @ x"
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("outputs", [None, (), {"a": 5}])
+def test_a_module_that_returns_no_tensor(outputs: Any) -> None:
+    with pytest.raises(InputError, match="returns no tensor"):
+        capture.capture(called(Outputs(lambda x: outputs), torch.ones(2)))
+
+
+def test_a_lazy_layer_that_never_ran_is_refused() -> None:
+    module = nn.Sequential(nn.LazyLinear(2), nn.LazyBatchNorm1d()).eval()
+    loaded = called(module, torch.ones(2, 3))
+    with pytest.raises(InputError, match=r"0\.weight has no values yet"):
+        capture.capture(loaded)
+    module(torch.ones(2, 3))
+    assert capture.capture(loaded).strategy == "non-strict"
+    assert module(torch.ones(2, 3)).shape == (2, 2)
+
+
+def test_the_example_is_not_written_to() -> None:
+    given = torch.ones(2)
+    loaded = called(Outputs(lambda x: x.add_(1)), given)
+    capture.capture(loaded)
+    assert torch.equal(given, torch.ones(2))
+    assert torch.equal(loaded.tensors[0], torch.ones(2))
+
+
+# --- what stood there before ------------------------------------------------------------------
+
+
+class Restless(nn.Module):
+    """Random, in train mode in part, and with buffers that change when it runs."""
+
+    def __init__(self, error: str = "") -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("count", torch.zeros(1))
+        self.register_buffer("steps", torch.zeros(1))
+        self.error = error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.rand(3)
+        self.count += 1
+        self.steps = self.steps + 1
+        if self.error == "example":
+            raise ValueError("refused")
+        if self.error == "capture" and x.sum() > 0:
+            x = x + 1
+        return self.norm(self.drop(x))
+
+
+def state_of(module: nn.Module) -> str:
+    return repr(
+        (
+            [child.training for child in module.modules()],
+            [(name, id(buffer), buffer.tolist()) for name, buffer in module.named_buffers()],
+            [(name, id(weight), weight.grad) for name, weight in module.named_parameters()],
+            torch.get_rng_state().tolist(),
+            torch.is_grad_enabled(),
+            torch.get_default_dtype(),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [("", None), ("example", InputError), ("capture", CaptureError)]
+)
+def test_all_is_as_it_was(error: str, raised: type[Exception] | None) -> None:
+    module = Restless(error).train()
+    module.norm.eval()
+    before = state_of(module)
+    loaded = specified(module, "x:float32[N=1..8,3]")
+    if raised is None:
+        assert capture.capture(loaded).strategy == "non-strict"
+    else:
+        with pytest.raises(raised):
+            capture.capture(loaded)
+    assert state_of(module) == before
+
+
+@jit_is_deprecated
+def test_all_is_as_it_was_after_a_trace() -> None:
+    module = nn.Sequential(Restless(), Scripted()).train()
+    before = state_of(module[0])
+    assert capture.capture(specified(module, "input:float32[4,3]")).strategy == "torchscript"
+    assert state_of(module[0]) == before

@@ -1,0 +1,200 @@
+"""Weights from a file: exactly those of the model, and never code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from torch2mobile.errors import ExitCode, SourceError
+from torch2mobile.exporter.weights import load_weights, read_state_dict
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, width)
+        self.norm = nn.BatchNorm1d(width)
+
+
+def state() -> dict[str, torch.Tensor]:
+    """Weights that no fresh model has."""
+    return {key: torch.full_like(value, 7) for key, value in Net().state_dict().items()}
+
+
+def save(path: Path, content: Any) -> Path:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(content, path)
+    else:
+        torch.save(content, path)
+    return path
+
+
+def refusal(path: Path, module: nn.Module | None = None) -> SourceError:
+    """The error; and not one value of the module was changed."""
+    module = module or Net()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(SourceError) as caught:
+        load_weights(module, path)
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth", "w.bin"])
+def test_weights_go_into_the_model(tmp_path: Path, name: str) -> None:
+    module = Net()
+    load_weights(module, save(tmp_path / name, state()))
+    torch.testing.assert_close(module.state_dict(), state(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_checkpoints_of_training_are_unwrapped(tmp_path: Path, wrapper: str) -> None:
+    checkpoint = {"epoch": 3, "optimizer": {"lr": 0.1}, wrapper: state()}
+    assert read_state_dict(save(tmp_path / "w.pt", checkpoint)).keys() == state().keys()
+
+
+def test_a_wider_dtype_is_taken_over(tmp_path: Path) -> None:
+    module = Net()
+    halves = {key: value.half() if value.ndim else value for key, value in state().items()}
+    load_weights(module, save(tmp_path / "w.pt", halves))
+    assert module.body.weight.dtype == torch.float32
+    assert (module.body.weight == 7).all()
+
+
+def test_a_lazy_layer_takes_its_shape_from_the_file(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.LazyLinear(2))
+    load_weights(module, save(tmp_path / "w.pt", nn.Sequential(nn.Linear(3, 2)).state_dict()))
+    assert module[0].weight.shape == (2, 3)
+
+
+def test_missing_and_unexpected_keys_are_named(tmp_path: Path) -> None:
+    content = state()
+    content["extra.weight"] = content.pop("body.bias")
+    error = refusal(save(tmp_path / "w.pt", content))
+    assert "missing keys: body.bias; unexpected keys: extra.weight" in error.message
+
+
+def test_many_keys_are_not_all_named(tmp_path: Path) -> None:
+    content = {**state(), **{f"k{number:02}": torch.ones(1) for number in range(20)}}
+    message = refusal(save(tmp_path / "w.pt", content)).message
+    assert "k07 and 12 more" in message
+    assert "k08" not in message
+
+
+def test_a_common_prefix_is_seen(tmp_path: Path) -> None:
+    content = {f"module.{key}": value for key, value in state().items()}
+    assert "begin with 'module.'" in refusal(save(tmp_path / "w.pt", content)).remedy
+    content["other"] = torch.ones(1)
+    assert "begin with" not in refusal(save(tmp_path / "w.pt", content)).remedy
+
+
+def test_other_shapes_are_named(tmp_path: Path) -> None:
+    error = refusal(save(tmp_path / "w.pt", state()), Net(width=4))
+    assert "body.weight is [2, 3] in the file, [4, 3] in the model" in error.message
+    assert "norm.running_var is [2] in the file, [4] in the model" in error.message
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype", "own"),
+    [
+        ("body.weight", torch.complex64, "torch.float32"),
+        ("norm.num_batches_tracked", torch.float32, "torch.int64"),
+    ],
+)
+def test_a_dtype_that_would_lose_values_is_refused(
+    tmp_path: Path, key: str, dtype: torch.dtype, own: str
+) -> None:
+    content = state()
+    content[key] = content[key].to(dtype)
+    message = refusal(save(tmp_path / "w.pt", content)).message
+    assert f"{key} is {dtype} in the file, {own} in the model" in message
+
+
+def test_sparse_weights_are_refused(tmp_path: Path) -> None:
+    content = state()
+    with torch.sparse.check_sparse_tensor_invariants():
+        content["body.weight"] = content["body.weight"].to_sparse()
+    message = refusal(save(tmp_path / "w.pt", content)).message
+    assert "body.weight is torch.sparse_coo in the file, torch.strided in the model" in message
+
+
+def test_what_the_module_itself_refuses_is_refused(tmp_path: Path) -> None:
+    class Picky(Net):
+        def _load_from_state_dict(self, *args: Any) -> None:
+            args[-1].append("not these")
+
+    with pytest.raises(SourceError, match="not these"):
+        load_weights(Picky(), save(tmp_path / "w.pt", state()))
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("nest", [lambda bomb: bomb, lambda bomb: {**state(), "extra": bomb}])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, nest: Any) -> None:
+    path = save(tmp_path / "w.pt", nest(Bomb(tmp_path / "exploded")))
+    error = refusal(path)
+    assert "mkdir" in error.message
+    assert "state_dict()" in error.remedy
+    assert not (tmp_path / "exploded").exists()
+    # The bomb is live: an unrestricted load sets it off.
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "exploded").exists()
+
+
+def test_a_whole_model_is_refused(tmp_path: Path) -> None:
+    error = refusal(save(tmp_path / "w.pt", nn.Linear(2, 2)))
+    assert "holds code (torch.nn.modules.linear.Linear), not only tensors" in error.message
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {1: torch.ones(1)}, {"a": 5}, torch.ones(1)])
+def test_what_is_no_state_dict(tmp_path: Path, content: Any) -> None:
+    assert "no state dict" in refusal(save(tmp_path / "w.pt", content)).message
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("cut", [0, 1, 20, -200])
+def test_truncated_files(tmp_path: Path, name: str, cut: int) -> None:
+    path = save(tmp_path / name, state())
+    path.write_bytes(path.read_bytes()[:cut])
+    assert str(path) in refusal(path).message
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+def test_what_is_no_weights_file_at_all(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("hello, these are no weights")
+    assert str(path) in refusal(path).message
+
+
+@pytest.mark.parametrize("place", range(0, 1600, 100))
+def test_a_flipped_byte_is_an_error_or_harmless(tmp_path: Path, place: int) -> None:
+    path = save(tmp_path / "w.pt", state())
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    module = Net()
+    try:
+        load_weights(module, path)
+    except SourceError:
+        return
+    assert module.state_dict().keys() == state().keys()
+
+
+def test_missing_and_unknown_files(tmp_path: Path) -> None:
+    assert "no weights file" in refusal(tmp_path / "gone.pt").message
+    assert "no weights file" in refusal(tmp_path).message
+    (tmp_path / "w.h5").write_bytes(b"\x89HDF")
+    assert "unknown ending '.h5'" in refusal(tmp_path / "w.h5").message
