@@ -1,4 +1,4 @@
-"""The speed of the main line: ``python benchmarks/core.py [--runs N]``, with torch2mobile installed.
+"""The speed of the main line: ``python benchmarks/core.py [--runs N]``, with the tool installed.
 
 Prints, for each promise, the median ratio of two commands run in turns on this machine.
 """

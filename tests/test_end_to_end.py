@@ -315,7 +315,8 @@ class Large(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(34_000, 16_384))
         with torch.no_grad():
-            self.weight[::1000] = torch.randn(34, 16_384, generator=torch.Generator().manual_seed(0))
+            torch.manual_seed(0)
+            self.weight[::1000] = torch.randn(34, 16_384)
 
     def forward(self, x):
         return torch.nn.functional.linear(x, self.weight)

@@ -36,7 +36,7 @@ def _complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="torch2mobile")
 def cli() -> None:
-    r"""Take a PyTorch module to ONNX and mobile runtimes, and prove that it arrived intact.
+    """Take a PyTorch module to ONNX and mobile runtimes, and prove that it arrived intact.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def cli() -> None:
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common
 def export(source: str, **options: Any) -> int:
-    r"""Export SOURCE to a bundle, and prove that it equals the module.
+    """Export SOURCE to a bundle, and prove that it equals the module.
 
     SOURCE is package.module:attr, path/to/file.py:attr, sample:NAME or model.pt2; attr is a
     Module, a Module class or a function that returns one.
@@ -119,7 +119,7 @@ def export(source: str, **options: Any) -> int:
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common
 def verify(artifact: str, against: str | None, **options: Any) -> int:
-    r"""Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
+    """Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
 
     A bundle alone is replayed on its golden data, without torch.
 
@@ -190,7 +190,7 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common
 def simplify(source: str, target: str, **options: Any) -> int:
-    r"""Simplify IN.onnx to OUT.onnx, written only if it is still the same function.
+    """Simplify IN.onnx to OUT.onnx, written only if it is still the same function.
 
     \b
     Example:

@@ -14,7 +14,7 @@ from torch2mobile.errors import ExitCode, UsageError
 @click.command()
 @common
 def targets(**options: Any) -> int:
-    r"""List the mobile runtimes: what is there, and how to install what is missing.
+    """List the mobile runtimes: what is there, and how to install what is missing.
 
     \b
     Example:
@@ -36,7 +36,7 @@ def targets(**options: Any) -> int:
 @click.option("--node", metavar="NAME", help="Where this node or value comes from.")
 @common
 def inspect(artifact: str, node: str | None, **options: Any) -> int:
-    r"""Show what is in ARTIFACT, an .onnx file or a bundle: ops, inputs, outputs, size.
+    """Show what is in ARTIFACT, an .onnx file or a bundle: ops, inputs, outputs, size.
 
     \b
     Example:
@@ -55,7 +55,7 @@ def inspect(artifact: str, node: str | None, **options: Any) -> int:
 @click.command()
 @common
 def samples(**options: Any) -> int:
-    r"""List the sample models; the awkward ones show how a failure looks.
+    """List the sample models; the awkward ones show how a failure looks.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def samples(**options: Any) -> int:
 @click.command()
 @common
 def doctor(**options: Any) -> int:
-    r"""Show the versions of all tools, what is missing, and the command that installs it.
+    """Show the versions of all tools, what is missing, and the command that installs it.
 
     Exits 3 where something that export needs is missing.
 
@@ -110,7 +110,7 @@ def doctor(**options: Any) -> int:
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def report(file: str, form: str, debug: bool) -> int:  # noqa: ARG001 (main() reads --debug)
-    r"""Render FILE, a saved report (or a bundle's report.json), in another format.
+    """Render FILE, a saved report (or a bundle's report.json), in another format.
 
     \b
     Example:

@@ -112,8 +112,9 @@ def test_a_dataclass_is_not_constructed_a_second_time() -> None:
     given = Doubling(one(1))
     module, paths, tensors = flat(Everything(), given, None, key=None)
     assert paths == ["a.value", "a.doubled"]
-    called = module.call(*tensors)["a"]
-    assert (called.value, called.doubled) == (2, 4)
+    called = module.call(*(10 * tensor for tensor in tensors))["a"]
+    assert (called.value, called.doubled) == (20, 40)
+    assert (given.value, given.doubled) == (2, 4)
 
 
 def test_a_mapping_keeps_its_class_and_the_callers_is_left_alone() -> None:

@@ -276,6 +276,24 @@ def test_dims_in_torchs_own_form() -> None:
     assert found.inputs[1].dims[1].greatest == 10
 
 
+def test_dims_of_nested_inputs() -> None:
+    class Nested(nn.Module):
+        def forward(self, tree: Any, *rest: Any, **more: Any) -> Any:
+            return {"a": tree["u"] + tree["v"][0], "b": rest[0] * 2 + more["z"]}
+
+    n, k = TorchDim("n", max=9), TorchDim("k", max=7)
+    x = torch.rand(3, 2)
+    shapes = {
+        "tree": {"u": {0: n}, "v": [{0: n}]}, "rest": ({0: k},), "more": {"z": {0: k}},
+    }  # fmt: skip
+    call: dict[str, Any] = {"z": torch.rand(5, 2)}
+    args = ({"u": x, "v": [x]}, torch.rand(5, 2))
+    loaded = source.from_call("n", Nested(), args, call, dynamic_shapes=shapes)
+    found = capture.capture(loaded)
+    assert [spec.name for spec in found.inputs] == ["tree_u", "tree_v_0", "rest_0", "z"]
+    assert labels(found) == [["n", 2], ["n", 2], ["k", 2], ["k", 2]]
+
+
 @pytest.mark.parametrize(
     ("hint", "expected"),
     [

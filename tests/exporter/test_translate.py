@@ -332,6 +332,15 @@ def test_a_trace_is_written_under_the_same_rules(scripted: Any) -> None:
     scripted.check(torch.randn(7, 3), torch.rand(2))
 
 
+def test_a_traces_values_lead_back_to_the_nearest_forward(scripted: Any) -> None:
+    values = [name for node in scripted.proto.graph.node for name in node.output]
+    places = {place for name in values for place in scripted.model.origins[name]}
+    assert {place.modules for place in places} == {("",), ("part",)}
+    assert {(Path(place.file).name, place.code) for place in places} == {
+        ("test_translate.py", "def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:")
+    }
+
+
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_trace_honours_the_opset(scripted: Any, tmp_path: Path, opset: int) -> None:
     model = translate.translate(scripted.capture, tmp_path / "m.onnx", opset=opset)

@@ -79,6 +79,10 @@ class BundleWriter:
             if path.is_file()
         }
         manifest = replace(manifest, files=files)
+        mode = (self.stage / MODEL).stat().st_mode if MODEL in files else 0o644
+        for name in files:
+            # Some writers go by way of a temporary file that only its owner may read.
+            (self.stage / name).chmod(mode)
         with writing(self.stage / MANIFEST):
             (self.stage / MANIFEST).write_bytes(encode_manifest(manifest))
         with writing(self.out):

@@ -64,6 +64,35 @@ def collect(model: ir.Model) -> dict[str, tuple[Origin, ...]]:
     return origins
 
 
+def restore(model: ir.Model, program: torch.export.ExportedProgram) -> None:
+    """Give nodes their metadata back where a conversion to another opset has dropped it.
+
+    ONNX values are named after the FX nodes they come from.
+    """
+    nodes = list(model.graph.all_nodes())
+    if any(_PREFIX + "name_scopes" in node.metadata_props for node in nodes):
+        return
+    graphs = [program.graph, program.run_decompositions().graph]
+    known = {fx.name: fx for graph in graphs for fx in graph.nodes if fx.meta.get("stack_trace")}
+    for node in nodes:
+        fx = next((known[str(v.name)] for v in node.outputs if v.name in known), None)
+        if fx is not None:
+            stack = fx.meta.get("nn_module_stack") or {}
+            scopes = [str(path).removeprefix("L['self'].") for path, _ in stack.values()]
+            node.metadata_props[_PREFIX + "name_scopes"] = repr([*scopes, fx.name])
+            node.metadata_props[_PREFIX + "stack_trace"] = fx.meta["stack_trace"]
+
+
+def complete(
+    model: ir.Model, root: torch.nn.Module, origins: Origins
+) -> dict[str, tuple[Origin, ...]]:
+    """The origins, with the module's own forward for what has none, such as a copied input."""
+    where = _nearest_forward(root, "")
+    whole = (Origin(("",), where.file, where.line, where.code),)
+    names = [v.name for node in model.graph.all_nodes() for v in node.outputs if v.name]
+    return {name: origins.get(name) or whole for name in names}
+
+
 def from_names(model: ir.Model, root: torch.nn.Module) -> dict[str, tuple[Origin, ...]]:
     """The origins of a traced model's values, from node names such as ``/inner/head/Conv``.
 

@@ -63,15 +63,19 @@ def translate(
     got = model.opset_imports.get("", 0)
     if opset is not None and got != opset:
         raise OpsetError(
-            f"opset {opset} was asked for, but this model can only be written in opset {got}: "
+            f"opset {opset} was asked for, but the exporter wrote opset {got}: "
             f"an operator in it has no form in opset {opset}",
-            f"Use --opset {got}, or leave --opset out.",
+            "Ask for a newer opset, or leave --opset out.",
         )
+    if capture.program is not None:
+        provenance.restore(model, capture.program)
     _name_interface(model, capture)
     _name_dims(model, capture)
+    _refuse_bfloat16(model)
     traced = capture.program is None
     module = capture.loaded.module
-    origins = provenance.from_names(model, module) if traced else provenance.collect(model)
+    found = provenance.from_names(model, module) if traced else provenance.collect(model)
+    origins = provenance.complete(model, module, found)
     provenance.strip(model)
     _save(model, path, external_data=external_data)
     return OnnxModel(
@@ -81,6 +85,16 @@ def translate(
         outputs=tuple(_output_spec(value) for value in model.graph.outputs),
         origins=origins,
     )
+
+
+def _refuse_bfloat16(model: ir.Model) -> None:
+    """onnxruntime's Python package takes and gives no bfloat16 arrays: nothing can be proven."""
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        if value.dtype == ir.DataType.BFLOAT16:
+            raise TranslateError(
+                f"{value.name} is bfloat16, which ONNX Runtime's Python package cannot be fed with",
+                "Take and return float32, and convert inside forward.",
+            )
 
 
 def _program_to_ir(capture: Capture, opset: int | None) -> ir.Model:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import BundleError, Torch2MobileError, UsageError
-from torch2mobile.exporter import inputs as grammar
+from torch2mobile.exporter import grammar, inputs
 from torch2mobile.exporter.bundle import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.isolation import Worker
 from torch2mobile.pipeline.environment import tool_versions
-from torch2mobile.pipeline.judging import onnx_runner
+from torch2mobile.pipeline.judging import check_tolerances, onnx_runner
 from torch2mobile.pipeline.results import SimplifyResult
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
@@ -74,11 +74,15 @@ def judge_simplified(
             got = gate.run_probes(after, expected)
         except Torch2MobileError as error:
             return _dropped(f"the simplified model {error.message}")
-    return _verdict(expected, wanted, got, counts)
+    return _verdict(expected, wanted, got, options, counts)
 
 
 def _verdict(
-    expected: Sequence[Expected], wanted: Answers, got: Answers, counts: Mapping[str, int]
+    expected: Sequence[Expected],
+    wanted: Answers,
+    got: Answers,
+    options: ParityOptions,
+    counts: Mapping[str, int],
 ) -> Check:
     """Both models' outputs compared; probes that the unsimplified one refuses do not count."""
     from torch2mobile.validators.parity import gate
@@ -96,7 +100,7 @@ def _verdict(
             hint="Say which values its inputs can take, with --values.",
         )
     check = gate.parity_check(
-        "onnx", [case for case, _ in kept], [have for _, have in kept], ParityOptions()
+        "onnx", [case for case, _ in kept], [have for _, have in kept], options
     )
     if check.status is not Status.PASSED:
         return _dropped(f"onnxsim changed the results ({check.summary})", check)
@@ -221,7 +225,16 @@ def _simplify_into(
 
 
 def specs_of(found: Sequence[OutputSpec]) -> tuple[InputSpec, ...]:
-    """Input specifications from what the runtime says of a file's inputs."""
+    """Input specifications from what the runtime says of a file's inputs.
+
+    Raises UsageError for inputs that are no tensors of numbers.
+    """
+    odd = [spec for spec in found if spec.dtype not in grammar.DTYPES.values()]
+    if odd:
+        raise UsageError(
+            f"the input {odd[0].name} is of type {odd[0].dtype}, which cannot be probed",
+            f"Inputs can be {', '.join(sorted(set(grammar.DTYPES.values())))}.",
+        )
     return tuple(
         InputSpec(
             name=spec.name,
@@ -254,8 +267,9 @@ def _onnx_probes(source: Path, values: Sequence[str], options: ParityOptions) ->
 
     with onnx_runner(source, options.timeout) as runner:
         specs = specs_of(runner.inputs())
+        check_tolerances(options, [spec.name for spec in runner.outputs()])
     if values:
-        specs = grammar.attach_values(specs, values)
+        specs = inputs.attach_values(specs, values)
     rng = np.random.default_rng(options.seed)
     sizes = sizing.example_sizes(specs)
     example = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}

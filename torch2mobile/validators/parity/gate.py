@@ -141,15 +141,6 @@ def parity_check(
             target=target,
             hint="Give real inputs with --data, or the range of the values with --values.",
         )
-    empty = _never_compared(expected)
-    if empty:
-        return Check(
-            "parity",
-            Status.ERROR,
-            f"the output {', '.join(empty)} holds no value on any probe: never compared",
-            target=target,
-            hint="Give real inputs with --data on which it holds some, or leave it out of forward.",
-        )
     usual = typical_of(expected)
     judged: list[Judged] = []
     wrong: list[Mismatch] = []
@@ -171,6 +162,15 @@ def parity_check(
             metrics=metrics,
             mismatches=tuple(_worst_first(wrong)[:SHOWN]),
             notes=notes,
+        )
+    empty = _never_compared(expected)
+    if empty:
+        return Check(
+            "parity",
+            Status.ERROR,
+            f"the output {', '.join(empty)} holds no value on any probe: never compared",
+            target=target,
+            hint="Give real inputs with --data on which it holds some, or leave it out of forward.",
         )
     return Check(
         "parity",
@@ -219,14 +219,16 @@ def _closeness(one: Judged) -> float:
 
 
 def _notes(judged: Sequence[Judged]) -> tuple[str, ...]:
-    if any(one.rule == "usual" for one in judged):
-        return (
-            (
-                "no float64 truth for this module: judged by the usual tolerance of the dtype, "
-                "a weaker verdict"
-            ),
-        )
-    return ()
+    floats = [one for one in judged if one.rule in {"measured", "usual"}]
+    weak = [one for one in floats if one.rule == "usual"]
+    if not weak:
+        return ()
+    where = "for this module"
+    if len(weak) < len(floats):
+        names = ", ".join(dict.fromkeys(one.output for one in weak))
+        where = f"for {names} on {len({one.probe for one in weak})} probes"
+    verdict = "judged by the usual tolerance of the dtype, a weaker verdict"
+    return (f"no float64 truth {where}: {verdict}",)
 
 
 def _metrics(

@@ -293,7 +293,7 @@ def _measured(
     )
     # Too few values to measure the noise of large inputs on: it is taken to grow as they do.
     growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
-    noise = np.maximum(floor, yardstick.noise * scale * growth)
+    noise = np.maximum(floor, yardstick.noise * np.maximum(scale, least * growth))
     eps = epsilon(want)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     limit = np.maximum(FACTOR * noise + eps * scale, rtol * scale)

@@ -1,0 +1,324 @@
+"""Every target keeps the promises of the protocol, and the .ort file those of its own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pickle
+import platform
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+from torch.export import Dim as TorchDim
+
+from torch2mobile.errors import ModelFileError, NotApplicableError
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets import ort as ort_target
+from torch2mobile.exporter.targets.ort import OrtTarget, load_session
+from torch2mobile.interfaces import Target
+from torch2mobile.isolation import IsolatedRunner, Worker
+from torch2mobile.records import Artifact, OutputSpec
+
+CONVERT = "torch2mobile.exporter.targets:convert"
+LOAD = "torch2mobile.exporter.targets:load"
+WAIT = 120.0
+
+# onnxruntime's tool does not close the file that it reads; elsewhere it runs in a worker.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*ort' mode='rb':pytest.PytestUnraisableExceptionWarning"
+)
+
+
+class Net(nn.Module):
+    """With channels in the numbers that x86 likes to have in a layout of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        )  # fmt: skip
+
+    def forward(self, image: torch.Tensor) -> Any:
+        features = self.body(image)
+        return {"features": features, "brightest": features.flatten(1).argmax(1)}
+
+
+@pytest.fixture(scope="module")
+def net(export: Callable[..., Any]) -> Any:
+    torch.manual_seed(0)
+    shapes = ({0: TorchDim("n", min=1, max=8), 2: 2 * TorchDim("h", min=2, max=16)},)
+    return export(Net().eval(), (torch.rand(2, 3, 8, 8),), dynamic_shapes=shapes)
+
+
+@pytest.fixture(scope="module")
+def program(net: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "program.pt2"
+    torch.export.save(net.capture.program, path)
+    return path
+
+
+@pytest.fixture(params=TARGETS.values(), ids=list(TARGETS), scope="module")
+def target(request: pytest.FixtureRequest) -> Target:
+    found: Target = request.param
+    if found.missing():
+        pytest.skip(f"{found.name} is not installed: {found.missing()}")
+    return found
+
+
+def convert(target: Target, net: Any, program: Path, out: Path) -> Artifact:
+    """As the pipeline does: in a fresh process, which has torch only where it is wanted."""
+    out.mkdir(exist_ok=True)
+    given = program if target.wants_program else None
+    with Worker(torch=target.wants_program) as worker:
+        found = worker.call(
+            CONVERT, target, replace(net.model, origins={}), given, out, timeout=WAIT
+        )
+    assert isinstance(found, Artifact)
+    return found
+
+
+@pytest.fixture(scope="module")
+def converted(
+    target: Target, net: Any, program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    return convert(target, net, program, tmp_path_factory.mktemp("converted"))
+
+
+# --- all targets ------------------------------------------------------------------------------
+
+
+def test_the_protocol(target: Target) -> None:
+    assert TARGETS[target.name] is target
+    assert target.title
+    assert isinstance(target.wants_program, bool)
+    for name in ("missing", "convert", "load"):
+        wanted = inspect.signature(getattr(Target, name)).parameters
+        found = inspect.signature(getattr(type(target), name)).parameters
+        assert list(found) == list(wanted)
+        assert getattr(type(target), name).__doc__
+
+
+def test_it_travels_to_a_worker(target: Target) -> None:
+    again = pickle.loads(pickle.dumps(target))
+    assert (type(again), again.name) == (type(target), target.name)
+
+
+def test_what_it_writes(target: Target, converted: Artifact) -> None:
+    assert converted.target == target.name
+    (folder,) = {path.parent for path in converted.files}
+    assert {path.name for path in converted.files} == {path.name for path in folder.iterdir()}
+    assert all(path.stat().st_size for path in converted.files)
+    assert converted.tools
+    assert all(version[0].isdigit() for version in converted.tools.values())
+
+
+def test_the_same_bytes_again(
+    target: Target, net: Any, program: Path, converted: Artifact, tmp_path: Path
+) -> None:
+    again = convert(target, net, program, tmp_path / "elsewhere")
+    for first, second in zip(converted.files, again.files, strict=True):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_no_path_of_this_machine(converted: Artifact, net: Any) -> None:
+    words = [converted.files[0].parent, net.model.path.parent, Path.cwd(), Path.home(), sys.prefix]
+    for path in converted.files:
+        content = path.read_bytes()
+        assert not [word for word in words if str(word).encode() in content]
+
+
+def test_it_is_the_module_at_every_size(target: Target, converted: Artifact, net: Any) -> None:
+    torch.manual_seed(1)
+    with IsolatedRunner(LOAD, target, converted.files[0], timeout=WAIT) as runner:
+        assert [(spec.name, spec.dtype) for spec in runner.inputs()] == [("image", "float32")]
+        assert [(spec.name, spec.dtype) for spec in runner.outputs()] == [
+            ("features", "float32"),
+            ("brightest", "int64"),
+        ]
+        for batch, height in ((2, 8), (1, 4), (5, 14)):
+            image = torch.randn(batch, 3, height, 8)
+            wanted = net.loaded.module(image)
+            found = runner.run({"image": image.numpy()})
+            assert [name for name, _ in found] == list(wanted)
+            for name, array in found:
+                torch.testing.assert_close(torch.from_numpy(np.array(array)), wanted[name].detach())
+
+
+# --- .ort -------------------------------------------------------------------------------------
+
+X86 = pytest.mark.skipif(
+    platform.machine().lower() not in {"x86_64", "amd64"}, reason="the layout is that of x86"
+)
+
+
+def ort_artifact(net: Any, folder: Path) -> Artifact:
+    return OrtTarget().convert(net.model, None, folder)
+
+
+@X86
+def test_no_layouts_of_one_processor(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They make a file that no phone can load; ONNX Runtime puts them in unless forbidden."""
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    good = ort_artifact(net, tmp_path / "good")
+    monkeypatch.setattr(ort_target, "_PLATFORM_OPTIMIZERS", [])
+    bad = ort_artifact(net, tmp_path / "bad")
+    assert ("com.microsoft.nchwc", "Conv") in operators(bad.files[1])
+    assert {domain for domain, _ in operators(good.files[1])} == {"ai.onnx", "com.microsoft"}
+
+
+def operators(config: Path) -> set[tuple[str, str]]:
+    """The domain and name of every operator, as onnxruntime's tool read them from the .ort."""
+    found = set()
+    for line in config.read_text().splitlines():
+        domain, _, rest = line.split(";", 2)
+        found |= {(domain, name) for name in re.sub(r"{.*?}}", "", rest).split(",")}
+    return found
+
+
+def test_operators_config_names_operators_and_their_types(net: Any, tmp_path: Path) -> None:
+    model, config = ort_artifact(net, tmp_path).files
+    assert (model.name, config.name) == ("model.ort", "operators.config")
+    text = config.read_text()
+    assert "#" not in text
+    assert "/" not in text
+    wanted = {("ai.onnx", "MaxPool"), ("ai.onnx", "ArgMax"), ("com.microsoft", "FusedConv")}
+    assert operators(config) >= wanted
+    # The types, by which a reduced build leaves out the kernels for all others.
+    assert 'ArgMax{"inputs": {"0": ["float"]}}' in text
+
+
+def test_a_model_beyond_the_formats_limit_is_not_for_it(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = net.model.path.stat().st_size
+    monkeypatch.setattr(ort_target, "_FORMAT_LIMIT", size)
+    assert ort_artifact(net, tmp_path).files
+    monkeypatch.setattr(ort_target, "_FORMAT_LIMIT", size - 1)
+    with pytest.raises(NotApplicableError, match="ends at 2 GB"):
+        ort_artifact(net, tmp_path)
+
+
+def test_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert OrtTarget().missing() == []
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "flatbuffers" else real(name)
+    )
+    assert OrtTarget().missing() == ["pip install flatbuffers"]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".ort"])
+@pytest.mark.parametrize("cut", [0, 100, -100])
+def test_a_file_that_is_not_whole_does_not_load(
+    net: Any, tmp_path: Path, suffix: str, cut: int
+) -> None:
+    source = net.model.path if suffix == ".onnx" else ort_artifact(net, tmp_path).files[0]
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(source.read_bytes()[:cut])
+    with pytest.raises(ModelFileError, match=rf"cannot load cut\{suffix}"):
+        load_session(path)
+
+
+def test_types_and_dims_as_the_runtime_has_them(tmp_path: Path) -> None:
+    kinds = {
+        "f": TensorProto.FLOAT, "d": TensorProto.DOUBLE, "h": TensorProto.FLOAT16,
+        "b": TensorProto.BFLOAT16, "i": TensorProto.INT64, "u": TensorProto.UINT8,
+        "t": TensorProto.BOOL,
+    }  # fmt: skip
+    dims: list[Any] = ["N", 3, None]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in kinds],
+        "graph",
+        [helper.make_tensor_value_info(name, kind, dims) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info(f"{name}_out", kind, dims) for name, kind in kinds.items()],
+    )
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    runner = load_session(tmp_path / "m.onnx")
+    dtypes = ["float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool"]
+    expected = [OutputSpec(n, d, ("N", 3, "?")) for n, d in zip(kinds, dtypes, strict=True)]
+    assert list(runner.inputs()) == expected
+    assert [spec.dtype for spec in runner.outputs()] == dtypes
+
+
+def test_the_version_is_that_of_the_runtime(net: Any, tmp_path: Path) -> None:
+    assert ort_artifact(net, tmp_path).tools == {"onnxruntime": onnxruntime.__version__}
+
+
+# --- a new one --------------------------------------------------------------------------------
+
+NEW = """
+from pathlib import Path
+from torch2mobile.errors import NotApplicableError
+from torch2mobile.records import Artifact, OutputSpec
+
+class PickledRunner:
+    def __init__(self, path):
+        import torch
+        self.module = torch.export.load(path).module()
+    def inputs(self):
+        return (OutputSpec("image", "float32", ("n", 3, "2*h", 8)),)
+    def outputs(self):
+        return (OutputSpec("features", "float32", ("n", 32, "h", 4)),)
+    def run(self, feeds):
+        import torch
+        features, brightest = self.module(torch.from_numpy(feeds["image"]))
+        return [("features", features.numpy(force=True)), ("brightest", brightest.numpy())]
+
+class NewTarget:
+    name = "new"
+    title = "A runtime of tomorrow"
+    wants_program = True
+    def missing(self):
+        return ()
+    def convert(self, model, program, out):
+        import torch
+        if program is None:
+            raise NotApplicableError("it needs the program")
+        path = out / "model.new"
+        path.write_bytes(program.read_bytes())
+        return Artifact(self.name, (path,), {"torch": torch.__version__})
+    def load(self, path):
+        return PickledRunner(path)
+"""
+
+
+def test_one_class_is_all_that_a_new_target_takes(
+    net: Any, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that starts from the ExportedProgram, of a module that only the test knows."""
+    (tmp_path / "new_target.py").write_text(NEW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    new: Target = importlib.import_module("new_target").NewTarget()
+    with Worker(torch=True) as worker:
+        light = replace(net.model, origins={})
+        artifact = worker.call(CONVERT, new, light, program, tmp_path, timeout=WAIT)
+        assert artifact.files == (tmp_path / "model.new",)
+        assert artifact.tools == {"torch": torch.__version__}
+        with pytest.raises(NotApplicableError, match="it needs the program"):
+            worker.call(CONVERT, new, light, None, tmp_path, timeout=WAIT)
+        image = torch.randn(3, 3, 6, 8)
+        runner = IsolatedRunner(LOAD, new, artifact.files[0], timeout=WAIT, worker=worker)
+        (_, features), _ = runner.run({"image": image.numpy()})
+        assert runner.inputs()[0].name == "image"
+    wanted = net.loaded.module(image)["features"].detach()
+    torch.testing.assert_close(torch.from_numpy(features), wanted)
