@@ -234,6 +234,12 @@ EDITS: dict[str, Edit] = {
 }
 
 
+@pytest.fixture(scope="session")
+def edits() -> dict[str, Edit]:
+    """The ways to break the model, by name."""
+    return EDITS
+
+
 @pytest.fixture(params=EDITS)
 def edit(request: pytest.FixtureRequest) -> Edit:
     """Each way to break the model, in turn."""

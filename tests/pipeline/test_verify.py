@@ -80,14 +80,9 @@ class TestBundle:
         ],
     )
     def test_by_the_check_that_is_meant_to(
-        self, edited: Callable[..., Path], request: pytest.FixtureRequest, name: str, check: str
+        self, edited: Callable[..., Path], edits: dict[str, Any], name: str, check: str
     ) -> None:
-        conftest = next(
-            plugin
-            for plugin in request.config.pluginmanager.get_plugins()
-            if hasattr(plugin, "EDITS") and name in plugin.EDITS
-        )
-        result = torch2mobile.verify(edited(conftest.EDITS[name]))
+        result = torch2mobile.verify(edited(edits[name]))
         assert statuses(result)[check, "onnx"] is Status.FAILED
 
     def test_an_edit_without_a_new_hash_is_named(self, edited: Callable[..., Path]) -> None:
@@ -233,14 +228,9 @@ class TestBundleAgainst:
         assert statuses(result)["parity", "ort"] is Status.PASSED
 
     def test_a_baked_input_is_called_that(
-        self, edited: Callable[..., Path], request: pytest.FixtureRequest, pair: Any
+        self, edited: Callable[..., Path], edits: dict[str, Any], pair: Any
     ) -> None:
-        conftest = next(
-            plugin
-            for plugin in request.config.pluginmanager.get_plugins()
-            if hasattr(plugin, "baked_input")
-        )
-        folder = edited(conftest.baked_input)
+        folder = edited(edits["baked_input"])
         result = torch2mobile.verify(folder, against=pair.module, args=EXAMPLE)
         assert statuses(result)["baked", "onnx"] is Status.FAILED
         assert statuses(result)["baked", "ort"] is Status.PASSED
@@ -274,11 +264,13 @@ class TestBundleAgainst:
 
     def test_a_module_with_other_inputs_is_refused(self, pair: Any) -> None:
         class Other(nn.Module):
-            def forward(self, y: torch.Tensor) -> torch.Tensor:
-                return y
+            def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+                return x + y
 
         with pytest.raises(UsageError, match="the bundle"):
-            torch2mobile.verify(pair.path, against=Other(), args=EXAMPLE)
+            torch2mobile.verify(
+                pair.path, against=Other(), args=EXAMPLE * 2, inputs=[SPEC, "y:float32[N,6]"]
+            )
 
     def test_a_module_with_other_outputs_fails(self, pair: Any) -> None:
         class Fewer(nn.Module):
@@ -307,32 +299,30 @@ class TestBundleAgainst:
         assert statuses(result)["parity", ""] is Status.SKIPPED
 
 
-class TestModelAgainst:
-    @pytest.fixture(scope="class")
-    def linear(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-        """A module, and an .onnx that another exporter might have written of it."""
-        torch.manual_seed(0)
-        module = nn.Bilinear(3, 4, 2, bias=False)
-        weight = module.weight.detach().numpy()
-        nodes = [
-            helper.make_node("Einsum", ["in.0", "in.1", "w"], ["out.0"], equation="ni,nj,oij->no")
-        ]
-        graph = helper.make_graph(
-            nodes,
-            "g",
-            [
-                helper.make_tensor_value_info("in.0", TensorProto.FLOAT, ["batch", 3]),
-                helper.make_tensor_value_info("in.1", TensorProto.FLOAT, ["batch", 4]),
-            ],
-            [helper.make_tensor_value_info("out.0", TensorProto.FLOAT, ["batch", 2])],
-            [onnx.numpy_helper.from_array(weight, "w")],
-        )
-        opset = [helper.make_opsetid("", 18)]
-        # Einsum of three operands is ONNX; the runtime takes two at a time.
-        path = tmp_path_factory.mktemp("foreign") / "foreign.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-        return module.eval(), path
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """A module, and an .onnx that another exporter might have written of it."""
+    torch.manual_seed(0)
+    module = nn.Bilinear(3, 4, 2, bias=False)
+    weight = module.weight.detach().numpy()
+    nodes = [helper.make_node("Einsum", ["in.0", "in.1", "w"], ["out.0"], equation="ni,nj,oij->no")]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("in.0", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("in.1", TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [helper.make_tensor_value_info("out.0", TensorProto.FLOAT, ["batch", 2])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    path = tmp_path_factory.mktemp("foreign") / "foreign.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return module.eval(), path
 
+
+class TestModelAgainst:
     inputs = ("input1:float32[N,3]", "input2:float32[N,4]")
 
     def test_names_are_matched_by_position(self, linear: tuple[nn.Module, Path]) -> None:
@@ -341,10 +331,9 @@ class TestModelAgainst:
         assert result.passed, str(result)
 
     def test_another_module_fails(self, linear: tuple[nn.Module, Path]) -> None:
-        module, path = linear
         torch.manual_seed(1)
         other = nn.Bilinear(3, 4, 2, bias=False)
-        assert torch2mobile.verify(path, against=other, inputs=self.inputs).exit_code is (
+        assert torch2mobile.verify(linear[1], against=other, inputs=self.inputs).exit_code is (
             ExitCode.FAILED
         )
 
