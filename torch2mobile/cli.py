@@ -24,6 +24,7 @@ from torch2mobile.cli_support import (
     source_options,
 )
 from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
+from torch2mobile.isolation import REPLAY_MODULES, Worker
 
 
 def _complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
@@ -128,21 +129,27 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
       torch2mobile verify dist/super_resolution
       torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
     """
+    path, observer = Path(artifact), observer_of(options)
+    if against is None:
+        _refuse_lonely(path, options)
+        # onnxruntime loads in its process while the rest of the program does so in this one.
+        with Worker(preload=REPLAY_MODULES) as worker:
+            from torch2mobile.pipeline import verify as verification
+
+            result = verification.verify_bundle(
+                path, options=make_parity(options), observer=observer, worker=worker
+            )
+        return finish(result.report, options)
     from torch2mobile.pipeline import verify as verification
     from torch2mobile.records import Request
 
-    path, parity, observer = Path(artifact), make_parity(options), observer_of(options)
-    if against is None:
-        _refuse_lonely(path, options)
-        result = verification.verify_bundle(path, options=parity, observer=observer)
-        return finish(result.report, options)
     request = Request(
         source=against,
         weights=options["weights"],
         inputs=options["inputs"],
         values=options["values"],
         data=options["data"],
-        parity=parity,
+        parity=make_parity(options),
     )
     check = (
         verification.verify_bundle_against if path.is_dir() else verification.verify_model_against

@@ -7,21 +7,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
-from torch2mobile.records import Check, Location, ParityOptions, Report, Status, Tolerance
+
+if TYPE_CHECKING:
+    from torch2mobile.records import Check, ParityOptions, Report, Tolerance
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_COLOURS = {
-    Status.PASSED: "green",
-    Status.FAILED: "red",
-    Status.ERROR: "red",
-    Status.SKIPPED: "yellow",
-}
+_COLOURS = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
 def use_colour(stream: Any) -> bool:
@@ -51,7 +48,7 @@ class ProgressObserver:
         if self._live:
             self._write("\r\x1b[K")
         elif self._verbosity > 0:
-            word = click.style(check.status.value, fg=_COLOURS[check.status])
+            word = click.style(check.status.value, fg=_COLOURS[check.status.value])
             text = f"  {word} {check.name} {check.target}: {check.summary}"
             self._write((text if use_colour(sys.stderr) else click.unstyle(text)) + "\n")
 
@@ -153,6 +150,8 @@ def source_options(command: F) -> F:
 
 def parse_tolerances(atol: Sequence[str], rtol: Sequence[str]) -> dict[str, Tolerance]:
     """Tolerances by output name ("" for all) from ``A`` and ``OUTPUT=A``."""
+    from torch2mobile.records import Tolerance
+
     found: dict[str, dict[str, float]] = {}
     for kind, texts in (("atol", atol), ("rtol", rtol)):
         for text in texts:
@@ -172,6 +171,8 @@ def parse_tolerances(atol: Sequence[str], rtol: Sequence[str]) -> dict[str, Tole
 
 def make_parity(options: dict[str, Any]) -> ParityOptions:
     """The parity options of a command's parameters."""
+    from torch2mobile.records import ParityOptions
+
     return ParityOptions(
         probes=options["probes"],
         seed=options["seed"],
@@ -226,8 +227,7 @@ def complain(error: Torch2MobileError) -> None:
     colour = use_colour(sys.stderr)
     click.echo(f"{label} {error.message}", err=True, color=colour)
     for place in error.locations:
-        if isinstance(place, Location) and place.file:
-            click.echo(f"  at {place.file}:{place.line}  {place.code}", err=True, color=colour)
+        click.echo(f"  at {place}", err=True, color=colour)
     if error.remedy:
         click.echo(f"  {error.remedy}", err=True, color=colour)
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from torch2mobile.records import OutputSpec
 
+# What a worker that replays a bundle can import before it knows which.
+REPLAY_MODULES = ("onnxruntime", "torch2mobile.exporter.targets")
+
 _PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 _BOOT = (
     "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "

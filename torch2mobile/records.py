@@ -135,6 +135,9 @@ class FlatCallable(Protocol):
 class Location:
     """A place to look at: module path, source file, line and text, ONNX node and operator."""
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}  {self.code}"
+
     module: str = ""
     file: str = ""
     line: int = 0

@@ -92,6 +92,15 @@ def test_the_same_content_gives_the_same_bytes(
     assert text.index('"a": "1"') < text.index('"b": "2"')
 
 
+def test_whoever_may_read_the_model_may_read_it_all(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "out") as writer:
+        fill(writer.stage)
+        (writer.stage / "model.ort").chmod(0o600)
+        (writer.stage / "model.onnx").chmod(0o644)
+        made = writer.commit(MANIFEST)
+    assert {made.file(name).stat().st_mode & 0o777 for name in made.manifest.files} == {0o644}
+
+
 def test_golden_cases_are_read_in_the_written_order(tmp_path: Path) -> None:
     feeds = {"b": np.ones(2), "a/b": np.array([True])}
     outputs = [("z", np.float16([1])), ("b", np.zeros((0, 3), "i8"))]
@@ -400,7 +409,8 @@ ENTRY = {"sha256": "0", "size": 1}
 @pytest.mark.parametrize(
     "name",
     [
-        "/etc/passwd", "../secret", "golden/../../secret", "..", "", "C:\\secret", "a\\..\\b",
+        "/etc/passwd", "../secret", "golden/../../secret", "golden/../model.ort", "..", "",
+        "C:\\secret", "a\\..\\b",
         "zero\0byte", "link/passwd", "link", "loop", "loop/file", "up/secret",
     ],
 )  # fmt: skip

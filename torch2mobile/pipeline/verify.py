@@ -20,7 +20,7 @@ from torch2mobile.exporter.bundle import (
 from torch2mobile.exporter.inputs import check_against_example
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.isolation import IsolatedRunner, Worker
+from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -46,14 +46,18 @@ def verify_bundle(
     *,
     options: ParityOptions | None = None,
     observer: Observer | None = None,
+    worker: Worker | None = None,
 ) -> VerifyResult:
-    """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported."""
+    """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported.
+
+    ``worker`` is a process to load them in, for a caller who has started one ahead of time.
+    """
     options = options or ParityOptions()
     stages = Stages(observer or SilentObserver())
-    bundle = _open(path)
     # The runtimes load in a process of their own while the files are hashed here.
-    with Worker(preload=["onnxruntime"]) as worker:
-        runners = _artifacts(bundle, options.timeout, worker)
+    with worker or Worker(preload=REPLAY_MODULES) as process:
+        bundle = _open(path)
+        runners = _artifacts(bundle, options.timeout, process)
         for _, runner in runners:
             runner.begin()
         judging.check_tolerances(options, [spec.name for spec in bundle.manifest.outputs])
@@ -112,15 +116,10 @@ def verify_model_against(
     stages = Stages(observer or SilentObserver())
     _check_file(path)
     loaded = (load or load_source)(request)
-    runner = judging.onnx_runner(path, options.timeout)
-    try:
-        found_inputs, found_outputs = runner.inputs(), runner.outputs()
-    except Torch2MobileError:
-        runner.close()
-        raise
-    loaded = _match_inputs(loaded, [spec.name for spec in found_inputs], path)
-    names = _match_outputs(loaded, [spec.name for spec in found_outputs])
-    _against(stages, loaded, names, [(path.suffix[1:], runner)], options)
+    with judging.onnx_runner(path, options.timeout) as runner:
+        loaded = _match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
+        names = _match_outputs(loaded, [spec.name for spec in runner.outputs()])
+        _against(stages, loaded, names, [(path.suffix[1:], runner)], options)
     return _result(stages, str(path), {"source": loaded.name})
 
 
