@@ -187,8 +187,6 @@ def test_preloaded_modules_are_there_and_missing_ones_no_matter() -> None:
 def test_the_working_directory_is_not_imported_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("Python 3.10 always looks there")
     (tmp_path / "colorsys.py").write_text("raise RuntimeError('a trap')")
     monkeypatch.chdir(tmp_path)
     with Worker() as worker:

@@ -12,6 +12,7 @@ import errno
 import glob
 import hashlib
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +53,8 @@ class BundleWriter:
                 f"cannot read {str(out)!r}: {error}", "Give another folder with --out."
             ) from error
         self._prefix = f".{self.out.name}.partial-"
-        self.stage = self.out.parent / f"{self._prefix}{os.getpid()}"
+        # Two runs of one process on the same place each need a folder of their own.
+        self.stage = self.out.parent / f"{self._prefix}{os.getpid()}-{secrets.token_hex(4)}"
 
     def __enter__(self) -> BundleWriter:
         try:
@@ -127,7 +129,7 @@ def _refuse_foreign(out: Path) -> None:
 def _remove_leftovers(out: Path, prefix: str) -> None:
     """Remove unfinished folders of runs that were killed; a bundle moved aside goes back."""
     for path in out.parent.glob(f"{glob.escape(prefix)}*"):
-        pid = path.name.removeprefix(prefix).removesuffix(_ASIDE)
+        pid = path.name.removeprefix(prefix).removesuffix(_ASIDE).partition("-")[0]
         if not pid.isdigit() or _alive(int(pid)):
             continue
         if path.name.endswith(_ASIDE) and not out.exists():
@@ -136,8 +138,6 @@ def _remove_leftovers(out: Path, prefix: str) -> None:
 
 
 def _alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -268,6 +268,15 @@ class TestNumbers:
         assert found.least_rtol is None
         assert found.least_atol == 1e-3
 
+    def test_where_nothing_is_allowed_any_error_is_the_worst(self) -> None:
+        want = np.zeros(3)
+        limit = Limit(want, np.array([0.1, 0.0, 0.1]), np.zeros(3), "measured")
+        judged = judge("y", "p", want, np.array([0.3, 1e-12, 0.2]), limit)
+        assert judged.mismatch is not None
+        assert judged.mismatch.index == (1,)
+        assert "at 3 of 3" in judged.mismatch.problem
+        assert judge("y", "p", want, np.array([0.05, 0.0, 0.1]), limit).mismatch is None
+
     def test_a_scalar_output(self) -> None:
         found = within(np.array(1.0), np.array(1.5), atol=0.1).mismatch
         assert found is not None

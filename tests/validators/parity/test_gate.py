@@ -215,6 +215,13 @@ class TestTraps:
         answers[3].pop()
         assert verdict(cases, answers).status is Status.FAILED
 
+    def test_a_module_that_gives_fewer_outputs_at_another_size(self) -> None:
+        cases = several()
+        full = copies(cases)
+        cases[3] = replace(cases[3], outputs=cases[3].outputs[:1])
+        assert verdict(cases, full).status is Status.FAILED
+        assert verdict(cases, copies(cases)).status is Status.PASSED
+
 
 class TestReport:
     def test_structure_comes_first_then_each_output_once(self) -> None:
@@ -320,6 +327,17 @@ class TestTolerances:
         answers[2][0][1][1, 1] += 1e-4
         (found,) = verdict(cases, answers).mismatches
         assert found.probe == "p2"
+
+    def test_few_values_on_extreme_inputs_may_be_as_noisy_as_those_are_large(self) -> None:
+        values = [np.array([v], np.float32) for v in (1.0, 2.0, 1.5, 0.5, 1.2)]
+        cases = [
+            replace(expected(v, number=n), truth=[v * (1 + 1e-7)]) for n, v in enumerate(values)
+        ]
+        # Such as the sine of 1e4, which float32 happened to get right.
+        for magnitude, status in ((1.0, Status.FAILED), (1e4, Status.PASSED)):
+            lucky = expected(np.array([0.5], np.float32), number=9, magnitude=magnitude)
+            answers = [*copies(cases), [("a", np.array([0.501], np.float32))]]
+            assert verdict([*cases, lucky], answers).status is status
 
 
 class TestPlainSums:

@@ -92,6 +92,7 @@ class TestRefusals:
         check = check_of(load, Even(), "x:float32[N=1..8,3]")
         assert check.status is Status.FAILED
         assert "refuses N=1, which the inputs declare: ValueError: only pairs" in check.summary
+        assert not check.notes
         assert "--input" in check.hint
 
     def test_without_one_is_noted(self, load: Load) -> None:

@@ -111,7 +111,7 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
         return Judged(name, probe, float("inf"), 0.0, 0.0, "special values", special)
     if not want.size:
         return Judged(name, probe, 0.0, 0.0, 0.0, limit.rule)
-    finite = np.isfinite(limit.base) & np.isfinite(wide(got)) & np.isfinite(wide(want))
+    finite = np.isfinite(wide(got)) & np.isfinite(wide(want))
     error = np.zeros(want.shape)
     with np.errstate(over="ignore"):
         np.subtract(wide(got), limit.base, out=error, where=finite)

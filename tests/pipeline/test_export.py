@@ -1,0 +1,528 @@
+"""The stages of an export, in order: each can fail, and then nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import torch2mobile
+from torch2mobile.errors import ExitCode, UsageError
+from torch2mobile.exporter import targets as target_registry
+from torch2mobile.exporter.bundle import load_bundle, read_case, tampered_files
+from torch2mobile.pipeline import contents, conversion
+from torch2mobile.pipeline.export import export_request
+from torch2mobile.pipeline.results import ExportResult
+from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
+from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.probes import Probe
+
+QUICK = ParityOptions(probes=2)
+X = torch.ones(2, 4)
+
+
+def export(module: nn.Module, out: Path, *, example: Any = X, **options: Any) -> ExportResult:
+    given = {"parity": QUICK, "simplify": False, "targets": (), **options}
+    return torch2mobile.export(module, (example,), out=out, **given)
+
+
+def statuses(result: ExportResult) -> dict[str, Status]:
+    found = {f"{c.name} {c.target}".strip(): c.status for c in result.report.checks}
+    assert len(found) == len(result.report.checks)
+    return found
+
+
+def check(result: ExportResult, name: str) -> Check:
+    return next(c for c in result.report.checks if f"{c.name} {c.target}".strip() == name)
+
+
+class TestStages:
+    def test_all_of_them_in_order(self, pair: Any) -> None:
+        assert list(statuses(pair.result)) == [
+            "capture",
+            "translate",
+            "reference",
+            "simplify",
+            "contract onnx",
+            "parity onnx",
+            "baked onnx",
+            "provenance",
+            "convert ort",
+            "parity ort",
+            "baked ort",
+            "bundle",
+        ]
+        assert set(statuses(pair.result).values()) == {Status.PASSED}
+
+    def test_the_files_of_a_bundle(self, pair: Any) -> None:
+        names = {str(p.relative_to(pair.path)) for p in pair.path.rglob("*") if p.is_file()}
+        fixed = {name for name in names if not name.startswith("golden")}
+        assert fixed == {
+            "model.onnx",
+            "model.ort",
+            "operators.config",
+            "provenance.json",
+            "report.json",
+            "manifest.json",
+        }
+        assert 1 <= len(names - fixed) <= contents.GOLDEN_CASES
+        assert tampered_files(load_bundle(pair.path)) == []
+        assert [path.name for path in pair.path.parent.iterdir()] == [pair.path.name]
+
+    def test_a_stage_that_was_turned_off_is_skipped_and_not_passed(self, tmp_path: Path) -> None:
+        result = export(nn.Linear(4, 2), tmp_path / "b")
+        assert result.passed
+        assert statuses(result)["simplify"] is Status.SKIPPED
+        assert "--no-simplify" in check(result, "simplify").summary
+        assert not load_bundle(tmp_path / "b").manifest.simplified
+
+    def test_the_request_is_kept(self, pair: Any) -> None:
+        manifest = load_bundle(pair.path).manifest
+        assert manifest.request is not None
+        assert manifest.request.inputs == ("x:float32[N=1..5,6]",)
+        assert manifest.request.parity.probes == 6
+        report = json.loads((pair.path / "report.json").read_text())
+        assert report["command"] == "export"
+
+    def test_a_module_that_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "net.py").write_text("import torch\nnet = torch.nn.Linear(4, 2)\n")
+        request = Request(
+            source=f"{tmp_path / 'net.py'}:net",
+            inputs=("x:float32[N,4]",),
+            simplify=False,
+            targets=(),
+            parity=QUICK,
+        )
+        result = export_request(request, out=tmp_path / "b")
+        assert result.passed, str(result)
+        assert result.report.subject == request.source
+        assert load_bundle(tmp_path / "b").manifest.source == request.source
+
+
+class TestGolden:
+    def test_the_modules_own_outputs(self, pair: Any) -> None:
+        manifest = load_bundle(pair.path).manifest
+        batches = set()
+        for case in manifest.golden:
+            feeds, outputs = read_case(pair.path / case.file)
+            with torch.no_grad():
+                wanted = pair.module(torch.from_numpy(feeds["x"]))
+            assert [name for name, _ in outputs] == ["left", "right"]
+            for name, array in outputs:
+                assert np.array_equal(array, wanted[name].numpy())
+                assert 0 < case.allowed[name] < 1e-4 * max(1.0, float(np.abs(array).max()))
+            batches.add(len(feeds["x"]))
+        assert manifest.golden[0].probe == "example"
+        assert {1, 5} <= batches
+
+    def case(self, number: int, size: int, label: str = "") -> Expected:
+        x = np.full((number % 3 + 1, size), number, np.float32)
+        return Expected(Probe(label or f"p{number}", {"x": x}), [("y", x)], [x])
+
+    def test_large_cases_are_left_out(self, tmp_path: Path) -> None:
+        large = contents.GOLDEN_BYTES
+        cases = [self.case(0, 4, "example"), self.case(1, large), self.case(2, 4)]
+        written = contents.write_golden(tmp_path, cases, {})
+        assert [case.probe for case in written] == ["example", "p2"]
+
+    def test_but_never_all(self, tmp_path: Path) -> None:
+        cases = [self.case(number, contents.GOLDEN_BYTES // 4) for number in range(3)]
+        written = contents.write_golden(tmp_path, cases, {})
+        assert [case.probe for case in written] == ["p0"]
+
+    def test_the_example_then_other_sizes_then_other_values(self, tmp_path: Path) -> None:
+        cases = [self.case(number, 4) for number in (0, 3, 6, 1, 4, 2, 5)]
+        written = contents.write_golden(tmp_path, cases, {})
+        assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
+        assert len({case.file for case in written}) == contents.GOLDEN_CASES
+
+    def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
+        (written,) = contents.write_golden(tmp_path, [self.case(0, 4, "../../N=1 a/b")], {})
+        assert Path(written.file).parent == Path("golden")
+        assert (tmp_path / written.file).is_file()
+        assert written.probe == "../../N=1 a/b"
+
+    def test_a_users_tolerance_holds_for_the_replay(self, tmp_path: Path) -> None:
+        parity = ParityOptions(probes=2, tolerances={"output": Tolerance(atol=0.125)})
+        assert export(nn.Linear(4, 2), tmp_path / "b", parity=parity).passed
+        golden = load_bundle(tmp_path / "b").manifest.golden
+        assert {case.allowed["output"] for case in golden} == {0.125}
+
+
+# --- each stage fails ---------------------------------------------------------------------------
+
+
+class Branch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+class Airy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.airy_ai(x)
+
+
+class Noise(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand_like(x)
+
+
+class Root(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(x)
+
+
+class OnlyWhileExporting(nn.Module):
+    """A branch that is taken while exporting alone: the file is another function."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(x) if torch.compiler.is_exporting() else F.relu(x)
+
+
+class Unrelated(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, 2.0) if torch.compiler.is_exporting() else x * 2.0
+
+
+FAILURES: dict[str, tuple[type[nn.Module], str, Status, ExitCode]] = {
+    "capture": (Branch, "capture", Status.ERROR, ExitCode.STAGE),
+    "translate": (Airy, "translate", Status.ERROR, ExitCode.STAGE),
+    "random": (Noise, "reference", Status.FAILED, ExitCode.FAILED),
+    "nan": (Root, "reference", Status.FAILED, ExitCode.FAILED),
+    "parity": (OnlyWhileExporting, "parity onnx", Status.FAILED, ExitCode.FAILED),
+    "baked": (Unrelated, "baked onnx", Status.FAILED, ExitCode.FAILED),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_stage_that_fails_is_named_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    kind, stage, status, code = FAILURES[name]
+    result = export(kind(), tmp_path / "b")
+    assert result.exit_code is code
+    assert statuses(result)[stage] is status
+    assert result.bundle is None
+    assert list(tmp_path.iterdir()) == []
+    assert check(result, stage).hint
+
+
+@pytest.mark.parametrize("name", ["capture", "translate", "random", "nan"])
+def test_the_users_line_is_named(name: str, tmp_path: Path) -> None:
+    kind, stage, *_ = FAILURES[name]
+    places = check(export(kind(), tmp_path / "b"), stage).locations
+    assert any(place.file.endswith("test_export.py") and place.line > 0 for place in places)
+
+
+def test_what_cannot_be_compared_is_skipped(tmp_path: Path) -> None:
+    result = export(Noise(), tmp_path / "b")
+    assert statuses(result)["parity"] is Status.SKIPPED
+    assert "baked onnx" not in statuses(result)
+
+
+def test_a_mismatch_says_which_probe_and_value(tmp_path: Path) -> None:
+    result = export(OnlyWhileExporting(), tmp_path / "b", parity=ParityOptions(probes=8))
+    found = check(result, "parity onnx")
+    probes = {mismatch.probe for mismatch in found.mismatches}
+    assert "normal" in probes
+    assert "zeros" not in probes
+    for mismatch in found.mismatches:
+        assert mismatch.output == "output"
+        assert len(mismatch.index) == 2
+        assert float(mismatch.expected) == 0.0
+        assert float(mismatch.actual) < 0.0
+        assert mismatch.least_atol == pytest.approx(-float(mismatch.actual))
+
+
+def test_a_users_tolerance_lets_it_pass_and_the_replay_too(tmp_path: Path) -> None:
+    loose = ParityOptions(probes=2, tolerances={"": Tolerance(atol=1.0)})
+    assert export(OnlyWhileExporting(), tmp_path / "b", parity=loose).passed
+    assert torch2mobile.verify(tmp_path / "b").passed
+
+
+def test_a_tolerance_for_no_output_is_refused(tmp_path: Path) -> None:
+    wrong = ParityOptions(tolerances={"logits": Tolerance(1.0)})
+    with pytest.raises(UsageError, match="'logits', which is no output"):
+        export(nn.Linear(4, 2), tmp_path / "b", parity=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stood_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    export(nn.Linear(4, 2), tmp_path / "b", parity=ParityOptions(probes=6))
+    before = {p.name for p in (tmp_path / "b" / "golden").iterdir()}
+    export(nn.Linear(4, 3), tmp_path / "b", parity=ParityOptions(probes=1))
+    after = {p.name for p in (tmp_path / "b" / "golden").iterdir()}
+    assert len(after) < len(before)
+    assert tampered_files(load_bundle(tmp_path / "b")) == []
+    assert torch2mobile.verify(tmp_path / "b").passed
+
+
+# --- simplification within an export ------------------------------------------------------------
+
+
+class TestSimplify:
+    def test_it_is_adopted_with_its_origins(self, tmp_path: Path) -> None:
+        class Wordy(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.transpose(0, 1).transpose(0, 1).reshape(x.shape[0], 2, -1).flatten(1) * 2
+
+        result = export(Wordy(), tmp_path / "b", simplify=True)
+        assert result.passed, str(result)
+        found = check(result, "simplify")
+        assert found.status is Status.PASSED
+        graph = onnx.load(tmp_path / "b" / "model.onnx").graph
+        assert len(graph.node) == found.metrics["nodes_after"] <= found.metrics["nodes_before"]
+        assert check(result, "provenance").status is Status.PASSED
+        assert load_bundle(tmp_path / "b").manifest.simplified
+        assert not list((tmp_path / "b").glob("simplified*"))
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("time.sleep(60)", "no answer within 1 s"),
+            ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+            ("raise ValueError('no idea')", "no idea"),
+            ("model.graph.node[0].op_type = 'Elu'", "changed the results"),
+            ("model.graph.output[0].name = 'z'", "the simplified model"),
+        ],
+    )
+    def test_where_it_goes_wrong_the_model_is_kept_as_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, reason: str
+    ) -> None:
+        from torch2mobile.pipeline import export as exporting
+
+        (tmp_path / "modules").mkdir()
+        (tmp_path / "modules" / "odd_simplifier.py").write_text(
+            "import os, signal, time, onnx\n"
+            "def run(source, target, external_data):\n"
+            "    model = onnx.load(source)\n"
+            f"    {body}\n"
+            "    onnx.save(model, target)\n"
+            "    return {'before': 2, 'after': 1}\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+
+        class Odd(exporting.Worker):  # type: ignore[name-defined, misc]
+            def submit(self, function: str, *args: Any) -> None:
+                odd = function.endswith(":run_onnxsim")
+                super().submit("odd_simplifier:run" if odd else function, *args)
+
+        monkeypatch.setattr(exporting, "Worker", Odd)
+        patience = 1.0 if "sleep" in body else 60.0
+        result = export(nn.ReLU(), tmp_path / "b", simplify=True, simplify_timeout=patience)
+        assert result.passed, str(result)
+        found = check(result, "simplify")
+        assert found.status is Status.SKIPPED
+        assert "dropped" in found.summary
+        assert reason in found.summary
+        (node,) = onnx.load(tmp_path / "b" / "model.onnx").graph.node
+        assert node.op_type == "Relu"
+        assert not load_bundle(tmp_path / "b").manifest.simplified
+        assert not list((tmp_path / "b").glob("simplified*"))
+
+
+# --- targets ------------------------------------------------------------------------------------
+
+TARGETS = """
+import os, signal, time
+from torch2mobile.errors import NotApplicableError
+from torch2mobile.exporter.targets.ort import OrtRunner
+from torch2mobile.records import Artifact
+
+class Copy:
+    name = "copy"
+    title = "a copy of the model"
+    wants_program = False
+
+    def missing(self):
+        return []
+
+    def convert(self, model, program, out):
+        path = out / f"model.{self.name}"
+        self.write(model.path.read_bytes(), path)
+        return Artifact(self.name, (path,), {})
+
+    def write(self, data, path):
+        path.write_bytes(data)
+
+    def load(self, path):
+        return OrtRunner(path)
+
+class Dies(Copy):
+    name = "dies"
+    def write(self, data, path):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+class Raises(Copy):
+    name = "raises"
+    def write(self, data, path):
+        raise ValueError("unsupported layer")
+
+class Missing(Copy):
+    name = "missing"
+    def missing(self):
+        return ["pip install nothing"]
+
+class Lies(Copy):
+    name = "lies"
+    def write(self, data, path):
+        import onnx
+        model = onnx.load_from_string(data)
+        model.graph.node[-1].op_type = "Elu"
+        path.write_bytes(model.SerializeToString())
+
+class Crashes(Copy):
+    name = "crashes"
+    def load(self, path):
+        return CrashingRunner(path)
+
+class CrashingRunner(OrtRunner):
+    def run(self, feeds):
+        if abs(feeds["input"]).max() == 0:
+            os.kill(os.getpid(), signal.SIGFPE)
+        return super().run(feeds)
+
+class Hangs(Copy):
+    name = "hangs"
+    def load(self, path):
+        time.sleep(60)
+
+ALL = {kind.name: kind() for kind in (Copy, Dies, Raises, Missing, Lies, Crashes, Hangs)}
+"""
+
+
+@pytest.fixture
+def other_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """More targets than are there, in a module that the worker process can import."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "odd_targets.py").write_text(textwrap.dedent(TARGETS))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "odd_targets", raising=False)
+    import odd_targets  # type: ignore[import-not-found]
+
+    for name, target in odd_targets.ALL.items():
+        monkeypatch.setitem(target_registry.TARGETS, name, target)
+    assert conversion.TARGETS is target_registry.TARGETS
+    return tmp_path / "b"
+
+
+class TestTargets:
+    PARITY = ParityOptions(probes=3)
+
+    def test_several(self, other_targets: Path) -> None:
+        names = ("copy", "ort", "copy")
+        result = export(nn.ReLU(), other_targets, targets=names, parity=self.PARITY)
+        assert result.passed, str(result)
+        manifest = load_bundle(other_targets).manifest
+        assert list(manifest.targets) == ["copy", "ort"]
+        assert torch2mobile.verify(other_targets).passed
+
+    @pytest.mark.parametrize(
+        ("name", "stage", "status", "reason"),
+        [
+            ("dies", "convert", Status.ERROR, "SIGSEGV"),
+            ("raises", "convert", Status.ERROR, "unsupported layer"),
+            ("missing", "convert", Status.ERROR, "is not installed"),
+            ("lies", "parity", Status.FAILED, "not the same function"),
+            ("crashes", "parity", Status.FAILED, "not the same function"),
+        ],
+    )
+    def test_one_that_fails_stops_no_other(
+        self, other_targets: Path, name: str, stage: str, status: Status, reason: str
+    ) -> None:
+        result = export(nn.ReLU(), other_targets, targets=(name, "copy"), parity=self.PARITY)
+        found = check(result, f"{stage} {name}")
+        assert found.status is status
+        assert reason in found.summary
+        assert statuses(result)["parity onnx"] is Status.PASSED
+        assert statuses(result)["parity copy"] is Status.PASSED
+        # A bundle without one of its targets is not what was asked for.
+        assert result.bundle is None
+        assert not other_targets.exists()
+        assert result.exit_code is (ExitCode.FAILED if status is Status.FAILED else ExitCode.STAGE)
+
+    def test_the_command_that_installs_what_is_missing(self, other_targets: Path) -> None:
+        result = export(nn.ReLU(), other_targets, targets=("missing",))
+        assert "pip install nothing" in check(result, "convert missing").hint
+
+    def test_a_crash_names_the_signal_and_the_other_probes_still_ran(
+        self, other_targets: Path
+    ) -> None:
+        result = export(nn.ReLU(), other_targets, targets=("crashes",), parity=self.PARITY)
+        found = check(result, "parity crashes")
+        (mismatch,) = found.mismatches
+        assert mismatch.probe == "zeros"
+        assert "SIGFPE" in mismatch.problem
+        assert f"on 1 of {found.metrics['probes']} probes" in found.summary
+
+    @pytest.mark.slow
+    def test_a_runtime_that_hangs_is_an_error(self, other_targets: Path) -> None:
+        parity = ParityOptions(probes=1, timeout=8.0)
+        result = export(nn.ReLU(), other_targets, targets=("hangs", "copy"), parity=parity)
+        found = check(result, "parity hangs")
+        assert found.status is Status.ERROR
+        assert "no answer within 8 s" in found.summary
+        assert statuses(result)["parity copy"] is Status.PASSED
+        assert result.exit_code is ExitCode.STAGE
+
+
+def test_outputs_that_pass_through_or_repeat(tmp_path: Path) -> None:
+    class Same(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = x + 1
+            return x, y, y, torch.ones(2)
+
+    result = export(Same(), tmp_path / "b", simplify=True)
+    assert result.passed, str(result)
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    import onnxruntime
+
+    found = onnxruntime.InferenceSession(tmp_path / "b" / "model.onnx").run(None, {"x": x})
+    for array, wanted in zip(found, (x, x + 1, x + 1, np.ones(2)), strict=True):
+        assert np.array_equal(array, wanted)
+
+
+def test_integer_and_boolean_outputs_are_proven_exactly(tmp_path: Path) -> None:
+    class Whole(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"top": x.argmax(1), "positive": x > 0, "count": (x > 0).sum(1)}
+
+    result = export(Whole(), tmp_path / "b")
+    assert result.passed, str(result)
+    assert check(result, "parity onnx").metrics["count.rule"] == "exact"
+
+
+def test_the_bundle_is_proven_by_its_own_bytes(pair: Any) -> None:
+    """What was judged is what was written: the manifest's hashes are of these files."""
+    manifest = load_bundle(pair.path).manifest
+    for name in ("model.onnx", "model.ort"):
+        digest = hashlib.sha256((pair.path / name).read_bytes()).hexdigest()
+        assert manifest.files[name].sha256 == digest
+
+
+def test_time_outs_are_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch2mobile.pipeline import judging
+
+    seen: list[float] = []
+    real: Callable[..., Any] = judging.onnx_runner
+
+    def watched(path: Path, timeout: float, *rest: Any) -> Any:
+        seen.append(timeout)
+        return real(path, timeout, *rest)
+
+    monkeypatch.setattr(judging, "onnx_runner", watched)
+    export(nn.ReLU(), tmp_path / "b", parity=ParityOptions(probes=1, timeout=77.0))
+    assert set(seen) == {77.0}
