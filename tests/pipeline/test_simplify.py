@@ -204,6 +204,13 @@ LIES: dict[str, str] = {
         for value in [*graph.input, *graph.output]:
             value.type.tensor_type.shape.dim[0].dim_value = 2
     """,
+    "frozen_output_alone": """
+        graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    """,
+    "renamed_symbol": """
+        for value in [*graph.input, *graph.output]:
+            value.type.tensor_type.shape.dim[0].dim_param = 'M'
+    """,
     "another_dtype": """
         graph.node[-1].output[0] = 'before'
         cast = onnx.helper.make_node('Cast', ['before'], ['y2'], to=onnx.TensorProto.DOUBLE)

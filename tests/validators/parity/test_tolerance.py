@@ -333,6 +333,11 @@ class TestChannels:
         assert found is not None
         assert found.index == self.place(axis, 3, 6)
 
+    def test_but_then_with_the_noise_of_the_large_ones(self, cases: list[Case], axis: int) -> None:
+        bare = [Case(one.outputs) for one in cases]
+        found = limit(bare).allowed[self.place(axis, 3, 6)]
+        assert found == pytest.approx(1e-5 * 600 / 16, rel=0.05)
+
     def test_on_every_probe_the_other_artefact_passes(self, cases: list[Case], axis: int) -> None:
         for number, one in enumerate(cases):
             assert one.truth is not None

@@ -252,6 +252,8 @@ def limit_for(
         allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
         return Limit(base, allowed, floor, "measured")
     scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
+    # The noise of a small channel is not known then: it may come from operands of the large ones.
+    scale = np.maximum(scale, scale.max() / SCALE_STEP)
     floor = _peaks(_error(want, rough), yardstick)
     limit = usual.atol * scale + FACTOR * floor
     allowed = _spread(limit, yardstick, want) + usual.rtol * np.abs(_finite(want))
