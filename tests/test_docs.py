@@ -383,6 +383,7 @@ def fields(kind: Any) -> list[str]:
                 records.Report,
                 records.Check,
                 records.Mismatch,
+                records.Table,
                 records.Location,
                 records.Request,
                 records.ParityOptions,

@@ -12,26 +12,19 @@ from typing import Any
 
 import click
 
-from torch2mobile import __version__, cli_looking
+from torch2mobile import __version__, cli_looking, cli_proving
 from torch2mobile.cli_support import (
     bug,
     common,
     complain,
+    complete_source,
     finish,
     make_parity,
     observer_of,
     parity_options,
     source_options,
 )
-from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
-from torch2mobile.isolation import REPLAY_MODULES, Worker
-
-
-def _complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
-    from torch2mobile.sample_models import SAMPLES
-
-    names = [f"sample:{name}" for name in SAMPLES]
-    return [name for name in names if name.startswith(incomplete)]
+from torch2mobile.errors import ExitCode, Torch2MobileError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -50,7 +43,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("source", shell_complete=_complete_source)
+@click.argument("source", shell_complete=complete_source)
 @click.option("--out", type=click.Path(), help="The bundle's folder.  [default: dist/NAME]")
 @source_options
 @click.option("--opset", type=int, help="The ONNX opset; honoured or refused, never replaced.")
@@ -108,80 +101,6 @@ def export(source: str, **options: Any) -> int:
 
 
 @cli.command()
-@click.argument("artifact", type=click.Path())
-@click.option(
-    "--against",
-    metavar="SOURCE",
-    shell_complete=_complete_source,
-    help="The module to compare with, as for export; the whole comparison on fresh probes.",
-)
-@source_options
-@parity_options
-@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
-@common
-def verify(artifact: str, against: str | None, **options: Any) -> int:
-    """Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
-
-    A bundle alone is replayed on its golden data, without torch.
-
-    \b
-    Example:
-      torch2mobile verify dist/super_resolution
-      torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
-    """
-    path, observer = Path(artifact), observer_of(options)
-    if against is None:
-        _refuse_lonely(path, options)
-        # onnxruntime loads in its process while the rest of the program does so in this one.
-        with Worker(preload=REPLAY_MODULES) as worker:
-            from torch2mobile.pipeline import verify as verification
-
-            result = verification.verify_bundle(
-                path, options=make_parity(options), observer=observer, worker=worker
-            )
-        return finish(result.report, options)
-    from torch2mobile.pipeline import verify as verification
-    from torch2mobile.records import Request
-
-    request = Request(
-        source=against,
-        weights=options["weights"],
-        inputs=options["inputs"],
-        values=options["values"],
-        data=options["data"],
-        parity=make_parity(options),
-    )
-    check = (
-        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
-    )
-    result = check(path, request, observer=observer)
-    return finish(result.report, options)
-
-
-def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
-    """Without a module, options about the module would be ignored: refuse them."""
-    if path.is_file():
-        raise UsageError(
-            f"{path} is a file: there is nothing to compare it with",
-            "Name the module with --against SOURCE, or give a bundle's folder.",
-        )
-    given = [name for name in ("weights", "inputs", "values", "data") if options[name]]
-    if given:
-        raise UsageError(
-            f"--{given[0].removesuffix('s') if given[0] == 'inputs' else given[0]} says something "
-            "about the module, which a bundle's golden data does not need",
-            "Add --against SOURCE, or leave it out.",
-        )
-    context = click.get_current_context()
-    for name in ("probes", "seed"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UsageError(
-                f"--{name} makes probes, which need the module",
-                "Add --against SOURCE, or leave it out.",
-            )
-
-
-@cli.command()
 @click.argument("source", metavar="IN", type=click.Path())
 @click.argument("target", metavar="OUT", type=click.Path())
 @click.option("--values", multiple=True, metavar="SPEC", help="Values an input can take.")
@@ -216,7 +135,7 @@ def simplify(source: str, target: str, **options: Any) -> int:
     return finish(result.report, options)
 
 
-for command in cli_looking.COMMANDS:
+for command in (*cli_proving.COMMANDS, *cli_looking.COMMANDS):
     cli.add_command(command)
 
 

@@ -53,6 +53,14 @@ class ProgressObserver:
             self._write((text if use_colour(sys.stderr) else click.unstyle(text)) + "\n")
 
 
+def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
+    """The samples, for the shell's completion of a source."""
+    from torch2mobile.sample_models import SAMPLES
+
+    names = [f"sample:{name}" for name in SAMPLES]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def common(command: F) -> F:
     """The options that every command takes."""
     for option in (

@@ -267,6 +267,15 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Figures of one check that belong side by side, such as one row an output."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Metric | None, ...], ...]
+
+
+@dataclass(frozen=True)
 class Check:
     """One thing that was looked at, and what was found."""
 
@@ -278,6 +287,7 @@ class Check:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     locations: tuple[Location, ...] = ()
     mismatches: tuple[Mismatch, ...] = ()
+    tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
 
 

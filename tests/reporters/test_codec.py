@@ -24,12 +24,10 @@ NON_FINITE = {"NaN", "Infinity", "-Infinity"}
 
 
 def names_of_numbers(report: Report) -> bool:
-    """Whether a metric is a text that reads like a number that JSON cannot write."""
-    return any(
-        isinstance(value, str) and value in NON_FINITE
-        for check in report.checks
-        for value in check.metrics.values()
-    )
+    """Whether a metric or a figure is a text that reads like a number that JSON cannot write."""
+    values = [value for check in report.checks for value in check.metrics.values()]
+    values += [v for c in report.checks for t in c.tables for row in t.rows for v in row]
+    return any(isinstance(value, str) and value in NON_FINITE for value in values)
 
 
 REPORTS = st.from_type(Report).map(lambda report: replace(report, schema_version=1))

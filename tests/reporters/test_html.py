@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from torch2mobile.records import Check, Location, Report, Status
+from torch2mobile.records import Check, Location, Report, Status, Table
 from torch2mobile.reporters import REPORTERS
 
 CELL = 'style="text-align:left;vertical-align:top;padding:2px 12px 2px 0"'
@@ -101,6 +101,16 @@ def test_the_fragment_is_ascii_so_that_a_page_of_any_encoding_can_hold_it(canned
     text = REPORTERS["html"](replace(canned, subject="Größe \udc80 超解像"))
     assert text.isascii()
     assert r"Gr&#246;&#223;e \udc80 &#36229;" in text
+
+
+def test_tables_are_tables() -> None:
+    table = Table("by <output>", ("output", "error"), (("<b>", 0.25), ("a", None)))
+    check = Check("parity", Status.PASSED, "good", tables=(table,))
+    text = REPORTERS["html"](Report(command="verify", subject="x", checks=(check,)))
+    assert parsed(text).open == []
+    assert "<caption>by &lt;output&gt;</caption>" in text
+    assert f"<tr><td {CELL}>&lt;b&gt;</td><td {CELL}>0.25</td></tr>" in text
+    assert f"<tr><td {CELL}>a</td><td {CELL}>-</td></tr>" in text
 
 
 def test_a_report_without_checks_has_no_table() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import torch2mobile
-from torch2mobile.records import Check, Location, Mismatch, Report, Status
+from torch2mobile.records import Check, Location, Mismatch, Report, Status, Table
 from torch2mobile.reporters import REPORTERS, terminal, wording
 
 EXPECTED = """\
@@ -105,6 +106,32 @@ def test_long_texts_are_wrapped_at_100_columns_but_paths_stay_whole() -> None:
 def test_a_long_name_gets_a_line_of_its_own() -> None:
     check = replace(PASSED, name="n" * 50)
     assert f"PASSED   {'n' * 50}\n         good\n" in terminal.render(report(check, SKIPPED))
+
+
+FIGURES = Table(
+    "by output",
+    ("output", "error", "probes", "weaker"),
+    (("logits", 1.23456e-7, 18, False), ("boxes\x1b", math.inf, 2, True), ("mask", None, 3, None)),
+)
+
+
+def test_a_table_has_aligned_columns() -> None:
+    text = terminal.render(report(replace(PASSED, tables=(FIGURES,))))
+    assert (
+        r"""
+         by output
+           output        error  probes  weaker
+           logits     1.23e-07      18      no
+           boxes\x1b       inf       2     yes
+           mask              -       3       -
+"""
+        in text
+    )
+
+
+def test_a_table_without_rows_still_says_so() -> None:
+    text = terminal.render(report(replace(PASSED, tables=(replace(FIGURES, rows=()),))))
+    assert "by output\n           output  error  probes  weaker\n" in text
 
 
 def test_many_mismatches_are_cut_and_the_cut_is_said() -> None:

@@ -320,7 +320,8 @@ def _load_program(request: Request) -> LoadedModel:
             "Leave out --weights and --input, or name the module that it was captured from.",
         )
     try:
-        program = torch.export.load(path)
+        with tensors.quiet():
+            program = torch.export.load(path)
     except Torch2MobileError:
         raise
     except Exception as error:

@@ -25,6 +25,7 @@ _NUMBERS = (
     ("checks", "*", "mismatches", "*", "allowed"),
     ("checks", "*", "mismatches", "*", "least_atol"),
     ("checks", "*", "mismatches", "*", "least_rtol"),
+    ("checks", "*", "tables", "*", "rows", "*", "*"),
     ("request", "simplify_timeout"),
     ("request", "parity", "timeout"),
     ("request", "parity", "tolerances", "*", "atol"),

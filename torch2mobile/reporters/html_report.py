@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from torch2mobile.records import Check, Report, Status
+from torch2mobile.records import Check, Report, Status, Table
 from torch2mobile.reporters import wording
 
 # Readable on white and on black: notebooks come in both.
@@ -42,8 +42,17 @@ def _check(check: Check) -> str:
 
 
 def _below(check: Check) -> str:
-    text = "\n".join("  " * line.depth + line.text for line in wording.details(check))
-    return f'<div style="{_DETAILS}">{_text(text)}</div>' if text else ""
+    lines = wording.details(check, tables=False)
+    text = "\n".join("  " * line.depth + line.text for line in lines)
+    below = f'<div style="{_DETAILS}">{_text(text)}</div>' if text else ""
+    return below + "".join(map(_table, check.tables))
+
+
+def _table(table: Table) -> str:
+    head = _row("th", *(_text(wording.one_line(name)) for name in table.columns))
+    rows = [_row("td", *(_text(wording.cell(value)) for value in row)) for row in table.rows]
+    title = f"<caption>{_text(wording.one_line(table.title))}</caption>"
+    return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _row(tag: str, *cells: str) -> str:

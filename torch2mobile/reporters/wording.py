@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 
-from torch2mobile.records import Check, Location, Mismatch, Report, Status
+from torch2mobile.records import Check, Location, Metric, Mismatch, Report, Status, Table
 
 MISMATCHES = 3
 LOCATIONS = 5
@@ -76,8 +76,11 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split("\n"))
 
 
-def details(check: Check) -> list[Line]:
-    """Return what stands below a check: mismatches, locations, the hint and the notes."""
+def details(check: Check, *, tables: bool = True) -> list[Line]:
+    """Return what stands below a check: mismatches, locations, tables, the hint, the notes.
+
+    Without ``tables`` for a format that draws them in its own way.
+    """
     lines: list[Line] = []
     if check.status is not Status.PASSED:
         for mismatch in check.mismatches[:MISMATCHES]:
@@ -86,6 +89,8 @@ def details(check: Check) -> list[Line]:
         for location in check.locations[:LOCATIONS]:
             lines += _location(location)
         lines += _rest(len(check.locations) - LOCATIONS, "location", "locations")
+    for table in check.tables if tables else ():
+        lines += _table(table)
     if check.hint:
         lines += _prefixed("hint", check.hint)
     for note in check.notes:
@@ -133,6 +138,33 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
         yield Line(f"would have passed with {' or '.join(enough)}", depth=1)
     else:
         yield Line("no tolerance lets this pass", depth=1)
+
+
+def _table(table: Table) -> Iterator[Line]:
+    """Yield the title and aligned columns, unwrapped: figures to the right, texts to the left."""
+    cells = [[one_line(name) for name in table.columns]]
+    cells += [[cell(value) for value in row] for row in table.rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
+    numeric = [
+        all(not isinstance(row[column], str) for row in table.rows)
+        for column in range(len(table.columns))
+    ]
+    yield Line(one_line(table.title))
+    for row in cells:
+        columns = zip(row, widths, numeric, strict=True)
+        texts = [t.rjust(width) if right else t.ljust(width) for t, width, right in columns]
+        yield Line("  ".join(texts).rstrip(), depth=1, wrap=False)
+
+
+def cell(value: Metric | None) -> str:
+    """Return one figure of a table: three significant digits, yes or no, a dash for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return one_line(str(value))
 
 
 def round_up(value: float) -> str:

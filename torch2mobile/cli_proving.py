@@ -1,0 +1,97 @@
+"""The commands that judge what is already there: verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from torch2mobile.cli_support import (
+    common,
+    complete_source,
+    finish,
+    make_parity,
+    observer_of,
+    parity_options,
+    source_options,
+)
+from torch2mobile.errors import UsageError
+from torch2mobile.isolation import REPLAY_MODULES, Worker
+
+
+@click.command()
+@click.argument("artifact", type=click.Path())
+@click.option(
+    "--against",
+    metavar="SOURCE",
+    shell_complete=complete_source,
+    help="The module to compare with, as for export; the whole comparison on fresh probes.",
+)
+@source_options
+@parity_options
+@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@common
+def verify(artifact: str, against: str | None, **options: Any) -> int:
+    """Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
+
+    A bundle alone is replayed on its golden data, without torch.
+
+    \b
+    Example:
+      torch2mobile verify dist/super_resolution
+      torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
+    """
+    path, observer = Path(artifact), observer_of(options)
+    if against is None:
+        _refuse_lonely(path, options)
+        # onnxruntime loads in its process while the rest of the program does so in this one.
+        with Worker(preload=REPLAY_MODULES) as worker:
+            from torch2mobile.pipeline import verify as verification
+
+            result = verification.verify_bundle(
+                path, options=make_parity(options), observer=observer, worker=worker
+            )
+        return finish(result.report, options)
+    from torch2mobile.pipeline import verify as verification
+    from torch2mobile.records import Request
+
+    request = Request(
+        source=against,
+        weights=options["weights"],
+        inputs=options["inputs"],
+        values=options["values"],
+        data=options["data"],
+        parity=make_parity(options),
+    )
+    check = (
+        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
+    )
+    result = check(path, request, observer=observer)
+    return finish(result.report, options)
+
+
+def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
+    """Without a module, options about the module would be ignored: refuse them."""
+    if path.is_file():
+        raise UsageError(
+            f"{path} is a file: there is nothing to compare it with",
+            "Name the module with --against SOURCE, or give a bundle's folder.",
+        )
+    given = [name for name in ("weights", "inputs", "values", "data") if options[name]]
+    if given:
+        raise UsageError(
+            f"--{given[0].removesuffix('s') if given[0] == 'inputs' else given[0]} says something "
+            "about the module, which a bundle's golden data does not need",
+            "Add --against SOURCE, or leave it out.",
+        )
+    context = click.get_current_context()
+    for name in ("probes", "seed"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"--{name} makes probes, which need the module",
+                "Add --against SOURCE, or leave it out.",
+            )
+
+
+COMMANDS: tuple[click.Command, ...] = (verify,)
