@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,29 @@ def check_opset(opset: int | None) -> None:
         raise error
 
 
+@dataclass(frozen=True)
+class Translation:
+    """An ONNX file, the program that it was translated from, and which values are the same.
+
+    ``program`` is the capture after the exporter's own decompositions, None for a trace. ``twins``
+    has, by the name of an ONNX value, that of the program's node with the same tensor.
+    """
+
+    model: OnnxModel
+    program: torch.export.ExportedProgram | None
+    twins: Mapping[str, str]
+
+
 def translate(
     capture: Capture, path: Path, *, opset: int | None = None, external_data: bool = False
 ) -> OnnxModel:
+    """The model of :func:`translation`."""
+    return translation(capture, path, opset=opset, external_data=external_data).model
+
+
+def translation(
+    capture: Capture, path: Path, *, opset: int | None = None, external_data: bool = False
+) -> Translation:
     """Write the capture as ONNX to ``path``; weights go beside it when asked or above 2 GB.
 
     Raises TranslateError with the user's line for an operator that has no ONNX form, and
@@ -53,9 +74,11 @@ def translate(
     check_opset(opset)
     try:
         with untouched(capture.loaded.module), quiet(), whole_recurrent_layers():
-            model = (
-                _program_to_ir(capture, opset) if capture.program else _trace(capture, path, opset)
-            )
+            program = None
+            if capture.program is None:
+                model = _trace(capture, path, opset)
+            else:
+                model, program = _program_to_ir(capture, opset)
     except (OpsetError, OSError):
         raise
     except Exception as error:
@@ -69,7 +92,9 @@ def translate(
         )
     if capture.program is not None:
         provenance.restore(model, capture.program)
+    named = [(value, str(value.name)) for value in _values(model.graph)]
     _name_interface(model, capture)
+    twins = _twins(model, named, program) if program is not None else {}
     _name_dims(model, capture)
     _refuse_bfloat16(model)
     traced = capture.program is None
@@ -78,13 +103,40 @@ def translate(
     origins = provenance.complete(model, module, found)
     provenance.strip(model)
     _save(model, path, external_data=external_data)
-    return OnnxModel(
+    written = OnnxModel(
         path=path,
         opset=got,
         inputs=capture.inputs,
         outputs=tuple(_output_spec(value) for value in model.graph.outputs),
         origins=origins,
     )
+    return Translation(written, program, twins)
+
+
+def _twins(
+    model: ir.Model,
+    named: Sequence[tuple[ir.Value, str]],
+    program: torch.export.ExportedProgram,
+) -> dict[str, str]:
+    """The program's node of every value that was ``named`` after one; outputs go by position.
+
+    A value of another dtype or rank has lost its meaning on the way, whatever its name.
+    """
+    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    twins = {
+        str(value.name): name
+        for value, name in named
+        if value.producer() is not None and _same_kind(value, nodes.get(name))
+    }
+    outputs = zip(model.graph.outputs, program.graph_signature.user_outputs, strict=True)
+    return {**twins, **{str(value.name): str(name) for value, name in outputs}}
+
+
+def _same_kind(value: ir.Value, tensor: Any) -> bool:
+    if not isinstance(tensor, torch.Tensor) or value.dtype is None or value.shape is None:
+        return False
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return value.dtype.numpy().name == dtype and len(value.shape) == tensor.dim()
 
 
 def _refuse_bfloat16(model: ir.Model) -> None:
@@ -97,7 +149,9 @@ def _refuse_bfloat16(model: ir.Model) -> None:
             )
 
 
-def _program_to_ir(capture: Capture, opset: int | None) -> ir.Model:
+def _program_to_ir(
+    capture: Capture, opset: int | None
+) -> tuple[ir.Model, torch.export.ExportedProgram]:
     assert capture.program is not None
     program = torch.onnx.export(
         capture.program,
@@ -108,7 +162,8 @@ def _program_to_ir(capture: Capture, opset: int | None) -> ir.Model:
         optimize=True,
     )
     assert program is not None
-    return program.model
+    assert program.exported_program is not None
+    return program.model, program.exported_program
 
 
 def _trace(capture: Capture, path: Path, opset: int | None) -> ir.Model:

@@ -1,0 +1,55 @@
+"""What localising finds: a verdict, and the nodes behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch2mobile.validators.parity.slices import NodeInfo
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A node, or the nodes between two known values, and the error of the value that they give.
+
+    ``before`` is the error that the inputs bring along in the artefact, ``after`` that of the
+    value there; None where they could not be had. ``fault`` is ``kernel`` where ONNX Runtime
+    computes the node otherwise than ONNX defines it, ``graph`` where the node is another function
+    than the module's, and empty where that is not known. ``differences`` are to the translation.
+    """
+
+    nodes: tuple[NodeInfo, ...]
+    value: str
+    error: float
+    allowed: float
+    floor: float
+    problem: str
+    before: float | None = None
+    after: float | None = None
+    fault: str = ""
+    differences: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The error as a share of what is allowed."""
+        if self.allowed > 0:
+            return self.error / self.allowed
+        return float("inf") if self.error > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where it starts.
+
+    ``verdict`` is ``node``; ``interface`` where the outputs are others than the module's; ``capture`` where the program itself is another function than the
+    module; ``optimizer`` where only ONNX Runtime's graph optimisations make the difference;
+    ``accumulated`` where no node is at fault alone; ``refused`` where the artefact as a whole
+    does not run, though each node does; and ``nothing`` where nothing differs on this probe.
+    ``compared`` and ``values`` count the values that were lined up, of all in the artefact.
+    """
+
+    verdict: str
+    probe: str
+    suspects: tuple[Suspect, ...] = ()
+    detail: str = ""
+    compared: int = 0
+    values: int = 0

@@ -1,0 +1,351 @@
+"""Where a failed artefact starts to differ: the first node that is wrong on the right inputs.
+
+The program that was captured is run node by node. Its values are lined up by name with the
+artefact's, whose graph is cut at each of them, so that every node computes from the program's
+values and shows the error that is its own. What another node passed on cannot be blamed on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torch2mobile.errors import Torch2MobileError, WorkerCrashError
+from torch2mobile.records import Tolerance
+from torch2mobile.tensors import quiet, to_torch
+from torch2mobile.validators.parity import compare, gate, tolerance
+from torch2mobile.validators.parity.compare import Judged
+from torch2mobile.validators.parity.examine import Examination, span
+from torch2mobile.validators.parity.findings import Finding, Suspect
+from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.pieces import Pieces, Process
+from torch2mobile.validators.parity.slices import NodeInfo
+from torch2mobile.validators.parity.tape import Tape
+from torch2mobile.validators.parity.tolerance import Case, Yardstick, is_float
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+# The values and weights of one slice, in bytes: what is held on either side at a time.
+SLICE_BYTES = 64 << 20
+# So many nodes with the largest errors are named where none is at fault.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to localise: an .onnx, the program behind it, and the probe on which they differ.
+
+    ``twins`` has the program's node of a value's name; ``fresh`` is the program's translation as
+    it should be, where the artefact may be another one. ``inputs`` are the artefact's, in the
+    program's order; ``usual`` and ``tolerances`` are what the gate judged the outputs by.
+    """
+
+    artifact: Path
+    program: ExportedProgram
+    twins: Mapping[str, str]
+    inputs: tuple[str, ...]
+    case: Expected
+    usual: Mapping[str, Yardstick]
+    tolerances: Mapping[str, Tolerance]
+    fresh: Path | None = None
+    timeout: float = 300.0
+
+
+def localise(question: Question) -> Finding:
+    """Find the first node whose own error, on the program's inputs, is above its floor."""
+    import torch
+
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with Process(question.timeout) as process:
+            return _Search(question, process).run()
+
+
+class _Search:
+    def __init__(self, question: Question, process: Process) -> None:
+        self.question, self.process = question, process
+        self.pieces = Pieces(question.artifact, process)
+        self.topology = self.pieces.topology()
+        feeds = question.case.probe.feeds
+        self.tape = Tape(question.program, [to_torch(feeds[name]) for name in question.inputs])
+        self.known = self._known()
+        self.nodes = frozenset(self.known.values())
+        self.makers = {name: info for info in self.topology.nodes for name in info.outputs}
+        self.last_use = self._last_uses()
+        self.needed = self._needed()
+        self.tape.keeps = lambda node: self.needed.get(node, -1) >= self.next
+        self.next = 0
+        self.carried: dict[str, object] = {}
+        self.compared: list[Suspect] = []
+        self.found: list[Suspect] = []
+
+    # --- what is known ------------------------------------------------------------------------
+
+    def _known(self) -> dict[str, Node]:
+        """The program's node of every value of the artefact that has one."""
+        by_name = {node.name: node for node in self.tape.nodes}
+        twins = dict(self.question.twins)
+        outputs = self.question.program.graph_signature.user_outputs
+        own = self.topology.outputs
+        if not set(own) <= set(twins) and len(own) == len(outputs):
+            twins.update(zip(own, map(str, outputs), strict=True))
+        made = [name for info in self.topology.nodes for name in info.outputs]
+        found = {name: by_name[twins[name]] for name in made if name in twins}
+        return {name: node for name, node in found.items() if _feedable(node)}
+
+    def _last_uses(self) -> dict[str, int]:
+        return {name: info.index for info in self.topology.nodes for name in info.inputs}
+
+    def _needed(self) -> dict[Node, int]:
+        """Up to which node of the artefact a value of the program has to be kept."""
+        needed: dict[Node, int] = {}
+        for name, node in self.known.items():
+            index = self.makers[name].index
+            _, start = self.tape.boundary(node, self.nodes)
+            for each, until in [
+                (node, max(index, self.last_use.get(name, 0))),
+                *((s, index) for s in start),
+            ]:
+                needed[each] = max(needed.get(each, -1), until)
+        return needed
+
+    # --- the pass -----------------------------------------------------------------------------
+
+    def run(self) -> Finding:
+        """The program once, and the artefact beside it, slice by slice."""
+        names = [name for name, _ in self.question.case.outputs]
+        if list(self.topology.outputs) != names:
+            given = ", ".join(self.topology.outputs)
+            return self._finding("interface", f"the outputs are {given}, not {', '.join(names)}")
+        held = 0
+        try:
+            for node in self.tape.steps():
+                held += self.tape.nbytes(node) if node in self.nodes else 0
+                if held > SLICE_BYTES:
+                    self._advance(final=False)
+                    held = 0
+        except Torch2MobileError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever an operator of the program raises)
+            text = (str(error).strip().splitlines() or [""])[0]
+            return self._finding("capture", f"the captured program raises {text[:200]}")
+        self._advance(final=True)
+        return self._verdict()
+
+    def _advance(self, *, final: bool) -> None:
+        """Judge all nodes of the artefact whose known values the program has by now."""
+        infos = self.topology.nodes
+        while self.next < len(infos) and not self.found:
+            stop, weights = self.next, 0
+            while stop < len(infos) and self._ready(infos[stop]) and weights <= SLICE_BYTES:
+                weights += infos[stop].weights
+                stop += 1
+            if stop == self.next:
+                break
+            self._judge(range(self.next, stop))
+            self.next = stop
+        if self.found or final:
+            self.next = len(infos)
+        self.tape.sweep()
+
+    def _ready(self, info: NodeInfo) -> bool:
+        names = [name for name in (*info.inputs, *info.outputs) if name in self.known]
+        return all(self.tape.has(self.known[name]) for name in names)
+
+    def _judge(self, numbers: range) -> None:
+        """Run these nodes, and judge what they give; where that fails, each half alone."""
+        try:
+            answers = self._answers(numbers)
+        except WorkerCrashError as error:
+            self._halve(numbers, f"the runtime {error.message}")
+            return
+        except Torch2MobileError as error:
+            self._halve(numbers, error.message)
+            return
+        wrong = []
+        for number in numbers:
+            for name in self.topology.nodes[number].outputs:
+                if name in self.known:
+                    judged = self._judged(name, answers.pop(name))
+                    wrong += [judged] if judged.problem else []
+        self.carried.update(answers)
+        if wrong:
+            self.found = [self._examined(wrong[0]), *wrong[1:SHOWN]]
+
+    def _halve(self, numbers: range, problem: str) -> None:
+        if len(numbers) > 1:
+            middle = len(numbers) // 2
+            self._judge(numbers[:middle])
+            if not self.found:
+                self._judge(numbers[middle:])
+            return
+        info = self.topology.nodes[numbers[0]]
+        if any(name not in self._feeds(numbers) for name in info.inputs):
+            return  # fed by a node that failed before it
+        value = info.outputs[0] if info.outputs else ""
+        infinite = float("inf")
+        suspect = Suspect((info,), value, infinite, 0.0, 0.0, f"does not run: {problem}")
+        self.found = [self._examined(suspect)]
+
+    def _answers(self, numbers: range) -> dict[str, np.ndarray]:
+        end = numbers[-1]
+        wanted = [
+            name
+            for number in numbers
+            for name in self.topology.nodes[number].outputs
+            if name in self.known or self.last_use.get(name, 0) > end
+        ]
+        if not wanted:
+            return {}
+        return self.pieces.run(numbers, self._feeds(numbers), wanted)
+
+    def _feeds(self, numbers: Sequence[int]) -> dict[str, object]:
+        """The program's values for these nodes, the probe's inputs, and what was carried over."""
+        feeds: dict[str, object] = {}
+        probe = self.question.case.probe.feeds
+        for number in numbers:
+            for name in self.topology.nodes[number].inputs:
+                if name in self.known:
+                    feeds[name] = self.tape.value(self.known[name])
+                elif name in probe:
+                    feeds[name] = probe[name]
+                elif name in self.carried:
+                    feeds[name] = self.carried[name]
+        return feeds
+
+    # --- one value ----------------------------------------------------------------------------
+
+    def _judged(self, name: str, got: np.ndarray) -> Suspect:
+        node = self.known[name]
+        want = self.tape.value(node)
+        suspect = Suspect(
+            span(self.topology, name, self.known, self.makers), name, 0.0, 0.0, 0.0, ""
+        )
+        judged = _clearly_within(name, want, got) or self._measured(name, want, got)
+        problem = judged.mismatch.problem if judged.mismatch else ""
+        suspect = replace(
+            suspect,
+            error=judged.error,
+            allowed=judged.allowed,
+            floor=judged.floor,
+            problem=problem,
+        )
+        self.compared.append(suspect)
+        return suspect
+
+    def _measured(self, name: str, want: np.ndarray, got: np.ndarray) -> Judged:
+        """By the node's own noise; with its sums in a plain loop where that does not suffice."""
+        probe, node = self.question.case.probe.label, self.known[name]
+        wrong = compare.structure([(name, want)], [(name, got)], probe)
+        if wrong:
+            return Judged(name, probe, float("inf"), 0.0, 0.0, "structure", wrong[0])
+        truth = self.tape.exact(node, self.nodes) if is_float(want) else None
+        judged = _by_noise(name, probe, want, got, truth, None)
+        if judged.mismatch is not None and judged.rule in {"measured", "usual"}:
+            rough = self.tape.rough(node, self.nodes)
+            judged = _by_noise(name, probe, want, got, truth, rough)
+        return judged
+
+    # --- the first suspect, looked at closely -------------------------------------------------
+
+    def _examined(self, suspect: Suspect) -> Suspect:
+        question = self.question
+        around = {name for info in suspect.nodes for name in (*info.inputs, *info.outputs)}
+        fresh = Pieces(question.fresh, self.process) if question.fresh else None
+        if fresh is not None:
+            around.update(name for info in fresh.topology().nodes for name in info.inputs)
+        values = {
+            name: self.tape.value(self.known[name])
+            for name in around
+            if name in self.known and self.tape.has(self.known[name])
+        }
+        look = Examination(self.pieces, self.topology, suspect, values, question.case.probe.feeds)
+        if fresh is not None:
+            look.narrow_by_translation(fresh, self.known)
+            look.compare_with(fresh)
+        look.blame()
+        look.around()
+        return look.suspect
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def _finding(self, verdict: str, detail: str = "", **rest: Sequence[Suspect]) -> Finding:
+        values = sum(len(info.outputs) for info in self.topology.nodes)
+        suspects = tuple(rest.get("suspects", self.found))
+        probe = self.question.case.probe.label
+        return Finding(verdict, probe, suspects, detail, len(self.compared), values)
+
+    def _wrong(self, answer: Sequence[tuple[str, np.ndarray]]) -> str:
+        """What the gate finds wrong with outputs; empty where nothing."""
+        case, question = self.question.case, self.question
+        _, wrong = gate.judge_probe(case, list(answer), question.usual, question.tolerances)
+        return f"{wrong[0].output}: {wrong[0].problem}".removeprefix(": ") if wrong else ""
+
+    def _verdict(self) -> Finding:
+        captured = self._wrong(list(zip(self.topology.outputs, self.tape.outputs, strict=True)))
+        if captured:
+            return self._finding("capture", captured)
+        if self.found:
+            return self._finding("node")
+        feeds = self.question.case.probe.feeds
+        try:
+            plain = self._wrong(self.pieces.whole(feeds, optimised=False))
+            whole = self._wrong(self.pieces.whole(feeds))
+        except Torch2MobileError as error:
+            return self._finding("refused", error.message)
+        if not whole:
+            return self._finding("nothing")
+        if not plain:
+            return self._finding("optimizer", whole)
+        largest = sorted(self.compared, key=lambda suspect: -suspect.share)[:SHOWN]
+        return self._finding("accumulated", whole, suspects=largest)
+
+
+def _feedable(node: Node) -> bool:
+    """Whether a value can be fed to ONNX Runtime from Python: a tensor, but not of bfloat16."""
+    import torch
+
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype != torch.bfloat16
+
+
+def _clearly_within(name: str, want: np.ndarray, got: np.ndarray) -> Judged | None:
+    """PASSED at a glance: no more off than the dtype's usual rtol of the greatest value.
+
+    Each limit allows that, so that most values need no second evaluation in float64.
+    """
+    if want.shape != got.shape or want.dtype != got.dtype:
+        return None
+    if not is_float(want):
+        return Judged(name, "", 0.0, 0.0, 0.0, "exact") if np.array_equal(want, got) else None
+    if not want.size:
+        return Judged(name, "", 0.0, 0.0, 0.0, "usual")
+    with np.errstate(all="ignore"):
+        error = float(np.abs(got - want).max())
+        scale = max(float(want.max()), -float(want.min()))
+    rtol = tolerance.USUAL.get(want.dtype.name, tolerance.USUAL["float32"]).rtol
+    # False for NaN and infinities, which want a closer look.
+    return Judged(name, "", error, rtol * scale, 0.0, "usual") if error <= rtol * scale else None
+
+
+def _by_noise(
+    name: str,
+    probe: str,
+    want: np.ndarray,
+    got: np.ndarray,
+    truth: np.ndarray | None,
+    rough: np.ndarray | None,
+) -> Judged:
+    if not is_float(want):
+        return compare.judge(name, probe, want, got, tolerance.exact_limit(want))
+    if truth is not None and truth.shape != want.shape:
+        truth = None
+    case = Case([(name, want)], None if truth is None else [truth])
+    yardstick = tolerance.yardsticks([case]).get(name, Yardstick())
+    limit = tolerance.limit_for(want, truth, yardstick, 1.0, rough)
+    return compare.judge(name, probe, want, got, limit)

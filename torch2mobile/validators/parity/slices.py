@@ -1,0 +1,292 @@
+"""Pieces of an .onnx, run on inputs of one's own: the side of localising that lives in a worker.
+
+A piece is some of the graph's nodes. A value that is fed as well as computed is cut: consumers
+read what is fed, and what was computed is an output of the piece beside it. So one session gives
+the own error of every node in it. Nothing here knows torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+Feeds = Mapping[str, Any]
+
+_OWN = "//own"
+# No message of protobuf is larger; such a model is run from its file only.
+_LIMIT = 2**31 - 2**20
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """One node of the main graph. ``inputs`` has what its subgraphs read from outside as well.
+
+    ``weights`` is the size in bytes of the constants that it reads.
+    """
+
+    index: int
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: int = 0
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The main graph: its inputs and outputs, and its nodes in the order of the file."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[NodeInfo, ...]
+
+
+def _subgraphs(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def reads(node: Any) -> list[str]:
+    """What a node reads from its own scope, its subgraphs included, each once."""
+    found = [name for name in node.input if name]
+    for graph in _subgraphs(node):
+        own = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+        for inner in graph.node:
+            found += [name for name in reads(inner) if name not in own]
+            own.update(inner.output)
+        found += [value.name for value in graph.output if value.name not in own]
+    return list(dict.fromkeys(found))
+
+
+class Sliced:
+    """An .onnx whose nodes can be run piece by piece (the loader that a worker calls by name)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._model: Any = onnx.load(path)
+        graph = self._model.graph
+        self._constants: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+        self._constant_nodes = {
+            node.output[0]: node for node in graph.node if node.op_type == "Constant"
+        }
+        self._nodes = [node for node in graph.node if node.op_type != "Constant"]
+
+    def topology(self) -> Topology:
+        """Inputs, outputs and nodes; Constant nodes count as weights, not as nodes."""
+        graph = self._model.graph
+        nodes = []
+        for index, node in enumerate(self._nodes):
+            names = reads(node)
+            weights = sum(_size(self._constants[n]) for n in names if n in self._constants)
+            inputs = tuple(name for name in names if not self._is_constant(name))
+            outputs = tuple(name for name in node.output if name)
+            nodes.append(NodeInfo(index, node.name, node.op_type, inputs, outputs, weights))
+        return Topology(
+            tuple(value.name for value in graph.input if value.name not in self._constants),
+            tuple(value.name for value in graph.output),
+            tuple(nodes),
+        )
+
+    def _is_constant(self, name: str) -> bool:
+        return name in self._constants or name in self._constant_nodes
+
+    def _piece(self, numbers: Sequence[int], feeds: Feeds, wanted: Sequence[str]) -> Any:
+        """These nodes as a model of their own, and the names under which it gives ``wanted``."""
+        graph = onnx.GraphProto(name="piece")
+        needed: dict[str, None] = {}
+        for number in numbers:
+            node = onnx.NodeProto()
+            node.CopyFrom(self._nodes[number])
+            needed.update(dict.fromkeys(reads(node)))
+            node.output[:] = [name + _OWN if name in feeds else name for name in node.output]
+            graph.node.append(node)
+        constant_nodes = [self._constant_nodes[n] for n in needed if n in self._constant_nodes]
+        for node in reversed(constant_nodes):
+            graph.node.insert(0, node)
+        graph.initializer.extend(self._constants[n] for n in needed if n in self._constants)
+        graph.input.extend(_input(name, value) for name, value in feeds.items() if name in needed)
+        for name in wanted:
+            graph.output.append(onnx.ValueInfoProto(name=_own(name, feeds)))
+        return onnx.ModelProto(
+            ir_version=self._model.ir_version,
+            opset_import=self._model.opset_import,
+            functions=self._model.functions,
+            graph=graph,
+        )
+
+    def run(
+        self, numbers: Sequence[int], feeds: Feeds, wanted: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """What these nodes compute, by ONNX Runtime without its graph optimisations."""
+        piece = self._piece(numbers, feeds, wanted)
+        return _run_session(
+            piece.SerializeToString(),
+            {value.name: feeds[value.name] for value in piece.graph.input},
+            {_own(name, feeds): name for name in wanted},
+            optimised=False,
+        )
+
+    def evaluate(
+        self, numbers: Sequence[int], feeds: Feeds, wanted: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """The same by onnx's own reference implementation; raises where it knows an operator not."""
+        from onnx.reference import ReferenceEvaluator
+
+        piece = self._piece(numbers, feeds, wanted)
+        evaluator = ReferenceEvaluator(piece)
+        own = {value.name: feeds[value.name] for value in piece.graph.input}
+        with np.errstate(all="ignore"):
+            arrays: Any = evaluator.run(None, own)
+        return dict(zip(wanted, arrays, strict=True))
+
+    def whole(
+        self, feeds: Feeds, exposed: Sequence[str] = (), optimised: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The file's outputs, and inner values beside them, all nodes fed by one another."""
+        graph = self._model.graph
+        names = [value.name for value in graph.output]
+        extra = [name for name in exposed if name not in names]
+        if not extra:
+            return _run_session(str(self._path), feeds, {n: n for n in names}, optimised=optimised)
+        if self._model.ByteSize() > _LIMIT:
+            raise ValueError("too large to be run with inner values as outputs")
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra)
+        try:
+            data = self._model.SerializeToString()
+        finally:
+            del graph.output[len(names) :]
+        wanted = {name: name for name in [*names, *extra]}
+        return _run_session(data, feeds, wanted, optimised=optimised)
+
+    def portrait(self, value: str) -> Portrait | None:
+        """The node that gives a value, as it can be compared with another."""
+        node = next((node for node in self._nodes if value in node.output), None)
+        if node is None:
+            return None
+        attributes = {a.name: _attribute(a) for a in node.attribute}
+        inputs = tuple("" if self._is_constant(name) else name for name in node.input)
+        arrays = ((place, self._array(name)) for place, name in enumerate(node.input))
+        constants = {place: array for place, array in arrays if array is not None}
+        names = {place: node.input[place] for place in constants}
+        return Portrait(node.op_type, attributes, inputs, constants, names)
+
+    def _array(self, name: str) -> np.ndarray | None:
+        if name in self._constants:
+            return numpy_helper.to_array(self._constants[name])
+        if name in self._constant_nodes:
+            value = self._constant_nodes[name].attribute[0]
+            if value.name == "value":
+                return numpy_helper.to_array(value.t)
+            return np.asarray(helper.get_attribute_value(value))
+        return None
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What a node is: ``constants`` and their ``names`` by the input's position."""
+
+    op: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    constants: Mapping[int, np.ndarray]
+    names: Mapping[int, str]
+
+
+def describe(mine: Portrait, theirs: Portrait) -> list[str]:
+    """What is different in ``mine``, one phrase each; empty where nothing is."""
+    if mine.op != theirs.op:
+        return [f"{mine.op} where the module's own translation has {theirs.op}"]
+    found = []
+    for name in sorted({*mine.attributes, *theirs.attributes}):
+        have, want = mine.attributes.get(name), theirs.attributes.get(name)
+        if have != want:
+            found.append(f"{name} {_shown(have)} instead of {_shown(want)}")
+    for place in sorted({*mine.constants, *theirs.constants}):
+        found += _constant_difference(mine, theirs, place)
+    if len(mine.inputs) != len(theirs.inputs):
+        found.append(f"{len(mine.inputs)} inputs instead of {len(theirs.inputs)}")
+    elif sorted(mine.inputs) == sorted(theirs.inputs) and mine.inputs != theirs.inputs:
+        found.append(
+            f"inputs in the order {', '.join(mine.inputs)} instead of {', '.join(theirs.inputs)}"
+        )
+    elif mine.inputs != theirs.inputs:
+        found += [
+            f"reads {have} instead of {want}"
+            for have, want in zip(mine.inputs, theirs.inputs, strict=True)
+            if have and want and have != want
+        ]
+    return found
+
+
+def _constant_difference(mine: Portrait, theirs: Portrait, place: int) -> list[str]:
+    have, want = mine.constants.get(place), theirs.constants.get(place)
+    name = mine.names.get(place) or theirs.names.get(place)
+    if have is None or want is None:
+        return []
+    if have.shape != want.shape or have.dtype != want.dtype:
+        return [f"{name} is {have.dtype}{list(have.shape)}, not {want.dtype}{list(want.shape)}"]
+    equal = (have == want) | ((have != have) & (want != want))
+    if equal.all():
+        return []
+    if have.size <= 8:
+        return [f"{name} is {have.tolist()}, not {want.tolist()}"]
+    return [f"{name} differs in {int((~equal).sum())} of {have.size} values"]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:g}" if isinstance(value, float) else str(value)[:100]
+
+
+def _attribute(attribute: Any) -> Any:
+    if attribute.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}:
+        return "a subgraph of " + ", ".join(
+            node.op_type for graph in _subgraphs_of(attribute) for node in graph.node
+        )
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        return numpy_helper.to_array(attribute.t).tolist()
+    return helper.get_attribute_value(attribute)
+
+
+def _subgraphs_of(attribute: Any) -> list[Any]:
+    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [*attribute.graphs]
+
+
+def _size(tensor: Any) -> int:
+    width = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return math.prod(tensor.dims) * width
+
+
+def _own(name: str, feeds: Feeds) -> str:
+    return name + _OWN if name in feeds else name
+
+
+def _input(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        element = helper.np_dtype_to_tensor_dtype(value[0].dtype) if value else 1
+        return helper.make_tensor_sequence_value_info(name, element, None)
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+
+
+def _run_session(
+    model: bytes | str, feeds: Feeds, wanted: Mapping[str, str], *, optimised: bool
+) -> dict[str, np.ndarray]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    arrays = session.run(list(wanted), dict(feeds))
+    return dict(zip(wanted.values(), arrays, strict=True))
