@@ -61,9 +61,13 @@ def localise(question: Question) -> Finding:
     """Find the first node whose own error, on the program's inputs, is above its floor."""
     import torch
 
-    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        with Process(question.timeout) as process:
-            return _Search(question, process).run()
+    with (
+        quiet(),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        Process(question.timeout) as process,
+    ):
+        return _Search(question, process).run()
 
 
 class _Search:
