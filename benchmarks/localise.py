@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -82,7 +81,7 @@ def prepare(loaded: LoadedModel, folder: Path, options: ParityOptions) -> Subjec
 # --- accuracy ---------------------------------------------------------------------------------
 
 
-def run_file(path: Path, feeds: Any) -> list[tuple[str, np.ndarray]]:
+def run_file(path: Path, feeds: Any) -> list[tuple[str, Any]]:
     """The outputs of a file in ONNX Runtime, in this process."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -171,7 +170,8 @@ def sample_accuracy(
         case = failing(broken, subject, usual)
         if case is None:
             continue
-        found = localise(subject.question(artifact=broken, case=case))
+        question = subject.question(artifact=broken, case=case, simplify=lambda: path)
+        found = localise(question)
         counts["faults"] += 1
         key = verdict(model, mutant, mutation.output, found)
         counts[key] += 1
@@ -278,9 +278,8 @@ def main() -> None:
     torch.manual_seed(0)
     deep = source.from_call("deep", Deep(285, 592).eval(), (torch.randn(8, 592),), {})
     speed(deep, "a deep network", given.runs)
-    print(
-        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB"
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"peak memory of this process: {peak} MiB")
 
 
 if __name__ == "__main__":

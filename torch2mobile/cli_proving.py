@@ -1,9 +1,9 @@
-"""The commands that judge what is already there: verify."""
+"""The commands that judge what is already there: verify and debug."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from torch2mobile.cli_support import (
 )
 from torch2mobile.errors import UsageError
 from torch2mobile.isolation import REPLAY_MODULES, Worker
+
+if TYPE_CHECKING:
+    from torch2mobile.records import Request
 
 
 @click.command()
@@ -54,9 +57,19 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
             )
         return finish(result.report, options)
     from torch2mobile.pipeline import verify as verification
+
+    request = _request(against, options)
+    check = (
+        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
+    )
+    result = check(path, request, observer=observer)
+    return finish(result.report, options)
+
+
+def _request(against: str, options: dict[str, Any]) -> Request:
     from torch2mobile.records import Request
 
-    request = Request(
+    return Request(
         source=against,
         weights=options["weights"],
         inputs=options["inputs"],
@@ -64,10 +77,37 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
         data=options["data"],
         parity=make_parity(options),
     )
-    check = (
-        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
-    )
-    result = check(path, request, observer=observer)
+
+
+@click.command()
+@click.argument("artifact", type=click.Path())
+@click.option(
+    "--against",
+    metavar="SOURCE",
+    required=True,
+    shell_complete=complete_source,
+    help="The module to compare with, as for export.",
+)
+@click.option(
+    "--probe", default="", metavar="LABEL", help="Look at this probe, not at the first that fails."
+)
+@source_options
+@parity_options
+@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@common
+def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
+    """Find the first node of ARTIFACT, a bundle or an .onnx, that is not the module's.
+
+    \b
+    Example:
+      torch2mobile debug dist/super_resolution --against sample:super_resolution
+      torch2mobile debug model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
+    """
+    from torch2mobile.pipeline.debugging import debug_against
+
+    observer = observer_of(options)
+    request = _request(against, options)
+    result = debug_against(Path(artifact), request, probe=probe, observer=observer)
     return finish(result.report, options)
 
 
@@ -94,4 +134,4 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
             )
 
 
-COMMANDS: tuple[click.Command, ...] = (verify,)
+COMMANDS: tuple[click.Command, ...] = (verify, debug)

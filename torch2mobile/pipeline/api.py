@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile.errors import UsageError
 from torch2mobile.interfaces import Observer
 from torch2mobile.pipeline import verify as verification
+from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.results import ExportResult, SimplifyResult, VerifyResult
+from torch2mobile.pipeline.matching import Loader
+from torch2mobile.pipeline.results import DebugResult, ExportResult, SimplifyResult, VerifyResult
 from torch2mobile.pipeline.simplify import simplify_file
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 
@@ -138,18 +140,53 @@ def verify(
                 "Pass the module as against=, with its example call.",
             )
         return verification.verify_bundle(path, options=options, observer=observer)
-    source = against if isinstance(against, str) else ""
-    request = Request(source=source, inputs=tuple(inputs), values=tuple(values), parity=options)
-    load = None
-    if not isinstance(against, str):
-
-        def load(own: Request) -> LoadedModel:
-            return _from_memory(against, args, kwargs, dynamic_shapes, own, data)
-
+    request, load = _against(against, args, kwargs, dynamic_shapes, inputs, values, data, options)
     check = (
         verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
     )
     return check(path, request, load=load, observer=observer)
+
+
+def debug(
+    artifact: str | Path,
+    against: torch.nn.Module | str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    *,
+    probe: str = "",
+    inputs: Sequence[str] = (),
+    values: Sequence[str] = (),
+    data: Sequence[Mapping[str, np.ndarray]] = (),
+    parity: ParityOptions | None = None,
+    observer: Observer | None = None,
+) -> DebugResult:
+    """Find the first node of a bundle's .onnx, or of an .onnx file, that is not the module's.
+
+    ``against`` is as for :func:`verify`. ``probe`` is the label of the probe to look at; without
+    one it is the smallest that fails.
+    """
+    options = parity or ParityOptions()
+    request, load = _against(against, args, kwargs, dynamic_shapes, inputs, values, data, options)
+    return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
+
+
+def _against(
+    against: torch.nn.Module | str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+    inputs: Sequence[str],
+    values: Sequence[str],
+    data: Sequence[Mapping[str, np.ndarray]],
+    options: ParityOptions,
+) -> tuple[Request, Loader | None]:
+    """The request for a module to compare with, and how to load one that is in memory."""
+    source = against if isinstance(against, str) else ""
+    request = Request(source=source, inputs=tuple(inputs), values=tuple(values), parity=options)
+    if isinstance(against, str):
+        return request, None
+    return request, lambda own: _from_memory(against, args, kwargs, dynamic_shapes, own, data)
 
 
 def simplify(

@@ -17,6 +17,7 @@ from torch2mobile.isolation import Worker
 from torch2mobile.pipeline import contents, judging
 from torch2mobile.pipeline.conversion import convert, find_targets
 from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.pipeline.localising import Basis, Localiser
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -33,6 +34,7 @@ from torch2mobile.records import (
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.bundle import BundleWriter
+    from torch2mobile.exporter.translate import Translation
     from torch2mobile.validators.parity.gate import Expected
 
 
@@ -119,9 +121,10 @@ class _Export:
         capture = self.stages.attempt("capture", self._capture)
         if capture is None:
             return None
-        raw = self.stages.attempt("translate", lambda: self._translate(capture))
-        if raw is None:
+        translation = self.stages.attempt("translate", lambda: self._translate(capture))
+        if translation is None:
             return None
+        self.translation, raw = translation, translation.model
         simplified = self._simplify(raw, self.folder / "simplified.onnx")
         # The one process for all artefacts imports its runtime while the module runs here.
         with Worker(preload=["onnxruntime"]) as self.tools:
@@ -160,21 +163,22 @@ class _Export:
         )
         return found
 
-    def _translate(self, capture: Capture) -> OnnxModel:
+    def _translate(self, capture: Capture) -> Translation:
         from torch2mobile.exporter.bundle import MODEL, writing
-        from torch2mobile.exporter.translate import translate
+        from torch2mobile.exporter.translate import translation
 
         path = self.folder / MODEL
         with writing(path):
-            model = translate(
+            found = translation(
                 capture,
                 path,
                 opset=self.request.opset,
                 external_data=self.request.external_data,
             )
+        model = found.model
         dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
         self.stages.add(Check("translate", Status.PASSED, f"ONNX opset {model.opset}, {dims}"))
-        return model
+        return found
 
     def _simplify(self, raw: OnnxModel, target: Path) -> Mapping[str, int] | str:
         """onnxsim's numbers of nodes, or why there is no simplified model."""
@@ -221,12 +225,15 @@ class _Export:
 
         targets = find_targets(self.request.targets)
         program = self._program_file(capture) if any(t.wants_program for t in targets) else None
+        basis = Basis(capture, self.translation, model.origins)
+        options, observer = self.request.parity, self.stages.observer
+        self.localiser = Localiser(model.path, lambda: basis, options, observer)
         with judging.onnx_runner(model.path, self.timeout, self.tools) as runner:
             self.stages.observer.started("contract")
             self.stages.add(
                 contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
             )
-            judging.judge(self.stages, "onnx", runner, expected, self.request.parity, capture)
+            judging.judge(self.stages, "onnx", runner, expected, options, capture, self.localiser)
         self._provenance(model)
         return [
             a
@@ -262,7 +269,10 @@ class _Export:
         summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
         self.stages.add(Check("convert", Status.PASSED, summary, target=target.name))
         with judging.target_runner(target, artifact.files[0], self.timeout, self.tools) as runner:
-            judging.judge(self.stages, target.name, runner, expected, self.request.parity, capture)
+            options = self.request.parity
+            judging.judge(
+                self.stages, target.name, runner, expected, options, capture, self.localiser
+            )
         return artifact
 
     def _provenance(self, model: OnnxModel) -> None:

@@ -14,6 +14,7 @@ from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, 
 
 if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner, Target
+    from torch2mobile.pipeline.localising import Localiser
     from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.probes import Probe
 
@@ -121,8 +122,12 @@ def judge(
     expected: Sequence[Expected],
     options: ParityOptions,
     capture: Capture | None,
+    localiser: Localiser | None = None,
 ) -> bool:
-    """Parity and baked values of one artefact; True where it passed."""
+    """Parity and baked values of one artefact; True where it passed.
+
+    ``localiser`` adds to a failure where it starts.
+    """
     from torch2mobile.validators.parity import gate
 
     stages.observer.started(f"parity {target}")
@@ -131,7 +136,10 @@ def judge(
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False
-    parity = stages.add(gate.parity_check(target, expected, answers, options))
+    parity = gate.parity_check(target, expected, answers, options)
+    if localiser is not None:
+        parity = localiser.explain(parity, expected)
+    stages.add(parity)
     baked = gate.baked_check(target, expected, answers)
     if baked.status is Status.FAILED and capture is not None:
         baked = replace(baked, locations=_readers(baked.metrics, capture))

@@ -46,6 +46,11 @@ class VerifyResult(Result):
 
 
 @dataclass(frozen=True)
+class DebugResult(Result):
+    """The outcome of a search for where an artefact starts to differ."""
+
+
+@dataclass(frozen=True)
 class SimplifyResult(Result):
     """The outcome of a simplification; ``path`` is None where the result was refused."""
 

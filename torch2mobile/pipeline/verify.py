@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,10 @@ from torch2mobile.exporter.bundle import (
     refuse_external_data,
     tampered_files,
 )
-from torch2mobile.exporter.inputs import check_against_example
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline import judging, localising, matching
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -35,10 +34,9 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
+    from torch2mobile.pipeline.localising import Localiser
     from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.golden import Golden
-
-Loader = Callable[[Request], LoadedModel]
 
 
 def verify_bundle(
@@ -56,12 +54,12 @@ def verify_bundle(
     stages = Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
-        bundle = _open(path)
+        bundle = open_bundle(path)
         runners = _artifacts(bundle, options.timeout, process)
         for _, runner in runners:
             runner.begin()
         judging.check_tolerances(options, [spec.name for spec in bundle.manifest.outputs])
-        stages.add(_integrity(bundle))
+        stages.add(integrity(bundle))
         cases = _golden(bundle, stages)
         for _, runner in runners:
             # What does not load is reported by the replay, which asks again.
@@ -77,7 +75,7 @@ def verify_bundle_against(
     path: Path,
     request: Request,
     *,
-    load: Loader | None = None,
+    load: matching.Loader | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """The whole comparison of a bundle's artefacts with the module, on fresh probes.
@@ -86,17 +84,19 @@ def verify_bundle_against(
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
-    bundle = _open(path)
-    stages.add(_integrity(bundle))
-    loaded = (load or load_source)(_as_exported(request, bundle))
-    loaded = _with_manifest_inputs(loaded, bundle)
+    bundle = open_bundle(path)
+    stages.add(integrity(bundle))
+    loaded = (load or matching.load_source)(matching.as_exported(request, bundle))
+    loaded = matching.with_manifest_inputs(loaded, bundle)
     names = [spec.name for spec in bundle.manifest.outputs]
     runners = _artifacts(bundle, options.timeout)
     for name, runner in runners:
         check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
         if check is not None:
             stages.add(check)
-    _against(stages, loaded, names, runners, options)
+    model, opset = bundle.file(MODEL), matching.opset_of(bundle)
+    with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
+        _against(stages, loaded, names, runners, options, localiser)
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
@@ -104,7 +104,7 @@ def verify_model_against(
     path: Path,
     request: Request,
     *,
-    load: Loader | None = None,
+    load: matching.Loader | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """The whole comparison of one .onnx or .ort file with the module.
@@ -114,12 +114,13 @@ def verify_model_against(
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
-    _check_file(path)
-    loaded = (load or load_source)(request)
+    check_file(path)
+    loaded = (load or matching.load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
-        loaded = _match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
-        names = _match_outputs(loaded, [spec.name for spec in runner.outputs()])
-        _against(stages, loaded, names, [(path.suffix[1:], runner)], options)
+        loaded = matching.match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
+        names = matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
+        with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
+            _against(stages, loaded, names, [(path.suffix[1:], runner)], options, localiser)
     return _result(stages, str(path), {"source": loaded.name})
 
 
@@ -127,7 +128,8 @@ def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> Ver
     return VerifyResult(Report("verify", subject, tuple(stages.checks), environment))
 
 
-def _open(path: Path) -> Bundle:
+def open_bundle(path: Path) -> Bundle:
+    """A bundle whose models keep their weights inside it."""
     bundle = load_bundle(path)
     loaded = [MODEL, *(files[0] for files in bundle.manifest.targets.values() if files)]
     for model in map(bundle.file, loaded):
@@ -136,7 +138,8 @@ def _open(path: Path) -> Bundle:
     return bundle
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse a file that is missing, empty, or keeps its weights elsewhere."""
     if not path.is_file():
         raise ModelFileError(f"there is no file {path}", "Give a bundle folder or an .onnx file.")
     if path.stat().st_size == 0:
@@ -160,7 +163,8 @@ def _artifacts(
     return runners
 
 
-def _integrity(bundle: Bundle) -> Check:
+def integrity(bundle: Bundle) -> Check:
+    """Whether the files are as they were written."""
     problems = tampered_files(bundle)
     if problems:
         return Check(
@@ -228,56 +232,13 @@ def _interface(name: str, runner: IsolatedRunner, bundle: Bundle) -> Check:
     return Check("contract", Status.PASSED, "inputs and outputs as exported", target=name)
 
 
-def _with_manifest_inputs(loaded: LoadedModel, bundle: Bundle) -> LoadedModel:
-    """The source's model under the bundle's input specifications, which were captured."""
-    names = [spec.name for spec in bundle.manifest.inputs]
-    if [spec.name for spec in loaded.specs] != names:
-        raise UsageError(
-            f"the source takes {[s.name for s in loaded.specs]}, the bundle {names}",
-            "Name the source that this bundle was exported from, with the same --input.",
-        )
-    specs = tuple(
-        replace(own, values=given.values or own.values)
-        for own, given in zip(bundle.manifest.inputs, loaded.specs, strict=True)
-    )
-    shapes = {
-        spec.name: (spec.dtype, tuple(tensor.shape))
-        for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True)
-    }
-    check_against_example(specs, shapes)
-    return replace(loaded, specs=specs)
-
-
-def _match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> LoadedModel:
-    own = [spec.name for spec in loaded.specs]
-    if len(own) != len(names):
-        raise UsageError(
-            f"{path.name} takes {len(names)} inputs ({', '.join(names)}), the module {len(own)} "
-            f"({', '.join(own)})",
-            "Describe the module's inputs as the file has them, with --input.",
-        )
-    if set(own) == set(names):
-        return loaded
-    specs = tuple(replace(s, name=name) for s, name in zip(loaded.specs, names, strict=True))
-    renames = dict(zip(own, names, strict=True))
-    data = tuple({renames.get(k, k): v for k, v in case.items()} for case in loaded.data)
-    return replace(loaded, specs=specs, data=data)
-
-
-def _match_outputs(loaded: LoadedModel, names: Sequence[str]) -> list[str]:
-    """The names under which the module's outputs are compared: its own if the file has them."""
-    from torch2mobile.exporter.capture import check_example
-
-    own = list(check_example(loaded)[0])
-    return own if set(own) & set(names) or len(own) != len(names) else list(names)
-
-
 def _against(
     stages: Stages,
     loaded: LoadedModel,
     names: Sequence[str],
     runners: Sequence[tuple[str, IsolatedRunner]],
     options: ParityOptions,
+    localiser: Localiser,
 ) -> None:
     try:
         expected: Sequence[Expected] | None = judging.module_side(
@@ -288,31 +249,7 @@ def _against(
             stages.add(Check("parity", Status.SKIPPED, reason))
             return
         for name, runner in runners:
-            judging.judge(stages, name, runner, expected, options, None)
+            judging.judge(stages, name, runner, expected, options, None, localiser)
     finally:
         for _, runner in runners:
             runner.close()
-
-
-def load_source(request: Request) -> LoadedModel:
-    """The model that a request names."""
-    from torch2mobile.exporter import source
-    from torch2mobile.sample_models import SAMPLES
-
-    return source.load(request, SAMPLES)
-
-
-def _as_exported(request: Request, bundle: Bundle) -> Request:
-    """The request with the inputs, values and weights that the bundle was exported with."""
-    given = bundle.manifest.request
-    if given is None:
-        return request
-    request = replace(request, weights=request.weights or given.weights)
-    if request.inputs:
-        return request
-    return replace(
-        request,
-        inputs=given.inputs,
-        values=request.values or given.values,
-        data=request.data or given.data,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ def span(
 class Examination:
     """One suspect in the artefact, with the program's ``values`` around it.
 
-    ``values`` has those of its inputs and, where it is known, that of what it gives; ``known`` has
-    the names of all values that the program has; ``feeds`` are the probe's inputs.
+    ``values`` has those of its inputs and, where it is known, that of what it gives; ``feeds`` are
+    the probe's inputs; ``right`` tells whether an array is what a known value should be.
     """
 
     def __init__(
@@ -53,26 +53,26 @@ class Examination:
         suspect: Suspect,
         values: Values,
         feeds: Values,
+        right: Callable[[str, np.ndarray], bool],
     ) -> None:
         self.pieces, self.topology, self.suspect = pieces, topology, suspect
-        self.values, self.feeds = dict(values), feeds
+        self.values, self.feeds, self.right = dict(values), feeds, right
         self.makers = {name: info for info in topology.nodes for name in info.outputs}
-        self.got: np.ndarray | None = None
 
     def narrow_by_translation(self, fresh: Pieces, known: Container[str]) -> None:
         """With a translation that gives the right value here, its inner values are right too."""
-        topology = fresh.topology()
+        topology = fresh.topology
         makers = {name: info for info in topology.nodes for name in info.outputs}
         value = self.suspect.value
-        if len(self.suspect.nodes) < 2 or value not in makers or value not in self.values:
+        if len(self.suspect.nodes) < 2 or value not in makers:
             return
-        stops = {name for name in makers if name in known and name in self.values}
+        stops = {n for n in makers if n in known and n in self.values and n != value}
         nodes = span(topology, value, stops, makers)
         wanted = [name for info in nodes for name in info.outputs if name not in stops]
         answers = _attempt(fresh.run, nodes, self._inputs(nodes), wanted)
-        if answers is None or not self._right(answers[value]):
+        if answers is None or (value in self.values and not self.right(value, answers[value])):
             return
-        self._narrow({**answers, value: self.values[value]}, share=USUAL["float32"].rtol)
+        self._narrow({**answers, **self.values}, share=USUAL["float32"].rtol)
 
     def blame(self) -> None:
         """Ask onnx's reference implementation whether the kernel or the graph is at fault."""
@@ -91,7 +91,7 @@ class Examination:
         got = own[value] if own else None
         to_torch = _distance(self.values[value], answers[value])
         to_kernel = float("inf") if got is None else _distance(got, answers[value])
-        if to_torch <= self._allowed() and to_torch < to_kernel:
+        if to_torch < to_kernel and self.right(value, answers[value]):
             self.suspect = replace(suspect, fault="kernel")
             self._narrow(answers, share=USUAL["float32"].atol)
         elif got is not None and to_kernel <= self._allowed():
@@ -100,9 +100,25 @@ class Examination:
     def compare_with(self, fresh: Pieces) -> None:
         """Say how the node differs from the one that gives the same value in a translation."""
         value = self.suspect.value
-        mine, theirs = self.pieces.portrait(value), fresh.portrait(value)
-        found = tuple(describe(mine, theirs)) if mine and theirs else ()
+        theirs = fresh.portrait(value)
+        if theirs is None:
+            return
+        known = {name for info in fresh.topology.nodes for name in info.outputs}
+        added = [
+            info.op_type
+            for info in self.suspect.nodes
+            if known.isdisjoint({*info.outputs} - {value}) and self._reads_new(info, known)
+        ]
+        mine = self.pieces.portrait(value) if len(self.suspect.nodes) == 1 else None
+        found: tuple[str, ...] = ()
+        if added and (mine is None or mine.op_type != theirs.op_type):
+            found = (f"{', '.join(added)}, which the module's own translation does not have",)
+        elif mine is not None:
+            found = tuple(describe(mine, theirs))
         self.suspect = replace(self.suspect, differences=found)
+
+    def _reads_new(self, info: NodeInfo, known: Container[str]) -> bool:
+        return any(name in self.makers and name not in known for name in info.inputs)
 
     def around(self) -> None:
         """The errors before and after the suspect when the artefact runs as a whole."""
@@ -131,13 +147,12 @@ class Examination:
         return {**{name: self.feeds[name] for name in names if name in self.feeds}, **known}
 
     def _allowed(self) -> float:
+        """How far two ways to compute the suspect may be apart; a shape or NaN has no scale."""
         want = self.values[self.suspect.value]
-        if self.suspect.allowed > 0 or not is_float(want):
-            return self.suspect.allowed
-        return USUAL["float32"].atol * _scale(want)
-
-    def _right(self, got: np.ndarray) -> bool:
-        return _distance(self.values[self.suspect.value], got) <= self._allowed()
+        if not is_float(want):
+            return 0.0
+        share = USUAL["float32"].rtol if self.suspect.allowed else USUAL["float32"].atol
+        return max(self.suspect.allowed, share * _scale(want))
 
     def _narrow(self, right: Values, share: float) -> None:
         """The first of the suspect's nodes that is off when each is fed what is right.
@@ -150,10 +165,10 @@ class Examination:
         if len(nodes) < 2 or not shared:
             return
         feeds = {**{name: right[name] for name in shared}, **self._inputs(nodes)}
-        inner = [name for info in nodes for name in info.outputs]
-        answers = _attempt(self.pieces.run, nodes, feeds, inner)
+        answers = self._each(nodes, feeds)
         if answers is None:
             return
+        inner = list(answers)
         fine = set(self.values) | shared
         fine |= {
             name
@@ -167,6 +182,19 @@ class Examination:
                 self.values.update({n: a for n, a in right.items() if n not in self.values})
                 self.suspect = replace(self.suspect, nodes=found, value=name)
                 return
+        if not self.suspect.runs and fine.issuperset(inner):
+            self.suspect = replace(self.suspect, nodes=nodes[-1:])
+
+    def _each(
+        self, nodes: Sequence[NodeInfo], feeds: Mapping[str, Any]
+    ) -> dict[str, np.ndarray] | None:
+        """What each of the nodes gives; without the last one where that one does not run."""
+        inner = [name for info in nodes for name in info.outputs]
+        answers = _attempt(self.pieces.run, nodes, feeds, inner)
+        if answers is None and not self.suspect.runs:
+            inner = [name for info in nodes[:-1] for name in info.outputs]
+            answers = _attempt(self.pieces.run, nodes[:-1], feeds, inner)
+        return answers
 
 
 def _attempt(call: Any, nodes: Sequence[NodeInfo], *args: Any) -> dict[str, np.ndarray] | None:
@@ -195,7 +223,7 @@ def _distance(want: np.ndarray, got: np.ndarray) -> float:
         return float(np.abs(a[both] - b[both]).max(initial=0.0))
 
 
-def _alike(want: np.ndarray, got: np.ndarray, share: float) -> bool:
+def _alike(want: Any, got: Any, share: float) -> bool:
     if not isinstance(want, np.ndarray) or not isinstance(got, np.ndarray):
-        return False
+        return False  # a sequence of tensors
     return _distance(want, got) <= (share * _scale(want) if is_float(want) else 0.0)

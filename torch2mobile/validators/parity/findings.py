@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch2mobile.validators.parity.slices import NodeInfo
 
+DOES_NOT_RUN = "does not run"
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -29,6 +31,11 @@ class Suspect:
     differences: tuple[str, ...] = ()
 
     @property
+    def runs(self) -> bool:
+        """Whether it gives anything at all."""
+        return not self.problem.startswith(DOES_NOT_RUN)
+
+    @property
     def share(self) -> float:
         """The error as a share of what is allowed."""
         if self.allowed > 0:
@@ -41,7 +48,8 @@ class Finding:
     """Where it starts.
 
     ``verdict`` is ``node``; ``interface`` where the outputs are others than the module's;
-    ``capture`` where the program itself is another function than the module; ``optimizer`` where only ONNX Runtime's graph optimisations make the difference;
+    ``capture`` where the program itself is another function than the module; ``optimizer`` where
+    only ONNX Runtime's graph optimisations make the difference;
     ``accumulated`` where no node is at fault alone; ``refused`` where the artefact as a whole
     does not run, though each node does; and ``nothing`` where nothing differs on this probe.
     ``compared`` and ``values`` count the values that were lined up, of all in the artefact.

@@ -7,27 +7,26 @@ values and shows the error that is its own. What another node passed on cannot b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from torch2mobile.errors import Torch2MobileError, WorkerCrashError
 from torch2mobile.records import Tolerance
 from torch2mobile.tensors import quiet, to_torch
-from torch2mobile.validators.parity import compare, gate, tolerance
+from torch2mobile.validators.parity import gate, own_error
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.examine import Examination, span
-from torch2mobile.validators.parity.findings import Finding, Suspect
+from torch2mobile.validators.parity.findings import DOES_NOT_RUN, Finding, Suspect
 from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.pieces import Pieces, Process
 from torch2mobile.validators.parity.slices import NodeInfo
 from torch2mobile.validators.parity.tape import Tape
-from torch2mobile.validators.parity.tolerance import Case, Yardstick, is_float
+from torch2mobile.validators.parity.tolerance import Yardstick
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch.export import ExportedProgram
     from torch.fx import Node
 
@@ -42,8 +41,9 @@ class Question:
     """What to localise: an .onnx, the program behind it, and the probe on which they differ.
 
     ``twins`` has the program's node of a value's name; ``fresh`` is the program's translation as
-    it should be, where the artefact may be another one. ``inputs`` are the artefact's, in the
-    program's order; ``usual`` and ``tolerances`` are what the gate judged the outputs by.
+    it should be, where the artefact may be another one, and ``simplify`` simplifies that.
+    ``inputs`` are the artefact's, in the program's order; ``usual`` and ``tolerances`` are what the
+    gate judged the outputs by.
     """
 
     artifact: Path
@@ -54,6 +54,7 @@ class Question:
     usual: Mapping[str, Yardstick]
     tolerances: Mapping[str, Tolerance]
     fresh: Path | None = None
+    simplify: Callable[[], Path | None] | None = None
     timeout: float = 300.0
 
 
@@ -74,7 +75,7 @@ class _Search:
     def __init__(self, question: Question, process: Process) -> None:
         self.question, self.process = question, process
         self.pieces = Pieces(question.artifact, process)
-        self.topology = self.pieces.topology()
+        self.topology = self.pieces.topology
         feeds = question.case.probe.feeds
         self.tape = Tape(question.program, [to_torch(feeds[name]) for name in question.inputs])
         self.known = self._known()
@@ -193,7 +194,8 @@ class _Search:
             return  # fed by a node that failed before it
         value = info.outputs[0] if info.outputs else ""
         infinite = float("inf")
-        suspect = Suspect((info,), value, infinite, 0.0, 0.0, f"does not run: {problem}")
+        nodes = span(self.topology, value, self.known, self.makers) if value else (info,)
+        suspect = Suspect(nodes, value, infinite, 0.0, 0.0, f"{DOES_NOT_RUN}: {problem}")
         self.found = [self._examined(suspect)]
 
     def _answers(self, numbers: range) -> dict[str, np.ndarray]:
@@ -224,57 +226,65 @@ class _Search:
 
     # --- one value ----------------------------------------------------------------------------
 
+    def _own(self, name: str, got: np.ndarray) -> Judged:
+        label = self.question.case.probe.label
+        return own_error.judge(self.tape, self.known[name], self.nodes, (name, label), got)
+
     def _judged(self, name: str, got: np.ndarray) -> Suspect:
-        node = self.known[name]
-        want = self.tape.value(node)
+        judged = self._own(name, got)
         suspect = Suspect(
-            span(self.topology, name, self.known, self.makers), name, 0.0, 0.0, 0.0, ""
-        )
-        judged = _clearly_within(name, want, got) or self._measured(name, want, got)
-        problem = judged.mismatch.problem if judged.mismatch else ""
-        suspect = replace(
-            suspect,
+            nodes=span(self.topology, name, self.known, self.makers),
+            value=name,
             error=judged.error,
             allowed=judged.allowed,
             floor=judged.floor,
-            problem=problem,
+            problem=judged.mismatch.problem if judged.mismatch else "",
         )
         self.compared.append(suspect)
         return suspect
-
-    def _measured(self, name: str, want: np.ndarray, got: np.ndarray) -> Judged:
-        """By the node's own noise; with its sums in a plain loop where that does not suffice."""
-        probe, node = self.question.case.probe.label, self.known[name]
-        wrong = compare.structure([(name, want)], [(name, got)], probe)
-        if wrong:
-            return Judged(name, probe, float("inf"), 0.0, 0.0, "structure", wrong[0])
-        truth = self.tape.exact(node, self.nodes) if is_float(want) else None
-        judged = _by_noise(name, probe, want, got, truth, None)
-        if judged.mismatch is not None and judged.rule in {"measured", "usual"}:
-            rough = self.tape.rough(node, self.nodes)
-            judged = _by_noise(name, probe, want, got, truth, rough)
-        return judged
 
     # --- the first suspect, looked at closely -------------------------------------------------
 
     def _examined(self, suspect: Suspect) -> Suspect:
         question = self.question
         around = {name for info in suspect.nodes for name in (*info.inputs, *info.outputs)}
-        fresh = Pieces(question.fresh, self.process) if question.fresh else None
-        if fresh is not None:
-            around.update(name for info in fresh.topology().nodes for name in info.inputs)
+        translations = self._translations()
+        for each in translations:
+            around.update(name for info in each.topology.nodes for name in info.inputs)
         values = {
             name: self.tape.value(self.known[name])
             for name in around
             if name in self.known and self.tape.has(self.known[name])
         }
-        look = Examination(self.pieces, self.topology, suspect, values, question.case.probe.feeds)
-        if fresh is not None:
-            look.narrow_by_translation(fresh, self.known)
-            look.compare_with(fresh)
+        look = Examination(
+            self.pieces,
+            self.topology,
+            suspect,
+            values,
+            question.case.probe.feeds,
+            lambda name, got: self._own(name, got).mismatch is None,
+        )
+        for each in translations:
+            look.narrow_by_translation(each, self.known)
+        for each in translations[:1]:
+            look.compare_with(each)
         look.blame()
         look.around()
         return look.suspect
+
+    def _translations(self) -> list[Pieces]:
+        """The module's own translations, the one that is more like the artefact first."""
+        question = self.question
+
+        def likeness(pieces: Pieces) -> int:
+            return len({n for info in pieces.topology.nodes for n in info.outputs} & {*self.makers})
+
+        found = [Pieces(question.fresh, self.process)] if question.fresh else []
+        # Names that the translation does not have: onnxsim may have made them.
+        if found and question.simplify and likeness(found[0]) < len(self.makers):
+            simplified = question.simplify()
+            found += [Pieces(simplified, self.process)] if simplified else []
+        return sorted(found, key=likeness, reverse=True)
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -316,40 +326,3 @@ def _feedable(node: Node) -> bool:
 
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dtype != torch.bfloat16
-
-
-def _clearly_within(name: str, want: np.ndarray, got: np.ndarray) -> Judged | None:
-    """PASSED at a glance: no more off than the dtype's usual rtol of the greatest value.
-
-    Each limit allows that, so that most values need no second evaluation in float64.
-    """
-    if want.shape != got.shape or want.dtype != got.dtype:
-        return None
-    if not is_float(want):
-        return Judged(name, "", 0.0, 0.0, 0.0, "exact") if np.array_equal(want, got) else None
-    if not want.size:
-        return Judged(name, "", 0.0, 0.0, 0.0, "usual")
-    with np.errstate(all="ignore"):
-        error = float(np.abs(got - want).max())
-        scale = max(float(want.max()), -float(want.min()))
-    rtol = tolerance.USUAL.get(want.dtype.name, tolerance.USUAL["float32"]).rtol
-    # False for NaN and infinities, which want a closer look.
-    return Judged(name, "", error, rtol * scale, 0.0, "usual") if error <= rtol * scale else None
-
-
-def _by_noise(
-    name: str,
-    probe: str,
-    want: np.ndarray,
-    got: np.ndarray,
-    truth: np.ndarray | None,
-    rough: np.ndarray | None,
-) -> Judged:
-    if not is_float(want):
-        return compare.judge(name, probe, want, got, tolerance.exact_limit(want))
-    if truth is not None and truth.shape != want.shape:
-        truth = None
-    case = Case([(name, want)], None if truth is None else [truth])
-    yardstick = tolerance.yardsticks([case]).get(name, Yardstick())
-    limit = tolerance.limit_for(want, truth, yardstick, 1.0, rough)
-    return compare.judge(name, probe, want, got, limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ class Pieces:
             self._generation = process.generation
         return process.call("method", self._handle, method, args, timeout=timeout)
 
+    @cached_property
     def topology(self) -> Topology:
         """Inputs, outputs and nodes."""
         found: Topology = self._call("topology")

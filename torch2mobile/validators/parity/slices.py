@@ -33,7 +33,7 @@ class NodeInfo:
 
     index: int
     name: str
-    op: str
+    op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: int = 0
@@ -194,7 +194,7 @@ class Sliced:
 class Portrait:
     """What a node is: ``constants`` and their ``names`` by the input's position."""
 
-    op: str
+    op_type: str
     attributes: Mapping[str, Any]
     inputs: tuple[str, ...]
     constants: Mapping[int, np.ndarray]
@@ -203,8 +203,8 @@ class Portrait:
 
 def describe(mine: Portrait, theirs: Portrait) -> list[str]:
     """What is different in ``mine``, one phrase each; empty where nothing is."""
-    if mine.op != theirs.op:
-        return [f"{mine.op} where the module's own translation has {theirs.op}"]
+    if mine.op_type != theirs.op_type:
+        return [f"{mine.op_type} where the module's own translation has {theirs.op_type}"]
     found = []
     for name in sorted({*mine.attributes, *theirs.attributes}):
         have, want = mine.attributes.get(name), theirs.attributes.get(name)
@@ -263,8 +263,8 @@ def _subgraphs_of(attribute: Any) -> list[Any]:
 
 
 def _size(tensor: Any) -> int:
-    width = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    return math.prod(tensor.dims) * width
+    width: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(math.prod(tensor.dims)) * width
 
 
 def _own(name: str, feeds: Feeds) -> str:

@@ -1,0 +1,97 @@
+"""Where does a file start to differ from its module? The localising of verify, on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.exporter.bundle import MODEL
+from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.pipeline import judging, localising, matching
+from torch2mobile.pipeline import verify as verification
+from torch2mobile.pipeline.results import DebugResult
+from torch2mobile.pipeline.stages import Stages, error_check
+from torch2mobile.records import Check, LoadedModel, Report, Request, Status
+
+
+def debug_against(
+    path: Path,
+    request: Request,
+    *,
+    probe: str = "",
+    load: matching.Loader | None = None,
+    observer: Observer | None = None,
+) -> DebugResult:
+    """Compare a bundle's .onnx, or an .onnx file, with its module, and localise a difference.
+
+    On the ``probe`` of that label; without one on the smallest that fails, else on the example.
+    Raises UsageError for an .ort file, which does not keep the names of its values.
+    """
+    stages = Stages(observer or SilentObserver())
+    load = load or matching.load_source
+    opset = None
+    if path.is_dir():
+        bundle = verification.open_bundle(path)
+        stages.add(verification.integrity(bundle))
+        loaded = matching.with_manifest_inputs(load(matching.as_exported(request, bundle)), bundle)
+        names = [spec.name for spec in bundle.manifest.outputs]
+        model, opset = bundle.file(MODEL), matching.opset_of(bundle)
+    else:
+        _refuse_ort(path)
+        loaded, names = _matched(path, load(request), request.parity.timeout)
+        model = path
+    _localise(stages, loaded, names, model, opset, request, probe)
+    return DebugResult(Report("debug", str(path), tuple(stages.checks), {"source": loaded.name}))
+
+
+def _refuse_ort(path: Path) -> None:
+    verification.check_file(path)
+    with path.open("rb") as file:
+        head = file.read(8)
+    if path.suffix == ".ort" or head[4:] == b"ORTM":
+        raise UsageError(
+            f"{path.name} is in the .ort format, which does not keep the graph as it was exported",
+            "Debug the .onnx that it was made from; if that passes, the conversion is at fault.",
+        )
+
+
+def _matched(path: Path, loaded: LoadedModel, timeout: float) -> tuple[LoadedModel, list[str]]:
+    with judging.onnx_runner(path, timeout) as runner:
+        loaded = matching.match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
+        return loaded, matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
+
+
+def _localise(
+    stages: Stages,
+    loaded: LoadedModel,
+    names: list[str],
+    model: Path,
+    opset: int | None,
+    request: Request,
+    probe: str,
+) -> None:
+    from torch2mobile.validators.parity import gate
+
+    options = request.parity
+    expected = judging.module_side(stages, loaded, names, options, None)
+    if expected is None:
+        reason = "there is nothing repeatable to compare with"
+        stages.add(Check("localise", Status.SKIPPED, reason, target="onnx"))
+        return
+    if probe:
+        localising.choose(expected, (), probe)
+    stages.observer.started("parity onnx")
+    try:
+        with judging.onnx_runner(model, options.timeout) as runner:
+            answers = gate.run_probes(runner, expected)
+    except Torch2MobileError as error:
+        stages.add(error_check("parity", error, target="onnx"))
+        return
+    parity = stages.add(gate.parity_check("onnx", expected, answers, options))
+    if not expected:
+        return
+    case = localising.choose(expected, parity.mismatches, probe)
+    with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
+        found = stages.attempt("localise", lambda: localiser.find(expected, case), target="onnx")
+    if found is not None:
+        stages.add(localising.localise_check(*found))

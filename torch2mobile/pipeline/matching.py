@@ -1,0 +1,87 @@
+"""A module under the interface of an artefact: the same inputs and outputs, by name or position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch2mobile.errors import UsageError
+from torch2mobile.exporter.inputs import check_against_example
+from torch2mobile.records import Bundle, LoadedModel, Request
+
+Loader = Callable[[Request], LoadedModel]
+
+
+def load_source(request: Request) -> LoadedModel:
+    """The model that a request names."""
+    from torch2mobile.exporter import source
+    from torch2mobile.sample_models import SAMPLES
+
+    return source.load(request, SAMPLES)
+
+
+def as_exported(request: Request, bundle: Bundle) -> Request:
+    """The request with the inputs, values and weights that the bundle was exported with."""
+    given = bundle.manifest.request
+    if given is None:
+        return request
+    request = replace(request, weights=request.weights or given.weights)
+    if request.inputs:
+        return request
+    return replace(
+        request,
+        inputs=given.inputs,
+        values=request.values or given.values,
+        data=request.data or given.data,
+    )
+
+
+def with_manifest_inputs(loaded: LoadedModel, bundle: Bundle) -> LoadedModel:
+    """The source's model under the bundle's input specifications, which were captured."""
+    names = [spec.name for spec in bundle.manifest.inputs]
+    if [spec.name for spec in loaded.specs] != names:
+        raise UsageError(
+            f"the source takes {[s.name for s in loaded.specs]}, the bundle {names}",
+            "Name the source that this bundle was exported from, with the same --input.",
+        )
+    specs = tuple(
+        replace(own, values=given.values or own.values)
+        for own, given in zip(bundle.manifest.inputs, loaded.specs, strict=True)
+    )
+    shapes = {
+        spec.name: (spec.dtype, tuple(tensor.shape))
+        for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True)
+    }
+    check_against_example(specs, shapes)
+    return replace(loaded, specs=specs)
+
+
+def match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> LoadedModel:
+    """The model with its inputs named as the file's are; UsageError for another number."""
+    own = [spec.name for spec in loaded.specs]
+    if len(own) != len(names):
+        raise UsageError(
+            f"{path.name} takes {len(names)} inputs ({', '.join(names)}), the module {len(own)} "
+            f"({', '.join(own)})",
+            "Describe the module's inputs as the file has them, with --input.",
+        )
+    if set(own) == set(names):
+        return loaded
+    specs = tuple(replace(s, name=name) for s, name in zip(loaded.specs, names, strict=True))
+    renames = dict(zip(own, names, strict=True))
+    data = tuple({renames.get(k, k): v for k, v in case.items()} for case in loaded.data)
+    return replace(loaded, specs=specs, data=data)
+
+
+def match_outputs(loaded: LoadedModel, names: Sequence[str]) -> list[str]:
+    """The names under which the module's outputs are compared: its own if the file has them."""
+    from torch2mobile.exporter.capture import check_example
+
+    own = list(check_example(loaded)[0])
+    return own if set(own) & set(names) or len(own) != len(names) else list(names)
+
+
+def opset_of(bundle: Bundle) -> int | None:
+    """The opset that the bundle's export was asked for; None where the exporter chose."""
+    return bundle.manifest.request.opset if bundle.manifest.request is not None else None
