@@ -57,6 +57,7 @@ class Examination:
     ) -> None:
         self.pieces, self.topology, self.suspect = pieces, topology, suspect
         self.values, self.feeds, self.right = dict(values), feeds, right
+        self.known = frozenset(values)
         self.makers = {name: info for info in topology.nodes for name in info.outputs}
 
     def narrow_by_translation(self, fresh: Pieces, known: Container[str]) -> None:
@@ -70,7 +71,7 @@ class Examination:
         nodes = span(topology, value, stops, makers)
         wanted = [name for info in nodes for name in info.outputs if name not in stops]
         answers = _attempt(fresh.run, nodes, self._inputs(nodes), wanted)
-        if answers is None or (value in self.values and not self.right(value, answers[value])):
+        if answers is None or (value in self.values and not self._is_right(answers[value])):
             return
         self._narrow({**answers, **self.values}, share=USUAL["float32"].rtol)
 
@@ -91,7 +92,7 @@ class Examination:
         got = own[value] if own else None
         to_torch = _distance(self.values[value], answers[value])
         to_kernel = float("inf") if got is None else _distance(got, answers[value])
-        if to_torch < to_kernel and self.right(value, answers[value]):
+        if to_torch < to_kernel and self._is_right(answers[value]):
             self.suspect = replace(suspect, fault="kernel")
             self._narrow(answers, share=USUAL["float32"].atol)
         elif got is not None and to_kernel <= self._allowed():
@@ -146,6 +147,13 @@ class Examination:
         known = {name: self.values[name] for name in names if name in self.values}
         return {**{name: self.feeds[name] for name in names if name in self.feeds}, **known}
 
+    def _is_right(self, got: np.ndarray) -> bool:
+        """Whether this is what the suspect should give: the program's value, or a translation's."""
+        value = self.suspect.value
+        if value in self.known:
+            return self.right(value, got)
+        return _alike(self.values[value], got, USUAL["float32"].atol)
+
     def _allowed(self) -> float:
         """How far two ways to compute the suspect may be apart; a shape or NaN has no scale."""
         want = self.values[self.suspect.value]
@@ -169,17 +177,17 @@ class Examination:
         if answers is None:
             return
         inner = list(answers)
-        fine = set(self.values) | shared
-        fine |= {
-            name
+        equal = {
+            name: answers[name]
             for name in inner
             if name not in shared
             and any(_alike(each, answers[name], share) for each in right.values())
         }
+        fine = {*self.values, *shared, *equal}
         for name in inner:
             if name in shared and not _alike(right[name], answers[name], share):
                 found = span(self.topology, name, fine, self.makers)
-                self.values.update({n: a for n, a in right.items() if n not in self.values})
+                self.values = {**right, **equal, **self.values}
                 self.suspect = replace(self.suspect, nodes=found, value=name)
                 return
         if not self.suspect.runs and fine.issuperset(inner):

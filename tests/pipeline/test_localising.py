@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import torch2mobile
+from torch2mobile.cli import run
+from torch2mobile.errors import CaptureError, ExitCode, UsageError
+from torch2mobile.pipeline import localising
+from torch2mobile.pipeline.results import Result
+from torch2mobile.records import Check, ParityOptions, Status
+from torch2mobile.validators.parity.findings import Finding
+
+FEW = ParityOptions(probes=1)
+EXAMPLE = (torch.linspace(-3, 3, 12).reshape(2, 6),)
+VERDICTS = ("capture", "optimizer", "accumulated", "refused", "interface", "nothing")
+
+
+def find(result: Result, name: str, target: str = "onnx") -> Check:
+    return next(c for c in result.report.checks if (c.name, c.target) == (name, target))
+
+
+def verify(folder: Path, module: Any) -> Result:
+    return torch2mobile.verify(folder, against=module, args=EXAMPLE, parity=FEW)
+
+
+def debug(path: Path, module: Any, **options: Any) -> Result:
+    return torch2mobile.debug(path, module, EXAMPLE, parity=FEW, **options)
+
+
+class TestVerify:
+    def test_a_failure_names_the_node_and_the_module(
+        self, edited: Callable[..., Path], edits: dict[str, Any], pair: Any
+    ) -> None:
+        result = verify(edited(edits["weight_by_one_percent"]), pair.module)
+        parity = find(result, "parity")
+        assert parity.status is Status.FAILED
+        place = parity.locations[-1]
+        assert (place.module, place.op) == ("first", "Gemm")
+        assert Path(place.file).name == "conftest.py"
+        assert "self.first(x)" in place.code
+        assert any("first.weight differs in 1 of 48 values" in note for note in parity.notes)
+        (table,) = parity.tables
+        row = dict(zip(table.columns, table.rows[0], strict=True))
+        assert row["node"] == place.node
+        assert row["at fault"] == "graph"
+        assert row["before"] == 0
+        assert row["own error"] > row["allowed"] > row["floor"] > 0
+        assert row["after / floor"] > 10
+        assert "export it again" in parity.hint
+        assert "where it starts" in str(result)
+        assert "where it starts" in result._repr_html_()
+
+    def test_a_passing_bundle_is_not_captured(
+        self, pair: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(localising, "_translated")
+        result = verify(pair.path, pair.module)
+        assert result.passed
+        assert not any(check.tables for check in result.report.checks)
+
+    def test_a_target_alone_is_the_conversions_fault(self, pair: Any, tmp_path: Path) -> None:
+        torch.manual_seed(9)
+        other = torch2mobile.export(
+            type(pair.module)().eval(), EXAMPLE, out=tmp_path / "other", parity=FEW
+        )
+        assert other.bundle is not None
+        file = other.bundle.file("model.ort")
+        result = torch2mobile.verify(file, against=pair.module, args=EXAMPLE, parity=FEW)
+        note = find(result, "parity", "ort").notes[-1]
+        assert "debug the .onnx" in note
+
+    def test_a_search_that_fails_changes_no_verdict(
+        self,
+        edited: Callable[..., Path],
+        edits: dict[str, Any],
+        pair: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise CaptureError("could not be captured")
+
+        monkeypatch.setattr(localising, "_translated", refuse)
+        result = verify(edited(edits["relu_for_hardswish"]), pair.module)
+        parity = find(result, "parity")
+        assert parity.status is Status.FAILED
+        assert "could not be found: could not be captured" in parity.notes[-1]
+
+
+def test_notes_on_other_targets(pair: Any) -> None:
+    class Observer:
+        def started(self, stage: str) -> None:
+            raise AssertionError
+
+    def explain(onnx_status: Status) -> str:
+        localiser = localising.Localiser(Path(), lambda: 1 / 0, FEW, Observer())  # type: ignore[arg-type,return-value]
+        localiser._passed = onnx_status is Status.PASSED
+        return localiser.explain(Check("parity", Status.FAILED, "", target="ort"), ()).notes[-1]
+
+    assert "starts in the conversion to ort" in explain(Status.PASSED)
+    assert "model.onnx fails as well" in explain(Status.FAILED)
+
+
+def test_an_export_that_fails_says_where(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch2mobile.exporter import translate
+
+    save = translate._save
+
+    def wrong(model: Any, path: Path, **options: Any) -> None:
+        save(model, path, **options)
+        proto = onnx.load(path)
+        node = next(node for node in proto.graph.node if node.op_type == "HardSwish")
+        node.op_type = "Relu"
+        onnx.save(proto, path)
+
+    monkeypatch.setattr(translate, "_save", wrong)
+    result = torch2mobile.export(pair.module, EXAMPLE, out=tmp_path / "out", parity=FEW)
+    assert result.exit_code is ExitCode.FAILED
+    parity = find(result, "parity")
+    assert parity.locations[-1].op == "Relu"
+    assert "F.hardswish" in parity.locations[-1].code
+    assert any("reference implementation agrees with ONNX Runtime" in n for n in parity.notes)
+    assert "model.onnx fails as well" in find(result, "parity", "ort").notes[-1]
+
+
+class TestDebug:
+    def test_a_bundle_as_it_was_exported(self, pair: Any) -> None:
+        result = debug(pair.path, pair.module)
+        assert result.exit_code is ExitCode.PASSED
+        assert find(result, "localise").status is Status.PASSED
+        assert result.report.command == "debug"
+
+    def test_a_file_with_a_fault(
+        self, edited: Callable[..., Path], edits: dict[str, Any], pair: Any
+    ) -> None:
+        path = edited(edits["relu_for_hardswish"]) / "model.onnx"
+        result = debug(path, pair.module)
+        assert result.exit_code is ExitCode.FAILED
+        check = find(result, "localise")
+        assert "Relu where the module's own translation has HardSwish" in check.summary
+        assert check.locations[0].op == "Relu"
+
+    def test_a_simplified_file_from_elsewhere(self, pair: Any, tmp_path: Path) -> None:
+        """Names of inputs, outputs and values are others, and the last layer is at fault."""
+        proto = onnx.load(pair.path / "model.onnx")
+        names = [v.name for v in proto.graph.input] + [n.output[0] for n in proto.graph.node]
+        new = {name: f"/{number}" for number, name in enumerate(names)}
+        for node in proto.graph.node:
+            node.input[:] = [new.get(name, name) for name in node.input]
+            node.output[:] = [new[name] for name in node.output]
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.name = new[value.name]
+        del proto.graph.value_info[:]
+        next(node for node in proto.graph.node if node.op_type == "HardSwish").op_type = "Relu"
+        onnx.save(proto, tmp_path / "foreign.onnx")
+        result = debug(tmp_path / "foreign.onnx", pair.module)
+        check = find(result, "localise")
+        assert result.exit_code is ExitCode.FAILED
+        assert "nodes up to" in check.summary
+        row = check.tables[0].rows[0]
+        assert row[1] == "Gemm, Relu, Gemm"
+
+    def test_on_a_probe_of_choice(self, pair: Any) -> None:
+        result = debug(pair.path, pair.module, probe="N=5")
+        assert "on probe N=5" in find(result, "localise").summary
+        with pytest.raises(UsageError, match="no probe 'N=6'") as caught:
+            debug(pair.path, pair.module, probe="N=6")
+        assert "'example'" in caught.value.remedy
+
+    def test_the_ort_format_is_refused(self, pair: Any, tmp_path: Path) -> None:
+        renamed = tmp_path / "model.onnx"
+        renamed.write_bytes((pair.path / "model.ort").read_bytes())
+        for path in (pair.path / "model.ort", renamed):
+            with pytest.raises(UsageError, match=r"is in the \.ort format"):
+                debug(path, pair.module)
+
+    def test_a_module_that_is_random(self, pair: Any) -> None:
+        class Random(nn.Module):
+            def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+                noise = torch.rand(x.shape[0], 3)
+                return {"left": noise + x[:, :3], "right": noise}
+
+        result = debug(pair.path, Random())
+        assert result.exit_code is ExitCode.FAILED
+        assert find(result, "localise").status is Status.SKIPPED
+
+
+SOURCE = """
+import torch
+from torch.nn import functional as F
+
+class Pair(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.left, self.right = (torch.nn.Linear(*s) for s in ((6, 8), (8, 3), (8, 3)))
+
+    def forward(self, x):
+        h = F.hardswish(self.first(x))
+        return {"left": self.left(h), "right": self.right(h)}
+
+def model():
+    torch.manual_seed(0)
+    return Pair()
+"""
+
+
+def test_the_command(
+    edited: Callable[..., Path],
+    edits: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "nets.py").write_text(SOURCE)
+    report = tmp_path / "report.json"
+    options = ["--input", "x:float32[N=1..5,6]", "--probes", "1", "-q", "--format", "json"]
+    against = ["--against", f"{tmp_path / 'nets.py'}:model", *options]
+    path = str(edited(edits["bias_by_one_percent"]))
+    assert run(["debug", path, *against, "--report", str(report)]) == ExitCode.FAILED
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(report.read_text())
+    check = next(c for c in printed["checks"] if c["name"] == "localise")
+    assert check["locations"][0]["op"] == "Gemm"
+    assert check["locations"][0]["file"].endswith("nets.py")
+    assert run(["debug", path]) == ExitCode.USAGE
+    assert "--against" in capsys.readouterr().err
+    assert run(["debug", str(tmp_path / "gone.onnx"), *against]) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_each_verdict_has_its_words(verdict: str) -> None:
+    finding = Finding(verdict, "N=1", detail="y: differs", compared=3, values=4)
+    check = localising.localise_check(finding, {})
+    assert (check.status is Status.PASSED) == (verdict == "nothing")
+    assert ("N=1" in check.summary) == (verdict != "interface")
+    assert ("y: differs" in check.summary) == (verdict != "nothing")
+    described = localising.describe(Check("parity", Status.FAILED, "no"), finding, {})
+    assert described.notes[0] == check.summary
+    assert described.status is Status.FAILED
+    assert replace(described, notes=(), hint="") == Check("parity", Status.FAILED, "no")
