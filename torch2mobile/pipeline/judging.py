@@ -191,7 +191,7 @@ def judge(
 
 
 def _blame_capture(check: Check, expected: Sequence[Expected], capture: Capture) -> Check:
-    """The lines where the captured graph itself leaves the module on a failing probe, if it does."""
+    """Adds the lines where the captured graph itself leaves the module on a failing probe."""
     from torch2mobile.validators.parity import recorder
 
     failing = {mismatch.probe for mismatch in check.mismatches}
