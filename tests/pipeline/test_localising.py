@@ -243,7 +243,7 @@ def test_each_verdict_has_its_words(verdict: str) -> None:
     assert (check.status is Status.PASSED) == (verdict == "nothing")
     assert ("N=1" in check.summary) == (verdict != "interface")
     assert ("y: differs" in check.summary) == (verdict != "nothing")
-    described = localising.describe(Check("parity", Status.FAILED, "no"), finding, {})
+    described = localising.join(Check("parity", Status.FAILED, "no"), check)
     assert described.notes[0] == check.summary
     assert described.status is Status.FAILED
     assert replace(described, notes=(), hint="") == Check("parity", Status.FAILED, "no")

@@ -94,4 +94,4 @@ def _localise(
     with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
         found = stages.attempt("localise", lambda: localiser.find(expected, case), target="onnx")
     if found is not None:
-        stages.add(localising.localise_check(*found))
+        stages.add(found)

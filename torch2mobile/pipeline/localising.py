@@ -90,20 +90,21 @@ class Localiser:
         self._observer.started(f"localise {check.target}")
         try:
             case = choose(expected, check.mismatches)
-            finding, origins = self.find(expected, case)
+            found = self.find(expected, case)
         except Torch2MobileError as error:
             note = f"where it starts could not be found: {error.message}"
             return replace(check, notes=(*check.notes, note))
         except Exception as error:  # noqa: BLE001 (a search for a cause must not end the run)
             note = f"where it starts could not be found: {type(error).__name__}: {error}"
             return replace(check, notes=(*check.notes, note[:400]))
-        return describe(check, finding, origins)
+        return join(check, found)
 
-    def find(self, expected: Sequence[Expected], case: Expected) -> tuple[Finding, Origins]:
-        """Localise on one probe; also the origins of the artefact's values.
+    def find(self, expected: Sequence[Expected], case: Expected) -> Check:
+        """Localise on one probe: a check of its own.
 
         Raises a Torch2MobileError where the module cannot be captured or the file not be read.
         """
+        from torch2mobile.pipeline.judging import departures
         from torch2mobile.validators.parity import gate
         from torch2mobile.validators.parity.localise import Question, localise
 
@@ -126,7 +127,11 @@ class Localiser:
             simplify=basis.simplify,
             timeout=self._options.timeout,
         )
-        return localise(question), basis.origins
+        finding = localise(question)
+        check = localise_check(finding, basis.origins)
+        if finding.verdict == "capture":
+            check = replace(check, locations=departures(basis.capture, case.probe.feeds))
+        return check
 
     def _conversion(self, target: str) -> str:
         if self._passed:
@@ -202,9 +207,8 @@ def choose(
 # --- in words ---------------------------------------------------------------------------------
 
 
-def describe(check: Check, finding: Finding, origins: Origins) -> Check:
-    """The failed check with the finding: the first suspect's lines, a table and what it means."""
-    found = localise_check(finding, origins)
+def join(check: Check, found: Check) -> Check:
+    """A failed check with what was found: the first suspect's lines, a table, what it means."""
     return replace(
         check,
         locations=(*check.locations, *found.locations),
@@ -281,8 +285,8 @@ _HINTS = {
     "version of it, or write the line in other operators.",
     "optimizer": "An optimisation of ONNX Runtime's changes the result: try another version, or "
     "set graph_optimization_level lower in the app.",
-    "capture": "The module changed while it was captured: look for Python that depends on sizes, "
-    "values or earlier calls.",
+    "capture": "torch.export fixed what depends on the call: look for Python that depends on "
+    "sizes, values, earlier calls, or on being exported.",
     "accumulated": "Each node is as exact as it can be. Give your own tolerance if this error is "
     "acceptable, or make the module less sensitive to rounding.",
 }
