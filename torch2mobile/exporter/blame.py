@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import os
 import re
@@ -16,9 +17,7 @@ _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
 _LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnx", "sympy", "numpy", "importlib", "click")
 _PACKAGE = Path(__file__).resolve().parent.parent
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
-_SITE = tuple(
-    Path(sysconfig.get_paths()[key]) / name for key in ("purelib", "platlib") for name in _LIBRARIES
-)
+_SITE = {"site-packages", "dist-packages"}
 
 
 def is_user_file(filename: str) -> bool:
@@ -31,7 +30,9 @@ def is_user_file(filename: str) -> bool:
     path = path.absolute()
     if path.is_relative_to(_PACKAGE):
         return path.is_relative_to(_PACKAGE / "sample_models")
-    if any(path.is_relative_to(folder) for folder in _SITE):
+    # Not only this environment's own folder: one made with --system-site-packages uses another's.
+    folders = itertools.pairwise(path.parts)
+    if any(parent in _SITE and name in _LIBRARIES for parent, name in folders):
         return False
     in_stdlib = path.is_relative_to(_STDLIB) and "site-packages" not in path.parts
     return not in_stdlib

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, 
 
 if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner, Target
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.gate import Answers, Expected
     from torch2mobile.validators.parity.probes import Probe
 
 ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
@@ -121,8 +121,12 @@ def judge(
     expected: Sequence[Expected],
     options: ParityOptions,
     capture: Capture | None,
+    told: Callable[[Answers], None] | None = None,
 ) -> bool:
-    """Parity and baked values of one artefact; True where it passed."""
+    """Parity and baked values of one artefact; True where it passed.
+
+    ``told`` is given the artefact's answers, for a caller who measures more of them.
+    """
     from torch2mobile.validators.parity import gate
 
     stages.observer.started(f"parity {target}")
@@ -131,6 +135,8 @@ def judge(
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False
+    if told is not None:
+        told(answers)
     parity = stages.add(gate.parity_check(target, expected, answers, options))
     baked = gate.baked_check(target, expected, answers)
     if baked.status is Status.FAILED and capture is not None:

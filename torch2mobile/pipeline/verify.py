@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from torch2mobile.errors import ModelFileError, Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import (
     MODEL,
-    load_bundle,
     read_case,
     refuse_external_data,
     tampered_files,
@@ -21,7 +20,8 @@ from torch2mobile.exporter.inputs import check_against_example
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline import drift, judging
+from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -45,24 +45,27 @@ def verify_bundle(
     path: Path,
     *,
     options: ParityOptions | None = None,
+    baseline: Path | None = None,
     observer: Observer | None = None,
     worker: Worker | None = None,
 ) -> VerifyResult:
     """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported.
 
+    ``baseline`` is an earlier bundle, or its manifest.json: what has drifted since, and why.
     ``worker`` is a process to load them in, for a caller who has started one ahead of time.
     """
     options = options or ParityOptions()
     stages = Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
-        bundle = _open(path)
+        bundle = open_bundle(path)
         runners = _artifacts(bundle, options.timeout, process)
         for _, runner in runners:
             runner.begin()
         judging.check_tolerances(options, [spec.name for spec in bundle.manifest.outputs])
         stages.add(_integrity(bundle))
         cases = _golden(bundle, stages)
+        compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
         for _, runner in runners:
             # What does not load is reported by the replay, which asks again.
             with contextlib.suppress(Torch2MobileError):
@@ -70,7 +73,23 @@ def verify_bundle(
         for name, runner in runners:
             with runner:
                 _replay(stages, name, runner, bundle, cases, options)
+                if compared is not None:
+                    compared.target_check(stages, name, runner)
     return _result(stages, str(path), {})
+
+
+def verify_against(
+    path: Path,
+    request: Request,
+    *,
+    load: Loader | None = None,
+    baseline: Path | None = None,
+    observer: Observer | None = None,
+) -> VerifyResult:
+    """The whole comparison with the module: of a bundle, or of one .onnx or .ort file."""
+    if path.is_dir():
+        return verify_bundle_against(path, request, load=load, baseline=baseline, observer=observer)
+    return verify_model_against(path, request, load=load, observer=observer)
 
 
 def verify_bundle_against(
@@ -78,24 +97,29 @@ def verify_bundle_against(
     request: Request,
     *,
     load: Loader | None = None,
+    baseline: Path | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """The whole comparison of a bundle's artefacts with the module, on fresh probes.
 
     Inputs that the request does not describe are as they were when the bundle was exported.
+    ``baseline`` is an earlier bundle, on whose golden inputs the module is then run as well.
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
-    bundle = _open(path)
+    bundle = open_bundle(path)
     stages.add(_integrity(bundle))
     loaded = (load or load_source)(_as_exported(request, bundle))
     loaded = _with_manifest_inputs(loaded, bundle)
     names = [spec.name for spec in bundle.manifest.outputs]
+    compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     runners = _artifacts(bundle, options.timeout)
     for name, runner in runners:
         check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
         if check is not None:
             stages.add(check)
+        if compared is not None:
+            compared.target_check(stages, name, runner)
     _against(stages, loaded, names, runners, options)
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
@@ -125,15 +149,6 @@ def verify_model_against(
 
 def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> VerifyResult:
     return VerifyResult(Report("verify", subject, tuple(stages.checks), environment))
-
-
-def _open(path: Path) -> Bundle:
-    bundle = load_bundle(path)
-    loaded = [MODEL, *(files[0] for files in bundle.manifest.targets.values() if files)]
-    for model in map(bundle.file, loaded):
-        if model.is_file():
-            refuse_external_data(bundle.path, model, list(bundle.manifest.files))
-    return bundle
 
 
 def _check_file(path: Path) -> None:
