@@ -22,8 +22,8 @@ from torch2mobile.records import Check, Metric, Mismatch, Status, Table, Toleran
 from torch2mobile.validators.parity import compare
 from torch2mobile.validators.parity.attribution import Cause, Changes, Moved, cause_of, hint_of
 from torch2mobile.validators.parity.compare import Judged, Outputs
-from torch2mobile.validators.parity.golden import Golden, limit_of
-from torch2mobile.validators.parity.tolerance import wide
+from torch2mobile.validators.parity.golden import Golden, greatest_difference, limit_of
+from torch2mobile.validators.parity.tolerance import is_float, wide
 
 Answer = Outputs | Torch2MobileError
 
@@ -51,12 +51,15 @@ class Replay:
 
 @dataclass(frozen=True)
 class Part:
-    """How far two sets of outputs are apart, at the case that is closest to its limit.
+    """How far two sets of outputs are apart, over all cases.
 
-    ``figure`` is a difference, or a text where there is no number for it; None if not measured.
+    ``figure`` is the greatest difference, or a text where there is no number for it; None if not
+    measured. ``by_case`` has it case by case. ``allowed`` is that of the value closest to its
+    limit, None for what must be equal.
     """
 
     figure: float | str | None = None
+    by_case: tuple[float | None, ...] = ()
     allowed: float | None = None
     out: bool | None = None
     mismatches: tuple[Mismatch, ...] = ()
@@ -67,7 +70,8 @@ class Drift:
     """One output over all cases: what was recorded, and the parts of the way."""
 
     output: str
-    then: float | None
+    probes: tuple[str, ...]
+    recorded: tuple[float | None, ...]
     before: Part
     now: Part
     files: Part
@@ -79,9 +83,17 @@ class Drift:
         return Moved(self.before.out, self.files.out, self.modules.out)
 
     @property
-    def other_results(self) -> bool:
-        """Whether the earlier file, the same bytes, gives other numbers than at its export."""
-        return self.then is not None and self.before.figure not in {None, self.then}
+    def then(self) -> float | None:
+        """The greatest error that the earlier file had at its export, None if not recorded."""
+        return max((error for error in self.recorded if error is not None), default=None)
+
+    @property
+    def other_results(self) -> str:
+        """Where the earlier file, the same bytes, gives other numbers than at its export."""
+        for probe, then, now in zip(self.probes, self.recorded, self.before.by_case, strict=False):
+            if then is not None and now is not None and then != now:
+                return f"{self.output} on {probe}: off by {then:.3g} then, {now:.3g} now"
+        return ""
 
 
 def drifts(replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> list[Drift]:
@@ -98,15 +110,16 @@ def drifts(replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> li
 
 def _drift(name: str, replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> Drift:
     own = tolerances.get(name, tolerances.get(""))
-    recorded = [replay.errors[name] for replay in replays if name in replay.errors]
 
     def part(base: str, other: str) -> Part:
-        pairs = [(r.case, _side(r, base, name), _side(r, other, name)) for r in replays]
-        return _worst([_apart(case, name, a, b, own) for case, a, b in pairs])
+        sides = [(r.case, _side(r, base, name), _side(r, other, name)) for r in replays]
+        judged = [_apart(case, name, first, second, own) for case, first, second in sides]
+        return _part(judged, [_difference(first, second) for _, first, second in sides])
 
     return Drift(
         name,
-        max(recorded, default=None),
+        tuple(replay.case.probe for replay in replays),
+        tuple(replay.errors.get(name) for replay in replays),
         before=part("golden", "before"),
         now=part("golden", "now"),
         files=part("before", "now"),
@@ -147,17 +160,27 @@ def _structural(name: str, probe: str, problem: str) -> Judged:
     return Judged(name, probe, float("inf"), 0.0, 0.0, "structure", mismatch)
 
 
-def _worst(found: Sequence[Judged | None]) -> Part:
+def _difference(
+    first: np.ndarray | Torch2MobileError | None, second: np.ndarray | Torch2MobileError | None
+) -> float | None:
+    if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
+        return None
+    if first.shape != second.shape or not is_float(first):
+        return None
+    return greatest_difference(first, second)
+
+
+def _part(found: Sequence[Judged | None], by_case: Sequence[float | None]) -> Part:
     judged = [one for one in found if one is not None]
     if not judged:
         return Part()
     wrong = tuple(one.mismatch for one in judged if one.mismatch is not None)
     worst = max(judged, key=_closeness)
-    figure: float | str = worst.error
-    if not np.isfinite(worst.error):
-        figure = worst.mismatch.problem if worst.mismatch else "not finite"
+    figure: float | str = max((each for each in by_case if each is not None), default=0.0)
+    if not np.isfinite(worst.error) and worst.mismatch is not None:
+        figure = worst.mismatch.problem
     exact = worst.rule in {"exact", "structure", "special values"}
-    return Part(figure, None if exact else worst.allowed, bool(wrong), wrong)
+    return Part(figure, tuple(by_case), None if exact else worst.allowed, bool(wrong), wrong)
 
 
 def _closeness(one: Judged) -> float:
@@ -248,12 +271,6 @@ def _share(part: Part) -> float:
 
 def _other_results(target: str, found: Sequence[Drift], changes: Changes) -> list[str]:
     """What is worth knowing although it fails nothing: the same file gives other numbers."""
-    moved = [drift for drift in found if drift.other_results or drift.before.out]
-    if not moved:
-        return []
-    first = moved[0]
-    then = "within its limit" if first.then is None else f"{first.then:.3g}"
-    now = first.before.figure
-    shown = f"{now:.3g}" if isinstance(now, float) else str(now)
+    first = next(filter(None, (drift.other_results for drift in found)), "")
     text = f"the earlier file for {target}, the same bytes, gives other results than at its export"
-    return [f"{text} ({first.output}: off by {then} then, {shown} now): {changes.running()}"]
+    return [f"{text} ({first}): {changes.running()}"] if first else []

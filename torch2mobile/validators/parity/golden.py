@@ -77,14 +77,19 @@ def errors_of(
     """
     if isinstance(answer, Torch2MobileError) or compare.structure(case.outputs, answer, ""):
         return {}
-    errors: dict[str, float] = {}
-    for (name, want), (_, got) in zip(case.outputs, answer, strict=True):
-        if is_float(want):
-            both = np.isfinite(wide(want)) & np.isfinite(wide(got))
-            with np.errstate(over="ignore"):
-                apart = np.abs(wide(want)[both] - wide(got)[both])
-            errors[name] = float(apart.max(initial=0.0))
-    return errors
+    return {
+        name: greatest_difference(want, got)
+        for (name, want), (_, got) in zip(case.outputs, answer, strict=True)
+        if is_float(want)
+    }
+
+
+def greatest_difference(first: np.ndarray, second: np.ndarray) -> float:
+    """The greatest absolute difference of two arrays of one shape, where both are finite."""
+    one, other = wide(first), wide(second)
+    both = np.isfinite(one) & np.isfinite(other)
+    with np.errstate(over="ignore"):
+        return float(np.abs(one[both] - other[both]).max(initial=0.0))
 
 
 def limit_of(case: Golden, name: str, want: np.ndarray, tolerance: Tolerance | None) -> Limit:
