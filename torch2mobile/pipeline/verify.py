@@ -18,9 +18,9 @@ from torch2mobile.exporter.bundle import (
 )
 from torch2mobile.exporter.inputs import check_against_example
 from torch2mobile.exporter.targets import TARGETS
-from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
-from torch2mobile.pipeline import drift, judging
+from torch2mobile.pipeline import drift, judging, matching
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -35,7 +35,6 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
-    from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.golden import Golden
 
 Loader = Callable[[Request], LoadedModel]
@@ -120,7 +119,11 @@ def verify_bundle_against(
             stages.add(check)
         if compared is not None:
             compared.target_check(stages, name, runner)
-    _against(stages, loaded, names, runners, options)
+    try:
+        _against(stages, loaded, names, runners, options)
+    finally:
+        for _, runner in runners:
+            runner.close()
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
@@ -141,9 +144,15 @@ def verify_model_against(
     _check_file(path)
     loaded = (load or load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
-        loaded = _match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
-        names = _match_outputs(loaded, [spec.name for spec in runner.outputs()])
-        _against(stages, loaded, names, [(path.suffix[1:], runner)], options)
+        target, inputs = path.suffix[1:], [spec.name for spec in runner.inputs()]
+        fed: Runner = runner
+        if lost := matching.lost_inputs(loaded, inputs):
+            stages.add(matching.lost_check(target, lost))
+            fed = matching.Fed(runner, inputs)
+        else:
+            loaded = matching.match_inputs(loaded, inputs, path)
+        names = matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
+        _against(stages, loaded, names, [(target, fed)], options)
     return _result(stages, str(path), {"source": loaded.name})
 
 
@@ -263,50 +272,20 @@ def _with_manifest_inputs(loaded: LoadedModel, bundle: Bundle) -> LoadedModel:
     return replace(loaded, specs=specs)
 
 
-def _match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> LoadedModel:
-    own = [spec.name for spec in loaded.specs]
-    if len(own) != len(names):
-        raise UsageError(
-            f"{path.name} takes {len(names)} inputs ({', '.join(names)}), the module {len(own)} "
-            f"({', '.join(own)})",
-            "Describe the module's inputs as the file has them, with --input.",
-        )
-    if set(own) == set(names):
-        return loaded
-    specs = tuple(replace(s, name=name) for s, name in zip(loaded.specs, names, strict=True))
-    renames = dict(zip(own, names, strict=True))
-    data = tuple({renames.get(k, k): v for k, v in case.items()} for case in loaded.data)
-    return replace(loaded, specs=specs, data=data)
-
-
-def _match_outputs(loaded: LoadedModel, names: Sequence[str]) -> list[str]:
-    """The names under which the module's outputs are compared: its own if the file has them."""
-    from torch2mobile.exporter.capture import check_example
-
-    own = list(check_example(loaded)[0])
-    return own if set(own) & set(names) or len(own) != len(names) else list(names)
-
-
 def _against(
     stages: Stages,
     loaded: LoadedModel,
     names: Sequence[str],
-    runners: Sequence[tuple[str, IsolatedRunner]],
+    runners: Sequence[tuple[str, Runner]],
     options: ParityOptions,
 ) -> None:
-    try:
-        expected: Sequence[Expected] | None = judging.module_side(
-            stages, loaded, names, options, None
-        )
-        if expected is None:
-            reason = "there is nothing repeatable to compare with"
-            stages.add(Check("parity", Status.SKIPPED, reason))
-            return
-        for name, runner in runners:
-            judging.judge(stages, name, runner, expected, options, None)
-    finally:
-        for _, runner in runners:
-            runner.close()
+    expected = judging.module_side(stages, loaded, names, options, None)
+    if expected is None:
+        reason = "there is nothing repeatable to compare with"
+        stages.add(Check("parity", Status.SKIPPED, reason))
+        return
+    for name, runner in runners:
+        judging.judge(stages, name, runner, expected, options, None)
 
 
 def load_source(request: Request) -> LoadedModel:
