@@ -118,7 +118,9 @@ def test_with_the_module_it_is_todays_weights_and_torch_that_count() -> None:
 
 def test_the_table_has_each_thing_once() -> None:
     then = replace(SAME, versions={**VERSIONS, "onnxruntime": "1.30.0"})
-    table = changes.table_of(changes.changes_between(then, SAME, HERE))
+    found = changes.changes_between(then, SAME, HERE)
+    assert changes.named(found) == "onnxruntime or machine"
+    table = changes.table_of(found)
     assert table.rows == (("onnxruntime", "1.30.0", "1.32.0", "1.32.0"),)
 
 

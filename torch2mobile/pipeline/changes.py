@@ -132,6 +132,8 @@ def table_of(changes: Changes) -> Table:
 
 def named(changes: Changes) -> str:
     """What changed, in a few words for a summary."""
+    running = {change.what for change in changes.of("runtime")}
+    twice = [change for change in changes.of("tool") if change.what in running]
     groups: dict[Kind, str] = {
         "runtime": "onnxruntime or machine",
         "torch": "torch",
@@ -140,5 +142,5 @@ def named(changes: Changes) -> str:
         "source": "source",
         "request": "request",
     }
-    known = {change.kind for change in changes.found if change.known}
+    known = {change.kind for change in changes.found if change.known and change not in twice}
     return ", ".join(text for kind, text in groups.items() if kind in known)

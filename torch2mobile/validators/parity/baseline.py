@@ -183,6 +183,10 @@ def _part(found: Sequence[Judged | None], by_case: Sequence[float | None]) -> Pa
     return Part(figure, tuple(by_case), None if exact else worst.allowed, bool(wrong), wrong)
 
 
+def _size(mismatch: Mismatch) -> float:
+    return float("inf") if mismatch.least_atol is None else mismatch.least_atol
+
+
 def _closeness(one: Judged) -> float:
     if one.allowed > 0:
         return one.error / one.allowed
@@ -216,7 +220,7 @@ def baseline_check(
         target=target,
         hint=hint_of([drift.moved for drift in failed], changes) if failed else "",
         metrics={"cases": len(replays), **_metrics(found)},
-        mismatches=tuple(m for drift in failed for m in drift.now.mismatches)[:SHOWN],
+        mismatches=tuple(max(drift.now.mismatches, key=_size) for drift in failed)[:SHOWN],
         tables=(figures,),
         notes=(*_other_causes(causes), *notes, *_other_results(target, found, changes)),
     )
