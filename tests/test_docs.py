@@ -399,6 +399,7 @@ def fields(kind: Any) -> list[str]:
                 records.Values,
                 records.OutputSpec,
                 records.GoldenCase,
+                records.Fingerprint,
                 records.FileEntry,
             )
         ),

@@ -31,21 +31,33 @@ if TYPE_CHECKING:
     shell_complete=complete_source,
     help="The module to compare with, as for export; the whole comparison on fresh probes.",
 )
+@click.option(
+    "--baseline",
+    metavar="EARLIER",
+    type=click.Path(),
+    help="An earlier bundle, or its manifest.json: what drifted since, and what changed.",
+)
 @source_options
 @parity_options
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common
-def verify(artifact: str, against: str | None, **options: Any) -> int:
+def verify(artifact: str, against: str | None, baseline: str | None, **options: Any) -> int:
     """Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
 
     A bundle alone is replayed on its golden data, without torch.
 
     \b
     Example:
-      torch2mobile verify dist/super_resolution
+      torch2mobile verify dist/super_resolution --baseline released/super_resolution
       torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
     """
     path, observer = Path(artifact), observer_of(options)
+    earlier = Path(baseline) if baseline else None
+    if earlier is not None and not path.is_dir():
+        raise UsageError(
+            f"{path} is no bundle, and only bundles can be compared with a baseline",
+            "Give a bundle's folder, or leave out --baseline.",
+        )
     if against is None:
         _refuse_lonely(path, options)
         # onnxruntime loads in its process while the rest of the program does so in this one.
@@ -53,16 +65,17 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
             from torch2mobile.pipeline import verify as verification
 
             result = verification.verify_bundle(
-                path, options=make_parity(options), observer=observer, worker=worker
+                path,
+                options=make_parity(options),
+                baseline=earlier,
+                observer=observer,
+                worker=worker,
             )
         return finish(result.report, options)
     from torch2mobile.pipeline import verify as verification
 
     request = _request(against, options)
-    check = (
-        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
-    )
-    result = check(path, request, observer=observer)
+    result = verification.verify_against(path, request, baseline=earlier, observer=observer)
     return finish(result.report, options)
 
 

@@ -330,11 +330,23 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One replay: the .npz with inputs and the module's outputs, and what may differ by output."""
+    """One replay: the .npz with inputs and the module's outputs, and what may differ by output.
+
+    ``errors`` has by target and output how far the artefact itself was off when it was exported.
+    """
 
     file: str
     probe: str
     allowed: Mapping[str, float]
+    errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256 of something and of its parts by name; empty where it is not known."""
+
+    sha256: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -354,6 +366,9 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[str, FileEntry]
     request: Request | None = None
+    weights: Fingerprint = field(default_factory=Fingerprint)
+    sources: Fingerprint = field(default_factory=Fingerprint)
+    machine: Mapping[str, str] = field(default_factory=dict)
     kind: str = "torch2mobile bundle"
     schema_version: int = SCHEMA_VERSION
 

@@ -123,28 +123,37 @@ def verify(
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
+    baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """Verify a bundle, or an .onnx or .ort file against a module.
 
     ``against`` is a module with its example call, or a source as on the command line. A bundle
-    without it is replayed on its golden data, and torch is not imported.
+    without it is replayed on its golden data, and torch is not imported. ``baseline`` is an
+    earlier bundle, or its manifest.json: what of a bundle has drifted since, and why.
     """
     path = Path(artifact)
     options = parity or ParityOptions()
+    earlier = Path(baseline) if baseline is not None else None
+    if earlier is not None and not path.is_dir():
+        raise UsageError(
+            f"{path} is no bundle, and only bundles can be compared with a baseline",
+            "Pass a bundle's folder, or leave out baseline=.",
+        )
     if against is None:
         if not path.is_dir():
             raise UsageError(
                 f"{path} is no bundle: there is nothing to compare it with",
                 "Pass the module as against=, with its example call.",
             )
-        return verification.verify_bundle(path, options=options, observer=observer)
+        return verification.verify_bundle(
+            path, options=options, baseline=earlier, observer=observer
+        )
     request, load = _against(against, args, kwargs, dynamic_shapes, inputs, values, data, options)
-    check = (
-        verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
+    return verification.verify_against(
+        path, request, load=load, baseline=earlier, observer=observer
     )
-    return check(path, request, load=load, observer=observer)
 
 
 def debug(

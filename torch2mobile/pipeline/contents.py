@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.exporter.bundle import MODEL, load_bundle, refuse_external_data
+from torch2mobile.pipeline.environment import machine, tool_versions
 from torch2mobile.records import (
     Artifact,
+    Bundle,
     Capture,
     GoldenCase,
     Manifest,
@@ -26,22 +28,40 @@ GOLDEN_BYTES = 1 << 20
 _SCRATCH = ("simplified.onnx", "simplified.onnx.data", "program.pt2")
 
 
+def open_bundle(path: Path) -> Bundle:
+    """A bundle whose models read no file outside of it; BundleError otherwise."""
+    bundle = load_bundle(path)
+    loaded = [MODEL, *(files[0] for files in bundle.manifest.targets.values() if files)]
+    for model in map(bundle.file, loaded):
+        if model.is_file():
+            refuse_external_data(bundle.path, model, list(bundle.manifest.files))
+    return bundle
+
+
 def write_golden(
-    folder: Path, expected: Sequence[Expected], tolerances: Mapping[str, Tolerance]
+    folder: Path,
+    expected: Sequence[Expected],
+    tolerances: Mapping[str, Tolerance],
+    errors: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> tuple[GoldenCase, ...]:
-    """The example, other sizes, then other values, as far as they are small."""
+    """The example, other sizes, then other values, as far as they are small.
+
+    ``errors`` has by target, for each of the expected, how far the artefact was off, by output.
+    """
     from torch2mobile.exporter.bundle import write_case
     from torch2mobile.validators.parity.gate import typical_of
     from torch2mobile.validators.parity.golden import allowed_for
 
     typical = typical_of(expected)
     cases: list[GoldenCase] = []
-    for case in _golden_order(expected)[:GOLDEN_CASES]:
+    for number in _golden_order(expected)[:GOLDEN_CASES]:
+        case = expected[number]
         label = "".join(c if c.isalnum() else "_" for c in case.probe.label)
         name = f"golden/{len(cases)}_{label}.npz"
         write_case(folder / name, case.probe.feeds, case.outputs)
         allowed = allowed_for(case, typical, tolerances)
-        cases.append(GoldenCase(name, case.probe.label, allowed))
+        own = {target: found[number] for target, found in errors.items()}
+        cases.append(GoldenCase(name, case.probe.label, allowed, own))
     return tuple(cases)
 
 
@@ -61,9 +81,13 @@ def manifest_of(
     golden: tuple[GoldenCase, ...],
     artifacts: Sequence[Artifact],
 ) -> Manifest:
-    """The manifest, but for the hashes, which the writer fills in."""
+    """The manifest, but for the hashes of the files, which the writer fills in."""
+    from torch2mobile.exporter import fingerprint
+
+    loaded = capture.loaded
+    lines = [origin.file for origins in model.origins.values() for origin in origins]
     return Manifest(
-        name=capture.loaded.name,
+        name=loaded.name,
         source=report.subject,
         strategy=capture.strategy,
         opset=model.opset,
@@ -76,21 +100,24 @@ def manifest_of(
         versions=tool_versions(),
         files={},
         request=report.request,
+        weights=fingerprint.weights_of(loaded.module),
+        sources=fingerprint.sources_of(loaded, report.subject, lines),
+        machine=machine(),
     )
 
 
-def _golden_order(expected: Sequence[Expected]) -> list[Expected]:
+def _golden_order(expected: Sequence[Expected]) -> list[int]:
     """The example first, then cases of new sizes, then of other values; small ones only."""
 
     def bytes_of(case: Expected) -> int:
         arrays = [*case.probe.feeds.values(), *(array for _, array in case.outputs)]
         return sum(array.nbytes for array in arrays)
 
-    small = [c for c in expected if bytes_of(c) <= GOLDEN_BYTES] or list(expected[:1])
+    small = [n for n, case in enumerate(expected) if bytes_of(case) <= GOLDEN_BYTES] or [0]
     seen: set[tuple[tuple[int, ...], ...]] = set()
     ranked = []
-    for number, case in enumerate(small):
-        shapes = tuple(array.shape for array in case.probe.feeds.values())
-        ranked.append((number > 0, shapes in seen, number, case))
+    for number in small:
+        shapes = tuple(array.shape for array in expected[number].probe.feeds.values())
+        ranked.append((number != small[0], shapes in seen, number))
         seen.add(shapes)
-    return [case for *_, case in sorted(ranked, key=lambda entry: entry[:3])]
+    return [number for *_, number in sorted(ranked)]

@@ -9,6 +9,7 @@ from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import judging, localising, matching
 from torch2mobile.pipeline import verify as verification
+from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import Check, LoadedModel, Report, Request, Status
@@ -31,7 +32,7 @@ def debug_against(
     load = load or matching.load_source
     opset = None
     if path.is_dir():
-        bundle = verification.open_bundle(path)
+        bundle = open_bundle(path)
         stages.add(verification.integrity(bundle))
         loaded = matching.with_manifest_inputs(load(matching.as_exported(request, bundle)), bundle)
         names = [spec.name for spec in bundle.manifest.outputs]

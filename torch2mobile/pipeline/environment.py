@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 TOOLS = (
     "torch2mobile",
@@ -15,6 +18,14 @@ TOOLS = (
     "onnxsim",
     "onnxruntime",
     "numpy",
+)
+
+# Instruction sets for which ONNX Runtime and PyTorch have kernels of their own, as /proc/cpuinfo
+# calls them: x86 before ARM.
+CPU_FEATURES = (
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
+    *("avx512_fp16", "avx_vnni", "amx_int8", "amx_bf16"),
+    *("asimd", "fphp", "asimdhp", "asimddp", "asimdfhm", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
 
 
@@ -31,6 +42,18 @@ def tool_versions() -> dict[str, str]:
     """The versions of Python and of the tools that are installed."""
     found = {"python": platform.python_version()}
     found |= {tool.name: tool.version for tool in installed() if tool.version}
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What of this machine can change results: system, architecture, instruction sets (Linux)."""
+    found = {"system": platform.system(), "architecture": platform.machine()}
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        if flags:
+            known = set(flags[1].split())
+            found["instructions"] = " ".join(name for name in CPU_FEATURES if name in known)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError
-from torch2mobile.interfaces import Observer, SilentObserver, Target
+from torch2mobile.interfaces import Observer, Runner, SilentObserver, Target
 from torch2mobile.isolation import Worker
 from torch2mobile.pipeline import contents, judging
 from torch2mobile.pipeline.conversion import convert, find_targets
@@ -35,7 +35,7 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     from torch2mobile.exporter.bundle import BundleWriter
     from torch2mobile.exporter.translate import Translation
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.gate import Answers, Expected
 
 
 def export_request(
@@ -115,6 +115,7 @@ class _Export:
         self.writer, self.simplifier = writer, simplifier
         self.folder = writer.stage
         self.timeout = request.parity.timeout
+        self.errors: dict[str, list[dict[str, float]]] = {}
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
@@ -233,7 +234,7 @@ class _Export:
             self.stages.add(
                 contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
             )
-            judging.judge(self.stages, "onnx", runner, expected, options, capture, self.localiser)
+            self._judge("onnx", runner, expected, capture)
         self._provenance(model)
         return [
             a
@@ -269,11 +270,23 @@ class _Export:
         summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
         self.stages.add(Check("convert", Status.PASSED, summary, target=target.name))
         with judging.target_runner(target, artifact.files[0], self.timeout, self.tools) as runner:
-            options = self.request.parity
-            judging.judge(
-                self.stages, target.name, runner, expected, options, capture, self.localiser
-            )
+            self._judge(target.name, runner, expected, capture)
         return artifact
+
+    def _judge(
+        self, target: str, runner: Runner, expected: Sequence[Expected], capture: Capture
+    ) -> None:
+        """Parity of one artefact; its own errors are kept, for the golden data."""
+        from torch2mobile.validators.parity.golden import errors_of
+
+        def keep(answers: Answers) -> None:
+            pairs = zip(expected, answers, strict=True)
+            self.errors[target] = [errors_of(case, answer) for case, answer in pairs]
+
+        options = self.request.parity
+        judging.judge(
+            self.stages, target, runner, expected, options, capture, self.localiser, told=keep
+        )
 
     def _provenance(self, model: OnnxModel) -> None:
         import onnx
@@ -307,7 +320,7 @@ class _Export:
         try:
             with writing(self.folder):
                 tolerances = self.request.parity.tolerances
-                golden = contents.write_golden(self.folder, expected, tolerances)
+                golden = contents.write_golden(self.folder, expected, tolerances, self.errors)
                 report = _report(self.request, self.loaded, self.stages)
                 contents.write_report(self.folder, report)
             manifest = contents.manifest_of(report, model, capture, golden, artifacts)

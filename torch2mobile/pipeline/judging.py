@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.isolation import IsolatedRunner, Worker
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Capture, Check, LoadedModel, Location, ParityOptions, Status
+from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, Status
 
 if TYPE_CHECKING:
     import numpy as np
 
     from torch2mobile.interfaces import Runner, Target
     from torch2mobile.pipeline.localising import Localiser
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.gate import Answers, Expected
     from torch2mobile.validators.parity.probes import Probe
     from torch2mobile.validators.parity.recorder import Step
     from torch2mobile.validators.parity.reference import Reference
@@ -173,10 +173,12 @@ def judge(
     options: ParityOptions,
     capture: Capture | None,
     localiser: Localiser | None = None,
+    told: Callable[[Answers], None] | None = None,
 ) -> bool:
     """Parity and baked values of one artefact; True where it passed.
 
-    ``localiser`` adds to a failure where it starts.
+    ``localiser`` adds to a failure where it starts; ``told`` is given the artefact's answers, for
+    a caller who measures more of them.
     """
     from torch2mobile.validators.parity import gate
 
@@ -186,6 +188,8 @@ def judge(
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False
+    if told is not None:
+        told(answers)
     parity = gate.parity_check(target, expected, answers, options)
     if localiser is not None:
         parity = localiser.explain(parity, expected)

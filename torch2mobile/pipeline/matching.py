@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.inputs import check_against_example
-from torch2mobile.records import Bundle, LoadedModel, Request
+from torch2mobile.interfaces import Runner
+from torch2mobile.records import Bundle, Check, LoadedModel, Request, Status
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Loader = Callable[[Request], LoadedModel]
 
@@ -57,8 +62,41 @@ def with_manifest_inputs(loaded: LoadedModel, bundle: Bundle) -> LoadedModel:
     return replace(loaded, specs=specs)
 
 
+def lost_inputs(loaded: LoadedModel, names: Sequence[str]) -> list[str]:
+    """The module's inputs that the file has not, where all that it has are the module's."""
+    own = [spec.name for spec in loaded.specs]
+    return [name for name in own if name not in names] if set(names) <= set(own) else []
+
+
+class Fed:
+    """A runner that is given those inputs that its file has, and no others."""
+
+    def __init__(self, runner: Runner, names: Sequence[str]) -> None:
+        self._runner, self._names = runner, names
+        self.inputs, self.outputs = runner.inputs, runner.outputs
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs in the file's order."""
+        return self._runner.run({name: feeds[name] for name in self._names})
+
+
+def lost_check(target: str, lost: Sequence[str]) -> Check:
+    """Exporters leave out an input that nothing reads, such as one that only picks a branch."""
+    return Check(
+        "contract",
+        Status.FAILED,
+        f"the module takes {', '.join(lost)}, and the file has no such input",
+        target=target,
+        hint="Nothing in the file reads it: what it was at export is fixed. Compute with the "
+        "tensor itself in forward (torch.where, torch.cond), in place of a Python branch or loop.",
+    )
+
+
 def match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> LoadedModel:
-    """The model with its inputs named as the file's are; UsageError for another number."""
+    """The model with the names of the file's inputs: its own if the file has them.
+
+    Raises UsageError for another number of inputs.
+    """
     own = [spec.name for spec in loaded.specs]
     if len(own) != len(names):
         raise UsageError(

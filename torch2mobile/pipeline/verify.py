@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from torch2mobile.errors import ModelFileError, Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import (
     MODEL,
-    load_bundle,
     read_case,
     refuse_external_data,
     tampered_files,
 )
 from torch2mobile.exporter.targets import TARGETS
-from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
-from torch2mobile.pipeline import judging, localising, matching
+from torch2mobile.pipeline import drift, judging, localising, matching
+from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -35,7 +35,6 @@ from torch2mobile.records import (
 
 if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
-    from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.golden import Golden
 
 
@@ -43,11 +42,13 @@ def verify_bundle(
     path: Path,
     *,
     options: ParityOptions | None = None,
+    baseline: Path | None = None,
     observer: Observer | None = None,
     worker: Worker | None = None,
 ) -> VerifyResult:
     """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported.
 
+    ``baseline`` is an earlier bundle, or its manifest.json: what has drifted since, and why.
     ``worker`` is a process to load them in, for a caller who has started one ahead of time.
     """
     options = options or ParityOptions()
@@ -61,6 +62,7 @@ def verify_bundle(
         judging.check_tolerances(options, [spec.name for spec in bundle.manifest.outputs])
         stages.add(integrity(bundle))
         cases = _golden(bundle, stages)
+        compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
         for _, runner in runners:
             # What does not load is reported by the replay, which asks again.
             with contextlib.suppress(Torch2MobileError):
@@ -68,7 +70,23 @@ def verify_bundle(
         for name, runner in runners:
             with runner:
                 _replay(stages, name, runner, bundle, cases, options)
+                if compared is not None:
+                    compared.target_check(stages, name, runner)
     return _result(stages, str(path), {})
+
+
+def verify_against(
+    path: Path,
+    request: Request,
+    *,
+    load: matching.Loader | None = None,
+    baseline: Path | None = None,
+    observer: Observer | None = None,
+) -> VerifyResult:
+    """The whole comparison with the module: of a bundle, or of one .onnx or .ort file."""
+    if path.is_dir():
+        return verify_bundle_against(path, request, load=load, baseline=baseline, observer=observer)
+    return verify_model_against(path, request, load=load, observer=observer)
 
 
 def verify_bundle_against(
@@ -76,11 +94,13 @@ def verify_bundle_against(
     request: Request,
     *,
     load: matching.Loader | None = None,
+    baseline: Path | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """The whole comparison of a bundle's artefacts with the module, on fresh probes.
 
     Inputs that the request does not describe are as they were when the bundle was exported.
+    ``baseline`` is an earlier bundle, on whose golden inputs the module is then run as well.
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
@@ -89,14 +109,21 @@ def verify_bundle_against(
     loaded = (load or matching.load_source)(matching.as_exported(request, bundle))
     loaded = matching.with_manifest_inputs(loaded, bundle)
     names = [spec.name for spec in bundle.manifest.outputs]
+    compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     runners = _artifacts(bundle, options.timeout)
     for name, runner in runners:
         check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
         if check is not None:
             stages.add(check)
+        if compared is not None:
+            compared.target_check(stages, name, runner)
     model, opset = bundle.file(MODEL), matching.opset_of(bundle)
-    with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
-        _against(stages, loaded, names, runners, options, localiser)
+    try:
+        with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
+            _against(stages, loaded, names, runners, options, localiser)
+    finally:
+        for _, runner in runners:
+            runner.close()
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
@@ -117,25 +144,21 @@ def verify_model_against(
     check_file(path)
     loaded = (load or matching.load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
-        loaded = matching.match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
+        target, inputs = path.suffix[1:], [spec.name for spec in runner.inputs()]
+        fed: Runner = runner
+        if lost := matching.lost_inputs(loaded, inputs):
+            stages.add(matching.lost_check(target, lost))
+            fed = matching.Fed(runner, inputs)
+        else:
+            loaded = matching.match_inputs(loaded, inputs, path)
         names = matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
-            _against(stages, loaded, names, [(path.suffix[1:], runner)], options, localiser)
+            _against(stages, loaded, names, [(target, fed)], options, localiser)
     return _result(stages, str(path), {"source": loaded.name})
 
 
 def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> VerifyResult:
     return VerifyResult(Report("verify", subject, tuple(stages.checks), environment))
-
-
-def open_bundle(path: Path) -> Bundle:
-    """A bundle whose models keep their weights inside it."""
-    bundle = load_bundle(path)
-    loaded = [MODEL, *(files[0] for files in bundle.manifest.targets.values() if files)]
-    for model in map(bundle.file, loaded):
-        if model.is_file():
-            refuse_external_data(bundle.path, model, list(bundle.manifest.files))
-    return bundle
 
 
 def check_file(path: Path) -> None:
@@ -236,20 +259,14 @@ def _against(
     stages: Stages,
     loaded: LoadedModel,
     names: Sequence[str],
-    runners: Sequence[tuple[str, IsolatedRunner]],
+    runners: Sequence[tuple[str, Runner]],
     options: ParityOptions,
     localiser: Localiser,
 ) -> None:
-    try:
-        expected: Sequence[Expected] | None = judging.module_side(
-            stages, loaded, names, options, None
-        )
-        if expected is None:
-            reason = "there is nothing repeatable to compare with"
-            stages.add(Check("parity", Status.SKIPPED, reason))
-            return
-        for name, runner in runners:
-            judging.judge(stages, name, runner, expected, options, None, localiser)
-    finally:
-        for _, runner in runners:
-            runner.close()
+    expected = judging.module_side(stages, loaded, names, options, None)
+    if expected is None:
+        reason = "there is nothing repeatable to compare with"
+        stages.add(Check("parity", Status.SKIPPED, reason))
+        return
+    for name, runner in runners:
+        judging.judge(stages, name, runner, expected, options, None, localiser)

@@ -279,7 +279,10 @@ def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> 
     if not tested:
         reason = "no probe changed the module's outputs"
         return Check("baked", Status.SKIPPED, reason, target=target)
-    return Check("baked", Status.PASSED, f"follows {', '.join(tested)}", target=target)
+    idle = [name for name, _, _ in pairs if name not in tested]
+    notes = (f"the module itself does not follow {', '.join(idle)} at the example",) if idle else ()
+    summary = f"follows {', '.join(tested)}"
+    return Check("baked", Status.PASSED, summary, target=target, notes=notes)
 
 
 def _equal(

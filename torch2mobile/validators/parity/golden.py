@@ -68,7 +68,34 @@ def allowed_for(
     return allowed
 
 
-def _limit(case: Golden, name: str, want: np.ndarray, tolerance: Tolerance | None) -> Limit:
+def errors_of(
+    case: Expected, answer: list[tuple[str, np.ndarray]] | Torch2MobileError
+) -> dict[str, float]:
+    """How far an artefact is off the module's own outputs, the greatest difference by output.
+
+    Nothing for outputs that are not floating point (they must be equal) or do not fit.
+    """
+    if isinstance(answer, Torch2MobileError) or compare.structure(case.outputs, answer, ""):
+        return {}
+    return {
+        name: greatest_difference(want, got)
+        for (name, want), (_, got) in zip(case.outputs, answer, strict=True)
+        if is_float(want)
+    }
+
+
+def greatest_difference(first: np.ndarray, second: np.ndarray) -> float:
+    """The greatest absolute difference of two arrays of one shape, where both are finite."""
+    one, other = wide(first), wide(second)
+    both = np.isfinite(one) & np.isfinite(other)
+    with np.errstate(over="ignore"):
+        return float(np.abs(one[both] - other[both]).max(initial=0.0))
+
+
+def limit_of(case: Golden, name: str, want: np.ndarray, tolerance: Tolerance | None) -> Limit:
+    """The limit of one output of a case: the user's own, or as recorded at export."""
+    if not is_float(want):
+        return exact_limit(want)
     if tolerance is not None:
         return user_limit(want, tolerance)
     allowed = np.full(want.shape, case.allowed.get(name, 0.0))
@@ -110,8 +137,7 @@ def golden_check(
             continue
         for (name, want), (_, got) in zip(case.outputs, answer, strict=True):
             own = tolerances.get(name, tolerances.get(""))
-            limit = _limit(case, name, want, own) if is_float(want) else exact_limit(want)
-            judged = compare.judge(name, case.probe, want, got, limit)
+            judged = compare.judge(name, case.probe, want, got, limit_of(case, name, want, own))
             worst = max(worst, judged.error)
             if judged.mismatch:
                 wrong.append(judged.mismatch)
