@@ -113,13 +113,14 @@ def verify_bundle_against(
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     runners = _artifacts(bundle, options.timeout)
-    for name, runner in runners:
-        check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
-        if check is not None:
-            stages.add(check)
-        if compared is not None:
-            compared.target_check(stages, name, runner)
     try:
+        for name, runner in runners:
+            look = partial(_interface, name, runner, bundle)
+            check = stages.attempt("contract", look, target=name)
+            if check is not None:
+                stages.add(check)
+            if compared is not None:
+                compared.target_check(stages, name, runner)
         _against(stages, loaded, names, runners, options)
     finally:
         for _, runner in runners:
