@@ -429,7 +429,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[
     def call(*words: Any) -> tuple[int, str]:
         code = run([*map(str, words), "--quiet"])
         captured = capsys.readouterr()
-        return code, captured.out + captured.err
+        return code, " ".join((captured.out + captured.err).split())
 
     return call  # type: ignore[return-value]
 

@@ -111,14 +111,15 @@ def verify_bundle_against(
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     runners = _artifacts(bundle, options.timeout)
-    for name, runner in runners:
-        check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
-        if check is not None:
-            stages.add(check)
-        if compared is not None:
-            compared.target_check(stages, name, runner)
     model, opset = bundle.file(MODEL), matching.opset_of(bundle)
     try:
+        for name, runner in runners:
+            look = partial(_interface, name, runner, bundle)
+            check = stages.attempt("contract", look, target=name)
+            if check is not None:
+                stages.add(check)
+            if compared is not None:
+                compared.target_check(stages, name, runner)
         with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
             _against(stages, loaded, names, runners, options, localiser)
     finally:
