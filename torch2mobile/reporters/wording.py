@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 
@@ -76,10 +76,16 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split("\n"))
 
 
-def details(check: Check, *, tables: bool = True) -> list[Line]:
+def tables(check: Check, *, verbose: bool) -> tuple[Table, ...]:
+    """Return the tables to draw in a text: without ``verbose`` no detail of what passed."""
+    brief = check.status is Status.PASSED and not verbose
+    return tuple(table for table in check.tables if not (brief and table.detail))
+
+
+def details(check: Check, drawn: Iterable[Table] = ()) -> list[Line]:
     """Return what stands below a check: mismatches, locations, tables, the hint, the notes.
 
-    Without ``tables`` for a format that draws them in its own way.
+    ``drawn`` are the tables, for a format that does not draw them in its own way.
     """
     lines: list[Line] = []
     if check.status is not Status.PASSED:
@@ -89,7 +95,7 @@ def details(check: Check, *, tables: bool = True) -> list[Line]:
         for location in check.locations[:LOCATIONS]:
             lines += _location(location)
         lines += _rest(len(check.locations) - LOCATIONS, "location", "locations")
-    for table in check.tables if tables else ():
+    for table in drawn:
         lines += _table(table)
     if check.hint:
         lines += _prefixed("hint", check.hint)
