@@ -69,7 +69,7 @@ def module_side(
     if not all(item.repeatable for item in references):
         return None
     return [
-        Expected(item.probe, item.outputs, item.truth, item.rough)
+        Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
         for item in references
         if not item.refusal
     ]
