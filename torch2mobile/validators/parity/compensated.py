@@ -29,25 +29,27 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 Run = Callable[[], Sequence[np.ndarray]]
 
 
-def evaluate(run: Run, like: Sequence[np.ndarray]) -> Roundings | None:
+def evaluate(run: Run, like: Sequence[np.ndarray], *, others: bool = True) -> Roundings | None:
     """The roundings for one input; None where the module does not run in these ways.
 
-    ``like`` are its outputs as they are, whose shapes all must have.
+    ``like`` are its outputs as they are, whose shapes all must have. Without ``others`` only with
+    the least rounding.
     """
+    modes: list[TorchDispatchMode] = [Widened()]
+    if others:
+        modes += [Widened(torch.Generator().manual_seed(0)), ReversedSums()]
+    shapes = [array.shape for array in like]
+    found = []
     try:
         with one_thread():
-            with Widened():
-                least = run()
-            with Widened(torch.Generator().manual_seed(0)):
-                chance = run()
-            with ReversedSums():
-                reverse = run()
+            for mode in modes:
+                with mode:
+                    found.append(run())
+                if [array.shape for array in found[-1]] != shapes:
+                    return None
     except Exception:  # noqa: BLE001 (a module may look at what runs it in any way it likes)
         return None
-    shapes = [array.shape for array in like]
-    if any([array.shape for array in each] != shapes for each in (least, chance, reverse)):
-        return None
-    return Roundings(least, (chance, reverse))
+    return Roundings(found[0], found[1:])
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,25 +111,30 @@ def evaluate(
 
 
 def _roundings(
-    loaded: LoadedModel, tensors: Sequence[torch.Tensor], arrays: Sequence[np.ndarray]
+    loaded: LoadedModel,
+    tensors: Sequence[torch.Tensor],
+    arrays: Sequence[np.ndarray],
+    *,
+    others: bool = True,
 ) -> Roundings | None:
     from torch2mobile.validators.parity import compensated
 
     with untouched(loaded.module), quiet():
-        return compensated.evaluate(lambda: _run(loaded.flat, tensors), arrays)
+        return compensated.evaluate(lambda: _run(loaded.flat, tensors), arrays, others=others)
 
 
 def _undoubted(loaded: LoadedModel, references: list[Reference]) -> list[Reference]:
     """No truth where the float64 run turns out to be another function."""
     known = [n for n, item in enumerate(references) if item.truth is not None]
 
-    def roundings(number: int) -> Roundings | None:
+    def roundings(number: int, *, others: bool = True) -> Roundings | None:
         item = references[known[number]]
         tensors = [to_torch(item.probe.feeds[spec.name]) for spec in loaded.specs]
-        return _roundings(loaded, tensors, [array for _, array in item.outputs])
+        arrays = [array for _, array in item.outputs]
+        return _roundings(loaded, tensors, arrays, others=others)
 
     cases = [Case(i.outputs, i.truth, i.probe.magnitude) for i in (references[n] for n in known)]
-    found = doubt.other_functions(cases, roundings)
+    found = doubt.other_functions(cases, roundings, partial(roundings, others=False))
     lack = Lack("its float64 run is another function")
     for number, given in found.items():
         item = references[known[number]]
