@@ -127,11 +127,12 @@ def cost(label: str, model: Model, runs: int) -> None:
 @contextlib.contextmanager
 def torch_settings(threads: int, onednn: bool) -> Iterator[None]:
     """Torch on so many threads, with oneDNN's kernels or its own."""
-    before = torch.get_num_threads()
-    with torch.backends.mkldnn.flags(enabled=onednn):
-        torch.set_num_threads(threads)
-        yield
-        torch.set_num_threads(before)
+    before = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    torch.set_num_threads(threads)
+    torch.backends.mkldnn.enabled = onednn
+    yield
+    torch.set_num_threads(before[0])
+    torch.backends.mkldnn.enabled = before[1]
 
 
 def shares(expected: Sequence[gate.Expected], answers: Sequence[Any]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner, Target
     from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.probes import Probe
+    from torch2mobile.validators.parity.reference import Reference
 
 ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
 TARGET_LOADER = "torch2mobile.exporter.targets:load"
@@ -62,7 +63,8 @@ def module_side(
     built = probes.build(capture.inputs if capture else loaded.specs, example, options, loaded.data)
     references = reference.evaluate(loaded, outputs, built)
     check = soundness.reference_check(references)
-    check = replace(check, notes=(*check.notes, *_untried(loaded, built)))
+    notes = (*check.notes, *_untried(loaded, built), *_without_truth(references))
+    check = replace(check, notes=notes)
     if check.status is Status.FAILED and capture is not None:
         check = replace(check, locations=_suspects(capture, references))
     stages.add(check)
@@ -73,6 +75,21 @@ def module_side(
         for item in references
         if not item.refusal
     ]
+
+
+def _without_truth(references: Sequence[Reference]) -> list[str]:
+    """Why there is no float64 truth, and by which line of the user's, on how many probes."""
+    from torch2mobile.exporter import blame
+
+    lacks = [item.lack for item in references if item.lack is not None and item.truth is None]
+    notes = []
+    for lack in dict.fromkeys(lacks):
+        place = blame.from_exception(lack.error) if lack.error is not None else None
+        where = f" at {place}" if place else ""
+        count = lacks.count(lack)
+        on = "" if count == len(references) else f" on {count} probes"
+        notes.append(f"the module has no float64 truth{on}: {lack.reason}{where}")
+    return notes
 
 
 def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:

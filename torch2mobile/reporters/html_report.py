@@ -50,7 +50,7 @@ def _below(check: Check) -> str:
 
 def _table(table: Table) -> str:
     head = _row("th", *(_text(wording.one_line(name)) for name in table.columns))
-    rows = [_row("td", *(_text(wording.cell(value)) for value in row)) for row in table.rows]
+    rows = [_row("td", *map(_text, row)) for row in wording.rows(table)]
     title = f"<caption>{_text(wording.one_line(table.title))}</caption>"
     return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 

@@ -148,8 +148,7 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
 
 def _table(table: Table) -> Iterator[Line]:
     """Yield the title and aligned columns, unwrapped: figures to the right, texts to the left."""
-    cells = [[one_line(name) for name in table.columns]]
-    cells += [[cell(value) for value in row] for row in table.rows]
+    cells = [[one_line(name) for name in table.columns], *rows(table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
     numeric = [
         all(not isinstance(row[column], str) for row in table.rows)
@@ -162,14 +161,26 @@ def _table(table: Table) -> Iterator[Line]:
         yield Line("  ".join(texts).rstrip(), depth=1, wrap=False)
 
 
-def cell(value: Metric | None) -> str:
-    """Return one figure of a table: three significant digits, yes or no, a dash for nothing."""
+def rows(table: Table) -> list[list[str]]:
+    """Return the figures of a table as texts."""
+    return [
+        [_cell(value, name) for value, name in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
+
+
+def _cell(value: Metric | None, column: str) -> str:
+    """Return one figure: three significant digits, yes or no, a dash for nothing.
+
+    What is the least of something is rounded up: it must do.
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        least = column.startswith("least ") and math.isfinite(value)
+        return round_up(value) if least else f"{value:.3g}"
     return one_line(str(value))
 
 

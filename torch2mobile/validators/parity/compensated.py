@@ -55,13 +55,14 @@ def evaluate(run: Run, like: Sequence[np.ndarray], *, others: bool = True) -> Ro
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """One thread and torch's own kernels, whose sums go another way than oneDNN's."""
-    threads = torch.get_num_threads()
-    with torch.backends.mkldnn.flags(enabled=False):
-        try:
-            torch.set_num_threads(1)
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    threads, onednn = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    try:
+        torch.set_num_threads(1)
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = onednn
+        torch.set_num_threads(threads)
 
 
 class Widened(TorchDispatchMode):

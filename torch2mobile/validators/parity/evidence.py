@@ -17,7 +17,7 @@ _COLUMNS = (
     "probe",
     "error",
     "noise",
-    "error/noise",
+    "ratio",
     "allowed",
     "rule",
     "least atol",

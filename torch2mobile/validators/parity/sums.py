@@ -172,9 +172,10 @@ _REVERSED: dict[Any, Callable[..., torch.Tensor]] = {
             _aten.mean.default,
             _aten.mean.dim,
             _prims.sum.default,
-            _prims.var.default,
         )
     },
+    # Welford's algorithm gives nearly the same from either end.
+    _prims.var.default: _var,
     _aten._softmax.default: _turned_in_place(_aten._softmax.default),
     _aten._log_softmax.default: _turned_in_place(_aten._log_softmax.default),
     _aten.mm.default: _turned_product(_aten.mm.default, 0),

@@ -20,7 +20,7 @@ TRUTH_WEIGHT_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Lack:
-    """Why there is no float64 truth; ``error`` is what the module said to it."""
+    """Why there is no float64 truth; ``error`` is the module's own, with its traceback."""
 
     reason: str
     error: BaseException | None = None
