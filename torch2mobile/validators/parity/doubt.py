@@ -29,8 +29,8 @@ def other_functions(
 
     The noisiest ordinary case is looked at first, and the next only where that one has no truth:
     ``roundings``, which gives them for a case's number, runs the module several times, and
-    ``least`` once, which clears most. Where all of the suspects have none, the cases with larger
-    inputs have none either.
+    ``least`` once, which clears most. Where most have none, the cases with larger inputs have none
+    either.
     """
     usual = tolerance.yardsticks(cases)
     shares = {
@@ -47,8 +47,9 @@ def other_functions(
         if given is None or not _is_other(cases[number], given, usual):
             return found
         found[number] = given
+    everywhere = 2 * len(found) > len(shares)
     for number, case in enumerate(cases):
-        if found and case.truth is not None and case.magnitude > 1:
+        if everywhere and case.truth is not None and case.magnitude > 1:
             given = roundings(number)
             if given is not None:
                 found[number] = given
