@@ -328,11 +328,13 @@ def _measured(
     want = known.want
     scale = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), least)
     floor = _floor(known, yardstick)
-    # Too few values to measure the noise of large inputs on: it is taken to grow as they do. So it
-    # is where roundings by chance may just not have moved the few values that count.
-    few = (_counts(want, yardstick) < FEW) | (known.rule == "compensated")
-    growth = np.where(few, max(1.0, magnitude), 1.0)
-    noise = np.maximum(floor, yardstick.noise * np.maximum(scale, least * growth))
+    # Too few values to measure the noise of large inputs on: it is taken to grow as they do.
+    growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
+    grown = np.maximum(scale, least * growth)
+    if known.rule == "compensated":
+        # Chance may just not have moved the value that counts, as the greatest of an exp().
+        grown = np.maximum(grown, scale * max(1.0, magnitude))
+    noise = np.maximum(floor, yardstick.noise * grown)
     eps = epsilon(want)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     limit = np.maximum(FACTOR * noise + eps * scale, rtol * scale)
