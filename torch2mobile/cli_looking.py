@@ -108,8 +108,14 @@ def doctor(**options: Any) -> int:
     show_default=True,
     help="What is printed on stdout.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="The details of what passed too, in the text.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def report(file: str, form: str, debug: bool) -> int:  # noqa: ARG001 (main() reads --debug)
+def report(
+    file: str,
+    form: str,
+    verbose: bool,
+    debug: bool,  # noqa: ARG001 (main() reads --debug)
+) -> int:
     """Render FILE, a saved report (or a bundle's report.json), in another format.
 
     \b
@@ -125,7 +131,7 @@ def report(file: str, form: str, debug: bool) -> int:  # noqa: ARG001 (main() re
         raise UsageError(
             f"cannot read {path}: {error.strerror}", "Give a file that --report wrote."
         ) from error
-    finish(from_json(raw, name=str(path)), {"form": form})
+    finish(from_json(raw, name=str(path)), {"form": form, "verbose": verbose})
     return int(ExitCode.PASSED)
 
 

@@ -66,7 +66,12 @@ def common(command: F) -> F:
     for option in (
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
         click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-        click.option("-v", "--verbose", is_flag=True, help="More progress on stderr."),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            help="More progress on stderr, and the details of what passed in the text.",
+        ),
         click.option(
             "--format",
             "form",
@@ -199,8 +204,9 @@ def finish(report: Report, options: dict[str, Any]) -> int:
     from torch2mobile.reporters import REPORTERS
 
     colour = use_colour(sys.stdout)
+    text = REPORTERS[options["form"]](report, colour=colour, verbose=options["verbose"])
     try:
-        click.echo(REPORTERS[options["form"]](report, colour=colour), nl=False, color=colour)
+        click.echo(text, nl=False, color=colour)
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`), which changes no verdict.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

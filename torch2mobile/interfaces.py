@@ -49,9 +49,12 @@ class Target(Protocol):
 
 
 class Reporter(Protocol):
-    """Draws a report as text; ``colour`` only where the format has any."""
+    """Draws a report; ``colour`` and ``verbose`` only where the format makes a difference.
 
-    def __call__(self, report: Report, *, colour: bool = False) -> str:
+    ``verbose`` is for tables that are a detail.
+    """
+
+    def __call__(self, report: Report, *, colour: bool = False, verbose: bool = False) -> str:
         """The report as text, with a newline at the end."""
 
 

@@ -268,11 +268,15 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Table:
-    """Figures of one check that belong side by side, such as one row an output."""
+    """Figures of one check that belong side by side, such as one row an output.
+
+    With ``detail`` the text has it below a passed check only where everything was asked for.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Metric | None, ...], ...]
+    detail: bool = False
 
 
 @dataclass(frozen=True)

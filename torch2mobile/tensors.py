@@ -58,24 +58,28 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
     cache filled while tracing would hold a tensor without data), all buffers and their values,
     the random states of torch, numpy and Python, grad mode and the default dtype.
     """
-    modes = [(child, child.training) for child in module.modules()]
+    children = list(module.modules())
+    modes = [(child, child.training) for child in children]
     owned = [
         (child, dict(vars(child)), dict(child._buffers))
-        for child in module.modules()
+        for child in children
         if not isinstance(child, torch.jit.ScriptModule)
     ]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    held = [tensor for child in children for tensor in child._buffers.values()]
+    buffers = [(tensor, tensor.detach().clone()) for tensor in held if tensor is not None]
     dtype = torch.get_default_dtype()
     seeds = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             # An ExportedProgram's module refuses eval(); it has no mode to change.
             with contextlib.suppress(NotImplementedError):
-                module.eval()
+                if any(mode for _, mode in modes):
+                    module.eval()
             yield
         finally:
             for child, mode in modes:
-                child.training = mode
+                if child.training != mode:
+                    child.training = mode
             for child, attributes, own in owned:
                 vars(child).clear()
                 vars(child).update(attributes)

@@ -129,6 +129,18 @@ def test_a_table_has_aligned_columns() -> None:
     )
 
 
+@pytest.mark.parametrize("status", list(Status))
+@pytest.mark.parametrize("verbose", [True, False])
+@pytest.mark.parametrize("detail", [True, False])
+def test_a_detail_of_what_passed_is_shown_where_everything_is_asked_for(
+    status: Status, verbose: bool, detail: bool
+) -> None:
+    check = replace(PASSED, status=status, tables=(replace(FIGURES, detail=detail),))
+    text = terminal.render(report(check), verbose=verbose)
+    assert ("by output" in text) == (not detail or verbose or status is not Status.PASSED)
+    assert all("by output" in REPORTERS[name](report(check)) for name in ("json", "html"))
+
+
 def test_a_table_without_rows_still_says_so() -> None:
     text = terminal.render(report(replace(PASSED, tables=(replace(FIGURES, rows=()),))))
     assert "by output\n           output  error  probes  weaker\n" in text

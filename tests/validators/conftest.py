@@ -81,7 +81,7 @@ class Artefact:
         built = probes.build(self.capture.inputs, example, ParityOptions(**options))
         found = reference.evaluate(given, self.capture.outputs, built)
         return [
-            gate.Expected(item.probe, item.outputs, item.truth, item.rough)
+            gate.Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
             for item in found
             if not item.refusal
         ]

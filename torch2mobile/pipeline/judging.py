@@ -70,14 +70,15 @@ def module_side(
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = steadiness.diagnose(loaded, again) if again is not None else None
     check = soundness.reference_check(references, unsteady)
-    check = replace(check, notes=(*check.notes, *_untried(loaded, built)))
+    notes = (*check.notes, *_untried(loaded, built), *_without_truth(references))
+    check = replace(check, notes=notes)
     if check.status is Status.FAILED:
         check = replace(check, locations=_suspects(loaded, references, unsteady))
     stages.add(check)
     if unsteady is not None and unsteady.cause != "state":
         return None
     expected = [
-        Expected(item.probe, item.outputs, item.truth, item.rough)
+        Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
         for item in references
         if not item.refusal
     ]
@@ -106,6 +107,21 @@ def _state(
     # A check that passed shows no lines below it, and these are worth a look.
     notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
     stages.add(replace(check, locations=found, notes=tuple(notes)))
+
+
+def _without_truth(references: Sequence[Reference]) -> list[str]:
+    """Why there is no float64 truth, and by which line of the user's, on how many probes."""
+    from torch2mobile.exporter import blame
+
+    lacks = [item.lack for item in references if item.lack is not None and item.truth is None]
+    notes = []
+    for lack in dict.fromkeys(lacks):
+        place = blame.from_exception(lack.error) if lack.error is not None else None
+        where = f" at {place}" if place else ""
+        count = lacks.count(lack)
+        on = "" if count == len(references) else f" on {count} probes"
+        notes.append(f"the module has no float64 truth{on}: {lack.reason}{where}")
+    return notes
 
 
 def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:

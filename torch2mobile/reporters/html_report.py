@@ -18,9 +18,9 @@ _CELL = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 _DETAILS = "margin-left:1em;white-space:pre-wrap"
 
 
-def render(report: Report, *, colour: bool = False) -> str:
-    """Return the fragment, in ASCII; it has its colours whatever ``colour`` says."""
-    del colour
+def render(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
+    """Return the fragment, in ASCII; it has its colours and all tables whatever the options say."""
+    del colour, verbose
     lines = [
         '<div class="torch2mobile-report">',
         f"<p><strong>{_text(wording.heading(report))}</strong></p>",
@@ -42,7 +42,7 @@ def _check(check: Check) -> str:
 
 
 def _below(check: Check) -> str:
-    lines = wording.details(check, tables=False)
+    lines = wording.details(check)
     text = "\n".join("  " * line.depth + line.text for line in lines)
     below = f'<div style="{_DETAILS}">{_text(text)}</div>' if text else ""
     return below + "".join(map(_table, check.tables))
@@ -50,7 +50,7 @@ def _below(check: Check) -> str:
 
 def _table(table: Table) -> str:
     head = _row("th", *(_text(wording.one_line(name)) for name in table.columns))
-    rows = [_row("td", *(_text(wording.cell(value)) for value in row)) for row in table.rows]
+    rows = [_row("td", *map(_text, row)) for row in wording.rows(table)]
     title = f"<caption>{_text(wording.one_line(table.title))}</caption>"
     return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 

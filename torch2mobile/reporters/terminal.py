@@ -19,18 +19,20 @@ _COLOURS = {
 }
 
 
-def render(report: Report, *, colour: bool = False) -> str:
-    """Return the table, with ANSI colours where ``colour`` is true."""
+def render(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
+    """Return the table, in ANSI colours with ``colour``, and all details with ``verbose``."""
     widest = max((len(wording.label(check)) for check in report.checks), default=0)
     blocks = [_style(wording.heading(report), colour, bold=True)]
     if report.checks:
         column = min(widest, _WIDEST_LABEL)
-        blocks.append("\n".join("\n".join(_rows(c, column, colour)) for c in report.checks))
+        blocks.append(
+            "\n".join("\n".join(_rows(c, column, colour, verbose)) for c in report.checks)
+        )
     blocks.append(_style(wording.closing(report), colour, fg=_COLOURS[report.status], bold=True))
     return "\n\n".join(blocks) + "\n"
 
 
-def _rows(check: Check, column: int, colour: bool) -> list[str]:
+def _rows(check: Check, column: int, colour: bool, verbose: bool) -> list[str]:
     """Return the line of one check, wrapped, and what stands below it."""
     word = check.status.value.upper()
     cell = word.ljust(_STATUS_WIDTH)
@@ -42,7 +44,8 @@ def _rows(check: Check, column: int, colour: bool) -> list[str]:
     else:
         table = _wrapped(wording.printable(check.summary), f"{cell}{label:<{column}}  ", indent)
     table[0] = _style(word, colour, fg=_COLOURS[check.status]) + table[0][len(word) :]
-    return table + [row for line in wording.details(check) for row in _below(line, colour)]
+    lines = wording.details(check, wording.tables(check, verbose=verbose))
+    return table + [row for line in lines for row in _below(line, colour)]
 
 
 def _below(line: wording.Line, colour: bool) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 
@@ -76,10 +76,16 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split("\n"))
 
 
-def details(check: Check, *, tables: bool = True) -> list[Line]:
+def tables(check: Check, *, verbose: bool) -> tuple[Table, ...]:
+    """Return the tables to draw in a text: without ``verbose`` no detail of what passed."""
+    brief = check.status is Status.PASSED and not verbose
+    return tuple(table for table in check.tables if not (brief and table.detail))
+
+
+def details(check: Check, drawn: Iterable[Table] = ()) -> list[Line]:
     """Return what stands below a check: mismatches, locations, tables, the hint, the notes.
 
-    Without ``tables`` for a format that draws them in its own way.
+    ``drawn`` are the tables, for a format that does not draw them in its own way.
     """
     lines: list[Line] = []
     if check.status is not Status.PASSED:
@@ -89,7 +95,7 @@ def details(check: Check, *, tables: bool = True) -> list[Line]:
         for location in check.locations[:LOCATIONS]:
             lines += _location(location)
         lines += _rest(len(check.locations) - LOCATIONS, "location", "locations")
-    for table in check.tables if tables else ():
+    for table in drawn:
         lines += _table(table)
     if check.hint:
         lines += _prefixed("hint", check.hint)
@@ -142,8 +148,7 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
 
 def _table(table: Table) -> Iterator[Line]:
     """Yield the title and aligned columns, unwrapped: figures to the right, texts to the left."""
-    cells = [[one_line(name) for name in table.columns]]
-    cells += [[cell(value) for value in row] for row in table.rows]
+    cells = [[one_line(name) for name in table.columns], *rows(table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
     numeric = [
         all(not isinstance(row[column], str) for row in table.rows)
@@ -156,14 +161,26 @@ def _table(table: Table) -> Iterator[Line]:
         yield Line("  ".join(texts).rstrip(), depth=1, wrap=False)
 
 
-def cell(value: Metric | None) -> str:
-    """Return one figure of a table: three significant digits, yes or no, a dash for nothing."""
+def rows(table: Table) -> list[list[str]]:
+    """Return the figures of a table as texts."""
+    return [
+        [_cell(value, name) for value, name in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
+
+
+def _cell(value: Metric | None, column: str) -> str:
+    """Return one figure: three significant digits, yes or no, a dash for nothing.
+
+    What is the least of something is rounded up: it must do.
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        least = column.startswith("least ") and math.isfinite(value)
+        return round_up(value) if least else f"{value:.3g}"
     return one_line(str(value))
 
 

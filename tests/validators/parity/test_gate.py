@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch2mobile.errors import WorkerCallError, WorkerTimeoutError
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+from torch2mobile.validators.parity import truth
 from torch2mobile.validators.parity.gate import (
     SHOWN,
     Expected,
@@ -674,6 +675,56 @@ def test_no_false_alarm_over_twenty_seeds(artefact: Any) -> None:
             if one.mismatch is not None
         ]
     assert not wrong
+
+
+@pytest.mark.slow
+def test_no_false_alarm_without_a_truth(artefact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other roundings of a module measure its noise as well."""
+    monkeypatch.setattr(truth, "_is_double", lambda *_: True)
+    for seed in range(3):
+        judged = artefact.judged(seed=seed, probes=9)
+        floats = {one.rule for one in judged} - {"exact"}
+        assert floats == {"compensated"}
+        assert not [one for one in judged if one.mismatch is not None]
+
+
+LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+
+
+@pytest.mark.slow
+def test_threads_and_optimisation_levels_are_no_fault(artefact: Any) -> None:
+    """Each way to run the artefact passes, and so does the module itself in each of its ways."""
+    import onnxruntime
+
+    cases = artefact.expected()
+    names = [name for name, _ in cases[0].outputs]
+    options = onnxruntime.SessionOptions()
+    for threads in (1, 2, 4):
+        for level in LEVELS:
+            options.intra_op_num_threads = threads
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+            session = onnxruntime.InferenceSession(artefact.model.path, options)
+            answers: list[Any] = [
+                list(zip(names, session.run(None, dict(c.probe.feeds)), strict=True)) for c in cases
+            ]
+            check = verdict(cases, answers)
+            assert check.status is Status.PASSED, (threads, level, check.mismatches)
+    flat, onednn = artefact.loaded.flat, torch.backends.mkldnn.enabled
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for torch.backends.mkldnn.enabled in (True, False):
+                answers = []
+                for case in cases:
+                    x = torch.from_numpy(np.array(case.probe.feeds["x"]))
+                    with torch.no_grad():
+                        found = [tensor.numpy() for tensor in flat(x)]
+                    answers.append(list(zip(names, found, strict=True)))
+                check = verdict(cases, answers)
+                assert check.status is Status.PASSED, (threads, check.mismatches)
+    finally:
+        torch.set_num_threads(1)
+        torch.backends.mkldnn.enabled = onednn
 
 
 class LongSums(nn.Module):

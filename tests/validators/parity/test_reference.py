@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from torch2mobile.records import LoadedModel, ParityOptions
-from torch2mobile.validators.parity import probes, reference, sums
+from torch2mobile.validators.parity import probes, sums, truth
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, evaluate, example_of
 
@@ -164,7 +164,7 @@ class TestTruth:
     def test_nor_where_the_weights_do_not_fit_twice(
         self, load: Load, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reference, "TRUTH_WEIGHT_BYTES", 50)
+        monkeypatch.setattr(truth, "TRUTH_WEIGHT_BYTES", 50)
         loaded = load(nn.Linear(4, 4), "x:float32[N,4]")
         assert all(item.truth is None for item in evaluated(loaded))
 

@@ -15,15 +15,22 @@ Outputs = Sequence[tuple[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Judged:
-    """One output on one probe: the artefact's error and what was allowed."""
+    """One output on one probe: the artefact's error and what was allowed.
+
+    ``floor`` is the module's own noise, None where it was not measured. ``least_atol`` (with rtol
+    0) and ``least_rtol`` (with atol 0) are the least tolerances of a user's that let it pass, None
+    where none does.
+    """
 
     output: str
     probe: str
     error: float
     allowed: float
-    floor: float
+    floor: float | None
     rule: str
     mismatch: Mismatch | None = None
+    least_atol: float | None = None
+    least_rtol: float | None = None
 
 
 def structure(expected: Outputs, actual: Outputs, probe: str) -> list[Mismatch]:
@@ -79,24 +86,26 @@ def special_values(name: str, probe: str, want: np.ndarray, got: np.ndarray) -> 
     return None
 
 
-def _least_tolerance(want: np.ndarray, got: np.ndarray) -> tuple[float, float | None]:
+def _least_tolerance(expected: np.ndarray, error: np.ndarray) -> tuple[float, float | None]:
     """The least atol (with rtol 0) and the least rtol (with atol 0) that would have passed.
 
     No rtol passes where a 0 is wanted.
     """
-    expected, actual = wide(want), wide(got)
-    wrong = np.isfinite(expected) & np.isfinite(actual) & (expected != actual)
+    wrong = error > 0
     if not wrong.any():
         return 0.0, 0.0
-    with np.errstate(over="ignore"):
-        error, size = np.abs(expected[wrong] - actual[wrong]), np.abs(expected[wrong])
-        least_atol = float(error.max())
-        if not size.all():
-            return least_atol, None
+    error, size = error[wrong], np.abs(expected[wrong])
+    least_atol = float(error.max())
+    with np.errstate(over="ignore", divide="ignore"):
         rtol = (error / size).max()
+        if not np.isfinite(rtol):
+            return least_atol, None
+        # The quotient is rounded, and so is the product that it will be used in.
+        while (np.nextafter(rtol, 0.0) * size >= error).all():
+            rtol = np.nextafter(rtol, 0.0)
         while (rtol * size < error).any():
             rtol = np.nextafter(rtol, np.inf)
-    return least_atol, float(rtol) if np.isfinite(rtol) else None
+    return least_atol, float(rtol)
 
 
 def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit) -> Judged:
@@ -108,29 +117,48 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
         return _judge_exact(name, probe, want, got)
     special = special_values(name, probe, want, got)
     if special is not None:
-        return Judged(name, probe, float("inf"), 0.0, 0.0, "special values", special)
+        return Judged(name, probe, float("inf"), 0.0, None, "special values", special)
     if not want.size:
-        return Judged(name, probe, 0.0, 0.0, 0.0, limit.rule)
-    finite = np.isfinite(wide(got)) & np.isfinite(wide(want))
-    error = np.zeros(want.shape)
-    with np.errstate(over="ignore"):
-        np.subtract(wide(got), limit.base, out=error, where=finite)
-    share = _share(np.abs(error, out=error), limit.allowed)
+        return Judged(name, probe, 0.0, 0.0, None, limit.rule, least_atol=0.0, least_rtol=0.0)
+    expected, actual = wide(want), wide(got)
+    finite = np.isfinite(actual) & np.isfinite(expected)
+    error = _error(actual, limit.base, finite)
+    share = _share(error, limit.allowed)
     worst = int(np.argmax(share))
     at = _at(want, worst)
-    peak, allowed = float(error[at]), float(limit.allowed[at])
-    mismatch = None
-    if share[at] > 1:
-        bad = int((share > 1).sum())
-        problem = f"differs by {peak:.3g} where {allowed:.3g} is allowed, at {bad} of {want.size}"
-        least_atol, least_rtol = _least_tolerance(want, got)
-        mismatch = replace(
-            _mismatch(name, probe, problem, worst, want, got),
-            allowed=allowed,
-            least_atol=least_atol,
-            least_rtol=least_rtol,
-        )
-    return Judged(name, probe, peak, allowed, float(limit.floor[at]), limit.rule, mismatch)
+    own = error if limit.base is expected else _error(actual, expected, finite)
+    judged = Judged(
+        name,
+        probe,
+        float(error[at]),
+        float(limit.allowed[at]),
+        None if limit.floor is None else float(limit.floor[at]),
+        limit.rule,
+        None,
+        *_least_tolerance(expected, own),
+    )
+    if share[at] <= 1:
+        return judged
+    bad = int((share > 1).sum())
+    problem = (
+        f"differs by {judged.error:.3g} where {judged.allowed:.3g} is allowed, "
+        f"at {bad} of {want.size}"
+    )
+    mismatch = replace(
+        _mismatch(name, probe, problem, worst, want, got),
+        allowed=judged.allowed,
+        least_atol=judged.least_atol,
+        least_rtol=judged.least_rtol,
+    )
+    return replace(judged, mismatch=mismatch)
+
+
+def _error(actual: np.ndarray, base: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """How far a value is off, 0 where either side is not finite."""
+    error = np.zeros(actual.shape)
+    with np.errstate(over="ignore"):
+        np.subtract(actual, base, out=error, where=finite)
+    return np.abs(error, out=error)
 
 
 def _share(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -144,8 +172,8 @@ def _share(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 def _judge_exact(name: str, probe: str, want: np.ndarray, got: np.ndarray) -> Judged:
     differ = want != got
     if not differ.any():
-        return Judged(name, probe, 0.0, 0.0, 0.0, "exact")
+        return Judged(name, probe, 0.0, 0.0, None, "exact", least_atol=0.0, least_rtol=0.0)
     where = int(np.argmax(differ))
     problem = f"{int(differ.sum())} of {want.size} values are not equal"
     found = _mismatch(name, probe, problem, where, want, got)
-    return Judged(name, probe, float("inf"), 0.0, 0.0, "exact", found)
+    return Judged(name, probe, float("inf"), 0.0, None, "exact", found)

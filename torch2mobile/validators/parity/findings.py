@@ -23,7 +23,7 @@ class Suspect:
     value: str
     error: float
     allowed: float
-    floor: float
+    floor: float | None
     problem: str
     before: float | None = None
     after: float | None = None

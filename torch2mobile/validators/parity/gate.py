@@ -10,10 +10,10 @@ import numpy as np
 from torch2mobile.errors import Torch2MobileError, WorkerTimeoutError
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Metric, Mismatch, ParityOptions, Status, Tolerance
-from torch2mobile.validators.parity import compare, task_metrics, tolerance
+from torch2mobile.validators.parity import compare, evidence, task_metrics, tolerance
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import Case, Limit, Yardstick
+from torch2mobile.validators.parity.tolerance import Case, Limit, Roundings, Yardstick
 
 # A failing model fails on many probes; the report names this many and counts the rest.
 SHOWN = 12
@@ -36,12 +36,21 @@ class Rough:
 
 @dataclass(frozen=True)
 class Expected:
-    """What one probe must give: the module's outputs, and the float64 truth where there is one."""
+    """What one probe must give: the module's outputs, and the float64 truth where there is one.
+
+    ``roundings`` stand in where there is none.
+    """
 
     probe: Probe
     outputs: Sequence[tuple[str, np.ndarray]]
     truth: Sequence[np.ndarray] | None = None
     rough: Rough | None = None
+    roundings: Roundings | None = None
+
+    @property
+    def case(self) -> Case:
+        """What the limits are taken from."""
+        return Case(self.outputs, self.truth, self.probe.magnitude, self.roundings)
 
 
 Answers = list["list[tuple[str, np.ndarray]] | Torch2MobileError"]
@@ -91,7 +100,7 @@ def _judge_outputs(
 
 def _out_of_limit(judged: Sequence[Judged]) -> bool:
     """Whether an output is further off than the noise that was measured so far."""
-    return any(one.mismatch and one.rule in {"measured", "usual"} for one in judged)
+    return any(one.mismatch and one.rule in evidence.MEASURING for one in judged)
 
 
 def limits_of(
@@ -100,17 +109,17 @@ def limits_of(
     """What each output of a probe is compared with, and how far it may be off."""
     limits = []
     rough = case.rough.known if case.rough is not None else None
+    whole = case.case
     for number, (name, want) in enumerate(case.outputs):
         own = tolerances.get(name, tolerances.get(""))
         if not tolerance.is_float(want):
             limits.append(tolerance.exact_limit(want))
         elif own is not None:
-            limits.append(tolerance.user_limit(want, own))
+            limits.append(tolerance.user_limit(want, own, whole.known(number).truth))
         else:
             limits.append(
                 tolerance.limit_for(
-                    want,
-                    None if case.truth is None else case.truth[number],
+                    whole.known(number),
                     usual.get(name, Yardstick()),
                     case.probe.magnitude,
                     None if rough is None else rough[number],
@@ -121,9 +130,7 @@ def limits_of(
 
 def typical_of(expected: Sequence[Expected]) -> Mapping[str, Yardstick]:
     """What is usual for each output, over the probes with ordinary values."""
-    return tolerance.yardsticks(
-        [Case(case.outputs, case.truth, case.probe.magnitude) for case in expected]
-    )
+    return tolerance.yardsticks([case.case for case in expected])
 
 
 def parity_check(
@@ -148,8 +155,10 @@ def parity_check(
         found, mismatches = judge_probe(case, answer, usual, options.tolerances)
         judged += found
         wrong += mismatches
-    metrics = _metrics(expected, answers, judged)
-    notes = _notes(judged)
+    metrics: dict[str, Metric] = {"probes": len(expected), **evidence.figures(judged, wrong)}
+    metrics |= task_metrics.measure(_pairs(expected, answers))
+    tables = evidence.by_output(judged, wrong)
+    notes = evidence.notes(judged)
     count = len(expected)
     if wrong:
         failing = len({item.probe for item in wrong})
@@ -161,6 +170,7 @@ def parity_check(
             hint="Look at the first mismatch: output, probe and index say where it differs.",
             metrics=metrics,
             mismatches=tuple(_worst_first(wrong)[:SHOWN]),
+            tables=tables,
             notes=notes,
         )
     empty = _never_compared(expected)
@@ -175,9 +185,10 @@ def parity_check(
     return Check(
         "parity",
         Status.PASSED,
-        _summary(count, judged),
+        evidence.summary(count, judged),
         target=target,
         metrics=metrics,
+        tables=tables,
         notes=notes,
     )
 
@@ -201,55 +212,16 @@ def _worst_first(wrong: Sequence[Mismatch]) -> list[Mismatch]:
     return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _summary(count: int, judged: Sequence[Judged]) -> str:
-    floats = [one for one in judged if one.rule != "exact"]
-    if not floats:
-        return f"{count} probes, all outputs equal"
-    worst = max(floats, key=_closeness)
-    text = f"{count} probes, worst error {worst.error:.2g} of {worst.allowed:.2g} allowed"
-    if worst.rule == "measured":
-        text += f" (float32 noise {worst.floor:.2g})"
-    return text
-
-
-def _closeness(one: Judged) -> float:
-    if one.allowed > 0:
-        return one.error / one.allowed
-    return float("inf") if one.error > 0 else 0.0
-
-
-def _notes(judged: Sequence[Judged]) -> tuple[str, ...]:
-    floats = [one for one in judged if one.rule in {"measured", "usual"}]
-    weak = [one for one in floats if one.rule == "usual"]
-    if not weak:
-        return ()
-    where = "for this module"
-    if len(weak) < len(floats):
-        names = ", ".join(dict.fromkeys(one.output for one in weak))
-        where = f"for {names} on {len({one.probe for one in weak})} probes"
-    verdict = "judged by the usual tolerance of the dtype, a weaker verdict"
-    return (f"no float64 truth {where}: {verdict}",)
-
-
-def _metrics(
-    expected: Sequence[Expected], answers: Answers, judged: Sequence[Judged]
-) -> dict[str, Metric]:
-    metrics: dict[str, Metric] = {"probes": len(expected)}
-    for name in dict.fromkeys(one.output for one in judged):
-        mine = [one for one in judged if one.output == name]
-        worst = max(mine, key=_closeness)
-        metrics[f"{name}.error"] = worst.error
-        metrics[f"{name}.allowed"] = worst.allowed
-        metrics[f"{name}.floor"] = worst.floor
-        metrics[f"{name}.rule"] = worst.rule
-    pairs = [
+def _pairs(
+    expected: Sequence[Expected], answers: Answers
+) -> list[tuple[compare.Outputs, compare.Outputs]]:
+    """Both sides on every probe on which they can be compared."""
+    return [
         (case.outputs, answer)
         for case, answer in zip(expected, answers, strict=True)
         if not isinstance(answer, Torch2MobileError)
         and not compare.structure(case.outputs, answer, "")
     ]
-    metrics.update(task_metrics.measure(pairs))
-    return metrics
 
 
 def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> Check:

@@ -13,7 +13,8 @@ import numpy as np
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Mismatch, Status, Tolerance
-from torch2mobile.validators.parity import compare
+from torch2mobile.validators.parity import compare, evidence
+from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.gate import Expected, limits_of, run_probes
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import (
@@ -55,7 +56,9 @@ def allowed_for(
     for (name, want), limit in zip(case.outputs, limits_of(case, usual, tolerances), strict=True):
         if not is_float(want):
             continue
-        both = limit.allowed + limit.floor
+        both = limit.allowed
+        if limit.floor is not None and limit.rule in {"measured", "compensated"}:
+            both = both + limit.floor
         allowed[name] = float(both.max(initial=0.0))
         yardstick = usual.get(name, Yardstick())
         if yardstick.groups is not None and both.size:
@@ -105,7 +108,7 @@ def limit_of(case: Golden, name: str, want: np.ndarray, tolerance: Tolerance | N
             axis, start, stop = map(int, part.groups())
             if axis < want.ndim:
                 allowed[(slice(None),) * axis + (slice(start, stop),)] = value
-    return Limit(wide(want), allowed, np.zeros(want.shape), "golden")
+    return Limit(wide(want), allowed, None, "golden")
 
 
 def golden_check(
@@ -125,7 +128,7 @@ def golden_check(
         )
     expected = [Expected(Probe(case.probe, case.feeds), case.outputs) for case in cases]
     wrong: list[Mismatch] = []
-    worst = 0.0
+    judged: list[Judged] = []
     for case, answer in zip(cases, run_probes(runner, expected), strict=True):
         if isinstance(answer, Torch2MobileError):
             problem = f"the artefact gives no outputs: {answer.message}"
@@ -137,10 +140,12 @@ def golden_check(
             continue
         for (name, want), (_, got) in zip(case.outputs, answer, strict=True):
             own = tolerances.get(name, tolerances.get(""))
-            judged = compare.judge(name, case.probe, want, got, limit_of(case, name, want, own))
-            worst = max(worst, judged.error)
-            if judged.mismatch:
-                wrong.append(judged.mismatch)
+            limit = limit_of(case, name, want, own)
+            judged.append(compare.judge(name, case.probe, want, got, limit))
+    wrong += [one.mismatch for one in judged if one.mismatch is not None]
+    worst = max((one.error for one in judged), default=0.0)
+    metrics = {"cases": len(cases), "error": worst}
+    tables = evidence.by_output(judged, wrong)
     if wrong:
         failing = len({item.probe for item in wrong})
         return Check(
@@ -149,12 +154,15 @@ def golden_check(
             f"gives something else than the module did on {failing} of {len(cases)} cases",
             target=target,
             hint="The file is not what was proven at export: export the model again.",
+            metrics=metrics,
             mismatches=tuple(wrong[:12]),
+            tables=tables,
         )
     return Check(
         "golden",
         Status.PASSED,
         f"{len(cases)} cases as the module gave them, worst difference {worst:.2g}",
         target=target,
-        metrics={"cases": len(cases), "error": worst},
+        metrics=metrics,
+        tables=tables,
     )

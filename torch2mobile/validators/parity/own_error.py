@@ -70,5 +70,5 @@ def _by_noise(
         truth = None
     case = Case([(labels[0], want)], None if truth is None else [truth])
     yardstick = tolerance.yardsticks([case]).get(labels[0], Yardstick())
-    limit = tolerance.limit_for(want, truth, yardstick, 1.0, rough)
+    limit = tolerance.limit_for(case.known(0), yardstick, rough=rough)
     return compare.judge(*labels, want, got, limit)

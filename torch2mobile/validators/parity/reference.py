@@ -5,26 +5,25 @@ With ``sums``, the only part of parity that needs torch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
+from torch2mobile.validators.parity import doubt
 from torch2mobile.validators.parity.gate import Rough
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import is_float
+from torch2mobile.validators.parity.tolerance import Case, Roundings, is_float
+from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:
     import torch
 
 Outputs = list[tuple[str, np.ndarray]]
-
-# A float64 copy of the weights must fit beside everything else.
-TRUTH_WEIGHT_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ class Reference:
     """The module on one probe: its outputs, the float64 truth if there is one, or its refusal.
 
     ``repeatable`` is False where a second run on the same input gave something else. ``rough``
-    gives the outputs with all sums taken in a plain loop.
+    gives the outputs with all sums taken in a plain loop. ``lack`` says why there is no truth, and
+    ``roundings`` stand in for it.
     """
 
     probe: Probe
@@ -41,31 +41,12 @@ class Reference:
     refusal: str = ""
     repeatable: bool = True
     rough: Rough | None = None
+    lack: Lack | None = None
+    roundings: Roundings | None = None
 
 
 def _run(flat: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
     return [to_numpy(tensor).copy() for tensor in flat(*(tensor.clone() for tensor in tensors))]
-
-
-def _double(flat: Any) -> Any | None:
-    """The same module with the same weights in float64, or None where that is impossible."""
-    weights = sum(tensor.nbytes for tensor in flat.state_dict().values())
-    if weights > TRUTH_WEIGHT_BYTES:
-        return None
-    try:
-        return copy.deepcopy(flat).double()
-    except Exception:  # noqa: BLE001 (a module may refuse to be copied in any way it likes)
-        return None
-
-
-def _truth(double: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray] | None:
-    wide = [t.double() if t.is_floating_point() else t for t in tensors]
-    try:
-        # Each probe meets a fresh module, in float64 as in float32.
-        with untouched(double):
-            return _run(double, wide)
-    except Exception:  # noqa: BLE001 (for example a dtype hard-coded in forward)
-        return None
 
 
 def _same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
@@ -104,11 +85,10 @@ def evaluate(
 ) -> list[Reference]:
     """The module on every probe, in eval mode, with its state put back after each.
 
-    A probe that the module refuses is kept as a refusal. The float64 run is left out once it
-    has failed: a dtype hard-coded in forward fails everywhere.
+    A probe that the module refuses is kept as a refusal.
     """
     with untouched(loaded.module), quiet():
-        double = _double(loaded.flat) if loaded.program is None else None
+        double = Truth(loaded)
     references = []
     twice = _run_twice(probes)
     for number, probe in enumerate(probes):
@@ -122,9 +102,7 @@ def evaluate(
                 text = f"{type(error).__name__}: {first}"
                 references.append(Reference(probe, [], refusal=text[:300]))
                 continue
-            truth = _truth(double, tensors) if double is not None else None
-        if truth is None or [t.shape for t in truth] != [a.shape for a in arrays]:
-            double = truth = None
+            truth = double(tensors, arrays, _run)
         references.append(
             Reference(
                 probe,
@@ -132,8 +110,42 @@ def evaluate(
                 truth,
                 repeatable=repeatable,
                 rough=_rough(loaded, tensors),
+                lack=double.lack,
+                roundings=None if truth else _roundings(loaded, tensors, arrays),
             )
         )
+    return _undoubted(loaded, references)
+
+
+def _roundings(
+    loaded: LoadedModel,
+    tensors: Sequence[torch.Tensor],
+    arrays: Sequence[np.ndarray],
+    *,
+    others: bool = True,
+) -> Roundings | None:
+    from torch2mobile.validators.parity import compensated
+
+    with untouched(loaded.module), quiet():
+        return compensated.evaluate(lambda: _run(loaded.flat, tensors), arrays, others=others)
+
+
+def _undoubted(loaded: LoadedModel, references: list[Reference]) -> list[Reference]:
+    """No truth where the float64 run turns out to be another function."""
+    known = [n for n, item in enumerate(references) if item.truth is not None]
+
+    def roundings(number: int, *, others: bool = True) -> Roundings | None:
+        item = references[known[number]]
+        tensors = [to_torch(item.probe.feeds[spec.name]) for spec in loaded.specs]
+        arrays = [array for _, array in item.outputs]
+        return _roundings(loaded, tensors, arrays, others=others)
+
+    cases = [Case(i.outputs, i.truth, i.probe.magnitude) for i in (references[n] for n in known)]
+    found = doubt.other_functions(cases, roundings, partial(roundings, others=False))
+    lack = Lack("its float64 run is another function")
+    for number, given in found.items():
+        item = references[known[number]]
+        references[known[number]] = replace(item, truth=None, lack=lack, roundings=given)
     return references
 
 

@@ -1,8 +1,8 @@
-"""The module once more, with every sum taken one value after the other in float32.
+"""The module once more, with its sums taken in another order in float32.
 
 torch adds in pairs, ONNX Runtime and phones often in a plain loop: over the 50,000 values of a
 224 x 224 feature map that alone moves a mean by some 1e-5, and more where all values are equal.
-Both orders are float32, so both are noise that an artefact may have.
+All orders are float32, so all are noise that an artefact may have.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ _COMPOSED = (
 )
 
 
-class PlainSums(TorchDispatchMode):
-    """Within it, float32 sums, means and variances are added up in a plain loop."""
+class _Sums(TorchDispatchMode):
+    """Within it, some float32 operations are computed in another way."""
+
+    ways: dict[Any, Callable[..., torch.Tensor]]
 
     def __init__(self) -> None:
         from torch._decomp import get_decompositions
@@ -48,16 +50,32 @@ class PlainSums(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run one operation, in a plain loop if it is a sum."""
+        """Run one operation, in the other way if it is a sum."""
         kwargs = kwargs or {}
         float32 = bool(args) and isinstance(args[0], torch.Tensor)
         float32 = float32 and args[0].dtype == torch.float32
-        if float32 and func in _LOOPS:
-            return _LOOPS[func](*args, **kwargs)
+        if float32 and func in self.ways:
+            return self.ways[func](*args, **kwargs)
         if float32 and func in self._composed:
             with self:
                 return self._composed[func](*args, **kwargs)
         return func(*args, **kwargs)
+
+
+class PlainSums(_Sums):
+    """Within it, float32 sums, means and variances are added up in a plain loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = _LOOPS
+
+
+class ReversedSums(_Sums):
+    """Within it, float32 sums, also those of products and convolutions, start at the other end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = _REVERSED
 
 
 def _sum(x: torch.Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> torch.Tensor:
@@ -104,4 +122,65 @@ _LOOPS: dict[Any, Callable[..., torch.Tensor]] = {
     _aten.cumsum.default: _cumsum,
     _prims.sum.default: _sum,
     _prims.var.default: _var,
+}
+
+
+def _turned(func: Any) -> Callable[..., torch.Tensor]:
+    """A sum over some axes, with these turned round."""
+
+    def run(x: torch.Tensor, dim: Any = None, *rest: Any, **options: Any) -> Any:
+        return func(x.flip(_axes(x, dim)), *(() if dim is None else (dim,)), *rest, **options)
+
+    return run
+
+
+def _turned_in_place(func: Any) -> Callable[..., torch.Tensor]:
+    """What keeps the axis that it sums over, as softmax does."""
+
+    def run(x: torch.Tensor, dim: int, *rest: Any, **options: Any) -> Any:
+        axes = _axes(x, dim)
+        return func(x.flip(axes), dim, *rest, **options).flip(axes)
+
+    return run
+
+
+def _turned_product(func: Any, first: int) -> Callable[..., torch.Tensor]:
+    """A product of the matrices at ``first`` and behind it."""
+
+    def run(*args: Any, **options: Any) -> Any:
+        left, right = args[first], args[first + 1]
+        turned = left.flip(-1), right.flip(-2)
+        return func(*args[:first], *turned, *args[first + 2 :], **options)
+
+    return run
+
+
+def _turned_convolution(x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+    transposed, groups = rest[4], rest[6]
+    if groups == 1:
+        x, weight = x.flip(1), weight.flip(0 if transposed else 1)
+    found: torch.Tensor = _aten.convolution.default(x, weight, *rest)
+    return found
+
+
+_REVERSED: dict[Any, Callable[..., torch.Tensor]] = {
+    **{
+        func: _turned(func)
+        for func in (
+            _aten.sum.default,
+            _aten.sum.dim_IntList,
+            _aten.mean.default,
+            _aten.mean.dim,
+            _prims.sum.default,
+        )
+    },
+    # Welford's algorithm gives nearly the same from either end.
+    _prims.var.default: _var,
+    _aten._softmax.default: _turned_in_place(_aten._softmax.default),
+    _aten._log_softmax.default: _turned_in_place(_aten._log_softmax.default),
+    _aten.mm.default: _turned_product(_aten.mm.default, 0),
+    _aten.bmm.default: _turned_product(_aten.bmm.default, 0),
+    _aten.addmm.default: _turned_product(_aten.addmm.default, 1),
+    _aten.baddbmm.default: _turned_product(_aten.baddbmm.default, 1),
+    _aten.convolution.default: _turned_convolution,
 }

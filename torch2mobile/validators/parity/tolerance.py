@@ -3,7 +3,9 @@
 With float64 outputs as the truth, the float32 module's own error is the noise floor; an artefact
 may be off the truth by FACTOR floors plus one rounding unit of the output's scale, and by the
 dtype's usual relative tolerance of that scale at least (kernels sum in other orders than torch).
-Without a truth, the defaults of ``torch.testing.assert_close`` apply at the output's scale.
+Without a truth, the module with the least rounding (``compensated``) stands in for it, and the
+floor is how far the other roundings lie off that. Without either, the defaults of
+``torch.testing.assert_close`` apply at the output's scale.
 
 What is usual for an output is taken from all ordinary probes, so that float32 being exact by luck,
 or a sum that happens to cancel, on one probe asks no such luck of the artefact. Channels whose
@@ -14,7 +16,7 @@ usual scales differ by SCALE_STEP and more are measured apart: an error of 1e-3 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,12 +42,50 @@ Outputs = Sequence[tuple[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
+class Roundings:
+    """A module's outputs with the least rounding there is in its dtype, and with other roundings.
+
+    See :mod:`torch2mobile.validators.parity.compensated`.
+    """
+
+    least: Sequence[np.ndarray]
+    others: Sequence[Sequence[np.ndarray]]
+
+
+@dataclass(frozen=True)
 class Case:
-    """The module on one probe; ``magnitude`` is that of its inputs, 1 where they are ordinary."""
+    """The module on one probe; ``magnitude`` is that of its inputs, 1 where they are ordinary.
+
+    ``roundings`` stand in where there is no float64 ``truth``.
+    """
 
     outputs: Outputs
     truth: Sequence[np.ndarray] | None = None
     magnitude: float = 1.0
+    roundings: Roundings | None = None
+
+    def known(self, number: int) -> Known:
+        """One output and what there is to judge by."""
+        want = self.outputs[number][1]
+        if self.truth is not None:
+            return Known(want, self.truth[number])
+        if self.roundings is None:
+            return Known(want)
+        others = [each[number] for each in self.roundings.others]
+        return Known(want, self.roundings.least[number], others, "compensated")
+
+
+@dataclass(frozen=True)
+class Known:
+    """One output of the module, and the rule of what is taken for the truth.
+
+    ``others`` are the same output in other roundings.
+    """
+
+    want: np.ndarray
+    truth: np.ndarray | None = None
+    others: Sequence[np.ndarray] = ()
+    rule: str = "measured"
 
 
 @dataclass(frozen=True)
@@ -68,12 +108,12 @@ class Yardstick:
 class Limit:
     """What one output on one probe is compared with, and the error allowed at each value.
 
-    ``floor`` is the reference's own noise, 0 where none was measured.
+    ``floor`` is the reference's own noise, None where it was not measured.
     """
 
     base: np.ndarray
     allowed: np.ndarray
-    floor: np.ndarray
+    floor: np.ndarray | None
     rule: str
 
 
@@ -102,19 +142,17 @@ def yardsticks(cases: Sequence[Case]) -> Mapping[str, Yardstick]:
 
 
 def _yardstick(cases: Sequence[Case], name: str) -> Yardstick:
-    found = [_pick(case, name) for case in cases]
-    ordinary = [
-        (want, truth)
-        for (want, truth), case in zip(found, cases, strict=True)
-        if case.magnitude == 1
-    ]
-    axis, groups = _grouping([want for want, _ in found], [want for want, _ in ordinary])
+    number = [key for key, _ in cases[0].outputs].index(name)
+    found = [case.known(number) for case in cases]
+    ordinary = [one for one, case in zip(found, cases, strict=True) if case.magnitude == 1]
+    axis, groups = _grouping([one.want for one in found], [one.want for one in ordinary])
     bare = Yardstick(axis=axis, groups=groups)
-    peaks = np.array([_peaks(np.abs(_finite(want)), bare) for want, _ in ordinary])
+    peaks = np.array([_peaks(np.abs(_finite(one.want)), bare) for one in ordinary])
     if not len(peaks):
         return bare
     scale = np.median(peaks, axis=0)
-    outside = [_peaks(((want < 0) | (want > 1)).astype(float), bare) for want, _ in found]
+    with np.errstate(invalid="ignore"):
+        outside = [_peaks(((x.want < 0) | (x.want > 1)).astype(float), bare) for x in found]
     return Yardstick(
         scale=scale,
         noise=_noise(ordinary, bare, scale),
@@ -124,27 +162,32 @@ def _yardstick(cases: Sequence[Case], name: str) -> Yardstick:
     )
 
 
-def _pick(case: Case, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    number = [key for key, _ in case.outputs].index(name)
-    return case.outputs[number][1], None if case.truth is None else case.truth[number]
-
-
-def _noise(
-    ordinary: Sequence[tuple[np.ndarray, np.ndarray | None]], bare: Yardstick, scale: np.ndarray
-) -> np.ndarray | None:
+def _noise(ordinary: Sequence[Known], bare: Yardstick, scale: np.ndarray) -> np.ndarray | None:
     """The usual relative noise; None without a truth, or with one that is another function."""
-    shares = []
-    for want, truth in ordinary:
-        if truth is not None:
-            peak = np.maximum(_peaks(np.abs(_finite(truth)), bare), scale)
-            error = _peaks(_error(want, truth), bare)
-            shares.append(np.divide(error, peak, out=np.zeros_like(peak), where=peak > 0))
+    shares = [share(one, replace(bare, scale=scale)) for one in ordinary if one.truth is not None]
     if not shares:
         return None
     noise = np.quantile(shares, 0.9, axis=0, method="lower")
     # FACTOR floors would then allow anything, and a float64 module is no better than itself.
-    exact = ordinary[0][0].dtype == np.float64 and not np.any(shares)
+    exact = ordinary[0].want.dtype == np.float64 and not np.any(shares)
     return None if exact or noise.max() * FACTOR >= 1 else noise
+
+
+def share(known: Known, yardstick: Yardstick) -> np.ndarray:
+    """By group the module's own noise relative to the scale."""
+    assert known.truth is not None
+    peak = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), yardstick.scale)
+    floor = _floor(known, yardstick)
+    found: np.ndarray = np.divide(floor, peak, out=np.zeros_like(peak), where=peak > 0)
+    return found
+
+
+def _floor(known: Known, yardstick: Yardstick) -> np.ndarray:
+    """By group how far the module is off the truth, in all of its roundings."""
+    assert known.truth is not None
+    errors = [_peaks(_error(x, known.truth), yardstick) for x in (known.want, *known.others)]
+    found: np.ndarray = np.maximum.reduce(errors)
+    return found
 
 
 def _finite(array: np.ndarray) -> np.ndarray:
@@ -217,85 +260,81 @@ def _spread(by_group: np.ndarray, yardstick: Yardstick, array: np.ndarray) -> np
 
 def exact_limit(want: np.ndarray) -> Limit:
     """Integers and booleans must be equal."""
-    nothing = np.zeros(want.shape)
-    return Limit(want, nothing, nothing, "exact")
+    return Limit(want, np.zeros(want.shape), None, "exact")
 
 
-def user_limit(want: np.ndarray, tolerance: Tolerance) -> Limit:
-    """A user's own tolerance, relative to the module's own output."""
+def user_limit(want: np.ndarray, tolerance: Tolerance, truth: np.ndarray | None = None) -> Limit:
+    """A user's own tolerance, relative to the module's own output; the noise is shown beside it."""
     with np.errstate(over="ignore", invalid="ignore"):
         allowed = tolerance.atol + tolerance.rtol * np.abs(_finite(want))
-    return Limit(wide(want), allowed, np.zeros(want.shape), "user")
+    floor = None if truth is None else np.full(want.shape, _error(want, truth).max(initial=0.0))
+    return Limit(wide(want), allowed, floor, "user")
 
 
 def limit_for(
-    want: np.ndarray,
-    truth: np.ndarray | None,
+    known: Known,
     yardstick: Yardstick,
     magnitude: float = 1.0,
     rough: np.ndarray | None = None,
 ) -> Limit:
-    """The measured limit of one output on one probe; the dtype's usual one without a truth.
+    """The limit of one output on one probe by the best rule that there is evidence for.
 
-    ``rough`` is the module's own output as float32 gives it in another order of its sums.
+    ``rough`` is the module's own output as float32 gives it in a plain loop of its sums.
     """
-    usual = USUAL.get(want.dtype.name, USUAL["float32"])
+    want = known.want
     # An output's scale may shrink with its inputs, but cancelling by chance is no smaller scale.
     least = yardstick.scale * min(1.0, magnitude)
     least = np.maximum(least, least.max() * SCALE_STEP**-_STEPS)
-    if rough is None or rough.shape != want.shape:
-        rough = want
-    if truth is not None and _is_truth(want, truth, yardstick, least, magnitude):
-        limit, floor = _measured(want, truth, rough, yardstick, least, magnitude)
-        exact = wide(truth)
+    if rough is not None and rough.shape == want.shape:
+        known = replace(known, others=[*known.others, rough])
+    if known.truth is not None and _is_truth(known, yardstick, least, magnitude):
+        limit, floor = _measured(known, yardstick, least, magnitude)
+        exact = wide(known.truth)
         base = np.where(np.isfinite(exact), exact, wide(want))
         allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
-        return Limit(base, allowed, floor, "measured")
+        return Limit(base, allowed, floor, known.rule)
+    usual = USUAL.get(want.dtype.name, USUAL["float32"])
     scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
     # The noise of a small channel is not known then: it may come from operands of the large ones.
     scale = np.maximum(scale, scale.max() / SCALE_STEP)
-    floor = _peaks(_error(want, rough), yardstick)
+    floor = _floor(replace(known, truth=want), yardstick)
     limit = usual.atol * scale + FACTOR * floor
     allowed = _spread(limit, yardstick, want) + usual.rtol * np.abs(_finite(want))
-    return Limit(wide(want), allowed, _spread(floor, yardstick, want), "usual")
+    shown = _spread(floor, yardstick, want) if known.others else None
+    return Limit(wide(want), allowed, shown, "usual")
 
 
-def _is_truth(
-    want: np.ndarray,
-    truth: np.ndarray,
-    yardstick: Yardstick,
-    least: np.ndarray,
-    magnitude: float,
-) -> bool:
+def _is_truth(known: Known, yardstick: Yardstick, least: np.ndarray, magnitude: float) -> bool:
     """Whether the float64 outputs are the same function as the module's.
 
     Half of the digits lost on one probe alone is no noise: RMSNorm's epsilon goes by the dtype.
     """
-    if yardstick.noise is None:
+    if yardstick.noise is None or known.truth is None:
         return False
-    scale = np.maximum(_peaks(np.abs(_finite(truth)), yardstick), least)
-    floor = _peaks(_error(want, truth), yardstick)
-    other = (floor > np.sqrt(epsilon(want)) * scale) & (floor > 100 * yardstick.noise * scale)
-    return magnitude > 1 or not other.any()
+    if known.rule == "compensated" or magnitude > 1:
+        return True
+    scale = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), least)
+    floor = _peaks(_error(known.want, known.truth), yardstick)
+    lost = floor > np.sqrt(epsilon(known.want)) * scale
+    return not (lost & (floor > 100 * yardstick.noise * scale)).any()
 
 
 def _measured(
-    want: np.ndarray,
-    truth: np.ndarray,
-    rough: np.ndarray,
-    yardstick: Yardstick,
-    least: np.ndarray,
-    magnitude: float,
+    known: Known, yardstick: Yardstick, least: np.ndarray, magnitude: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """By group what is allowed, and the reference's own error."""
     assert yardstick.noise is not None
-    scale = np.maximum(_peaks(np.abs(_finite(truth)), yardstick), least)
-    floor = np.maximum(
-        _peaks(_error(want, truth), yardstick), _peaks(_error(rough, truth), yardstick)
-    )
+    assert known.truth is not None
+    want = known.want
+    scale = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), least)
+    floor = _floor(known, yardstick)
     # Too few values to measure the noise of large inputs on: it is taken to grow as they do.
     growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
-    noise = np.maximum(floor, yardstick.noise * np.maximum(scale, least * growth))
+    grown = np.maximum(scale, least * growth)
+    if known.rule == "compensated":
+        # Chance may just not have moved the value that counts, as the greatest of an exp().
+        grown = np.maximum(grown, scale * max(1.0, magnitude))
+    noise = np.maximum(floor, yardstick.noise * grown)
     eps = epsilon(want)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     limit = np.maximum(FACTOR * noise + eps * scale, rtol * scale)
