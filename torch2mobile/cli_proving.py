@@ -29,6 +29,27 @@ from torch2mobile.isolation import REPLAY_MODULES, Worker
     help="The module to compare with, as for export; the whole comparison on fresh probes.",
 )
 @source_options
+@click.option(
+    "--min-caught",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    metavar="SHARE",
+    help="With --mutants: fail if a smaller share of them is caught.",
+)
+@click.option(
+    "--search/--no-search",
+    default=None,
+    help="Search for inputs that take decisions both ways. Default: with --mutants.",
+)
+@click.option(
+    "--mutants",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Put N small faults into the .onnx, and report how many of them would be caught.",
+)
 @parity_options
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common
@@ -54,6 +75,7 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
             )
         return finish(result.report, options)
     from torch2mobile.pipeline import verify as verification
+    from torch2mobile.pipeline.mutation import Scrutiny
     from torch2mobile.records import Request
 
     request = Request(
@@ -67,8 +89,18 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
     check = (
         verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
     )
-    result = check(path, request, observer=observer)
+    scrutiny = Scrutiny(options["mutants"], options["search"], options["min_caught"])
+    result = check(path, request, observer=observer, scrutiny=scrutiny)
     return finish(result.report, options)
+
+
+_ABOUT_PROBES = {
+    "probes": "--probes",
+    "seed": "--seed",
+    "mutants": "--mutants",
+    "search": "--search",
+    "min_caught": "--min-caught",
+}
 
 
 def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
@@ -86,10 +118,10 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
             "Add --against SOURCE, or leave it out.",
         )
     context = click.get_current_context()
-    for name in ("probes", "seed"):
+    for name, option in _ABOUT_PROBES.items():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise UsageError(
-                f"--{name} makes probes, which need the module",
+                f"{option} is about probes, which need the module",
                 "Add --against SOURCE, or leave it out.",
             )
 

@@ -14,6 +14,7 @@ from torch2mobile.errors import UsageError
 from torch2mobile.interfaces import Observer
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.export import export_loaded
+from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import ExportResult, SimplifyResult, VerifyResult
 from torch2mobile.pipeline.simplify import simplify_file
 from torch2mobile.records import LoadedModel, ParityOptions, Request
@@ -122,16 +123,27 @@ def verify(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     parity: ParityOptions | None = None,
+    mutants: int = 0,
+    search: bool | None = None,
+    min_caught: float = 0.95,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """Verify a bundle, or an .onnx or .ort file against a module.
 
     ``against`` is a module with its example call, or a source as on the command line. A bundle
-    without it is replayed on its golden data, and torch is not imported.
+    without it is replayed on its golden data, and torch is not imported. ``mutants`` faults are
+    put into the .onnx, and at least ``min_caught`` of them have to be caught; ``search`` looks for
+    inputs that take decisions both ways (None: with mutants).
     """
     path = Path(artifact)
     options = parity or ParityOptions()
+    scrutiny = Scrutiny(mutants, search, min_caught)
     if against is None:
+        if scrutiny != Scrutiny():
+            raise UsageError(
+                "mutants and the search are about probes, which need the module",
+                "Pass the module as against=, with its example call.",
+            )
         if not path.is_dir():
             raise UsageError(
                 f"{path} is no bundle: there is nothing to compare it with",
@@ -149,7 +161,7 @@ def verify(
     check = (
         verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
     )
-    return check(path, request, load=load, observer=observer)
+    return check(path, request, load=load, observer=observer, scrutiny=scrutiny)
 
 
 def simplify(

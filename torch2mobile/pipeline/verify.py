@@ -22,6 +22,7 @@ from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.pipeline import judging
+from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -79,6 +80,7 @@ def verify_bundle_against(
     *,
     load: Loader | None = None,
     observer: Observer | None = None,
+    scrutiny: Scrutiny | None = None,
 ) -> VerifyResult:
     """The whole comparison of a bundle's artefacts with the module, on fresh probes.
 
@@ -86,6 +88,7 @@ def verify_bundle_against(
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
+    check_scrutiny(path, scrutiny or Scrutiny())
     bundle = _open(path)
     stages.add(_integrity(bundle))
     loaded = (load or load_source)(_as_exported(request, bundle))
@@ -96,7 +99,10 @@ def verify_bundle_against(
         check = stages.attempt("contract", partial(_interface, name, runner, bundle), target=name)
         if check is not None:
             stages.add(check)
-    _against(stages, loaded, names, runners, options)
+    asked = scrutiny or Scrutiny()
+    model = bundle.file(MODEL)
+    look = Scrutinizer(stages, model, loaded, names, options, asked) if asked.asked else None
+    _against(stages, loaded, names, runners, options, look)
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
@@ -106,6 +112,7 @@ def verify_model_against(
     *,
     load: Loader | None = None,
     observer: Observer | None = None,
+    scrutiny: Scrutiny | None = None,
 ) -> VerifyResult:
     """The whole comparison of one .onnx or .ort file with the module.
 
@@ -114,12 +121,15 @@ def verify_model_against(
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
+    check_scrutiny(path, scrutiny or Scrutiny())
     _check_file(path)
     loaded = (load or load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
         loaded = _match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
         names = _match_outputs(loaded, [spec.name for spec in runner.outputs()])
-        _against(stages, loaded, names, [(path.suffix[1:], runner)], options)
+        asked = scrutiny or Scrutiny()
+        look = Scrutinizer(stages, path, loaded, names, options, asked) if asked.asked else None
+        _against(stages, loaded, names, [(path.suffix[1:], runner)], options, look)
     return _result(stages, str(path), {"source": loaded.name})
 
 
@@ -278,6 +288,7 @@ def _against(
     names: Sequence[str],
     runners: Sequence[tuple[str, IsolatedRunner]],
     options: ParityOptions,
+    look: Scrutinizer | None,
 ) -> None:
     try:
         expected: Sequence[Expected] | None = judging.module_side(
@@ -287,8 +298,13 @@ def _against(
             reason = "there is nothing repeatable to compare with"
             stages.add(Check("parity", Status.SKIPPED, reason))
             return
-        for name, runner in runners:
-            judging.judge(stages, name, runner, expected, options, None)
+        if look is not None and expected:
+            expected = look.decisions(expected)
+        passed = [
+            judging.judge(stages, name, runner, expected, options, None) for name, runner in runners
+        ]
+        if look is not None:
+            look.mutants(expected, passed=passed[0])
     finally:
         for _, runner in runners:
             runner.close()
