@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch2mobile
 from measure import compare
+
+import torch2mobile
 from torch2mobile.records import ParityOptions, Report, Status
 from torch2mobile.sample_models import SAMPLES
 
