@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.probes import Probe
 
 # Inputs that a search for the sides of decisions tries, and how many of them are kept as probes.
-DECISION_BUDGET = 256
+DECISION_BUDGET = 384
 _KEPT = 12
 
 
@@ -55,6 +55,8 @@ def check_scrutiny(path: Path, scrutiny: Scrutiny) -> None:
             f"the least share of mutants to be caught is {scrutiny.min_caught:g}",
             "Give a number from 0 to 1.",
         )
+    if scrutiny.mutants < 0:
+        raise UsageError(f"{scrutiny.mutants} mutants were asked for", "Give a number from 0 up.")
     if scrutiny.min_caught != Scrutiny.min_caught and not scrutiny.mutants:
         raise UsageError(
             "a least share of mutants to be caught was given, but no mutants were asked for",

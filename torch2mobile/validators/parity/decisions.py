@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -17,6 +17,37 @@ _AT_ZERO = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Abs", "Sign")
 # Their outputs hang on sizes alone.
 _SIZES = ("Shape", "Size")
 _PREFIX = "decision_"
+_NEARLY = 1e-6
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition as a number at each place: above 0 where it is true, below where it is false.
+
+    ``op`` is And, Or, Not, Less or Greater (equality is no matter here). Without it a search would
+    see nothing of a conjunction until all of it is true at one place.
+    """
+
+    op: str
+    of: str = ""
+    minus: str = ""
+    parts: tuple[Condition, ...] = ()
+
+    def nodes(self, name: str) -> Iterator[onnx.NodeProto]:
+        """The nodes that compute the number, under this name."""
+        if self.of:
+            first, second = (self.minus, self.of) if self.op == "Less" else (self.of, self.minus)
+            yield from _difference_nodes(first, second, name)
+            return
+        names = [f"{name}_{number}" for number in range(len(self.parts))]
+        for part, own in zip(self.parts, names, strict=True):
+            yield from part.nodes(own)
+        op = {"And": "Min", "Or": "Max", "Not": "Neg"}[self.op]
+        yield helper.make_node(op, names, [name])
+
+
+# What is reduced to its least and greatest: a value, a value minus another, or a condition.
+Measured = tuple[str, str] | Condition
 
 
 @dataclass(frozen=True)
@@ -24,7 +55,8 @@ class Decision:
     """One decision: the node, its first output, and the two sides that its data can take.
 
     It goes by a value of the graph (``of``, or ``of - minus``): the first side is taken where
-    that is below ``threshold``, the second where it is above.
+    that is below ``threshold``, the second where it is above. ``guide`` tells how near a condition
+    came to the side that it did not take.
     """
 
     node: str
@@ -34,6 +66,7 @@ class Decision:
     of: str
     minus: str = ""
     threshold: float = 0.0
+    guide: Condition | None = None
 
     def label(self, side: int) -> str:
         """A side in words: ``relu_3 below 0``."""
@@ -46,18 +79,30 @@ class Instrumented:
 
     model: onnx.ModelProto
     decisions: tuple[Decision, ...]
-    columns: tuple[int, ...]
+    measured: tuple[Measured, ...]
 
     def margins(self, outputs: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
         """By decision and side how far beyond its threshold a run went: above 0 where it was taken.
 
         A side that was not taken has how much was missing, as a number that is not above 0.
         """
-        ends = np.array([float(array.reshape(())) for _, array in outputs]).reshape(-1, 2)
-        thresholds = np.array([each.threshold for each in self.decisions])
-        least, greatest = ends[list(self.columns)].T if self.decisions else np.zeros((2, 0))
-        margins = np.stack([thresholds - least, greatest - thresholds], axis=1)
-        return np.where(np.isnan(margins), -np.inf, margins)
+        pairs = np.array([float(array.reshape(())) for _, array in outputs]).reshape(-1, 2)
+        ends = dict(zip(self.measured, pairs, strict=True))
+        margins = [_margins(decision, ends) for decision in self.decisions]
+        return np.array(margins, dtype=np.float64).reshape(-1, 2)
+
+
+def _margins(decision: Decision, ends: Mapping[Measured, np.ndarray]) -> list[float]:
+    least, greatest = ends[decision.of, decision.minus]
+    both = [decision.threshold - least, greatest - decision.threshold]
+    if decision.guide is not None:
+        least, greatest = ends[decision.guide]
+        hints = (-least, greatest)
+        both = [
+            margin if margin > 0 else min(-_NEARLY, hint)
+            for margin, hint in zip(both, hints, strict=True)
+        ]
+    return [-np.inf if np.isnan(margin) else float(margin) for margin in both]
 
 
 def find(model: onnx.ModelProto, weights: Mapping[str, np.ndarray] | None = None) -> list[Decision]:
@@ -108,7 +153,7 @@ def _of_node(graph: Graph, node: onnx.NodeProto) -> Iterator[Decision]:
     elif op in {"Where", "If"}:
         maker = graph.producers.get(value)
         if maker is None or maker.op_type not in {*_COMPARE, "Equal"}:
-            yield _truth(node, value, ("false", "true"))
+            yield replace(_truth(node, value, ("false", "true")), guide=_condition(graph, value))
 
 
 def _at(node: onnx.NodeProto, value: str, threshold: float) -> Decision:
@@ -124,6 +169,20 @@ def _difference(node: onnx.NodeProto, sides: tuple[str, str]) -> Decision:
 
 def _truth(node: onnx.NodeProto, value: str, sides: tuple[str, str]) -> Decision:
     return Decision(node.name, node.output[0], node.op_type, sides, value, threshold=0.5)
+
+
+def _condition(graph: Graph, value: str) -> Condition | None:
+    """A condition as it is put together from comparisons; None where it is something else."""
+    node = graph.producers.get(value)
+    if node is None:
+        return None
+    if node.op_type in _COMPARE:
+        return Condition(node.op_type.removesuffix("OrEqual"), node.input[0], node.input[1])
+    if node.op_type not in {"And", "Or", "Not"}:
+        return None
+    parts = [_condition(graph, name) for name in node.input]
+    known = tuple(part for part in parts if part is not None)
+    return Condition(node.op_type, parts=known) if len(known) == len(parts) else None
 
 
 def _clip(graph: Graph, node: onnx.NodeProto) -> Iterator[Decision]:
@@ -143,29 +202,37 @@ def instrument(model: onnx.ModelProto, decisions: Sequence[Decision]) -> Instrum
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     graph = copied.graph
-    places: dict[tuple[str, str], int] = {}
+    measured: dict[Measured, None] = {}
     for decision in decisions:
-        places.setdefault((decision.of, decision.minus), len(places))
+        measured[decision.of, decision.minus] = None
+        if decision.guide is not None:
+            measured[decision.guide] = None
     del graph.output[:]
-    for (of, minus), number in places.items():
-        graph.node.extend(_measuring(of, minus, f"{_PREFIX}{number}"))
-        for end in ("least", "greatest"):
-            name = f"{_PREFIX}{number}_{end}"
+    for number, each in enumerate(measured):
+        prefix = f"{_PREFIX}{number}"
+        graph.node.extend(_value_nodes(each, prefix))
+        for op, end in (("ReduceMin", "least"), ("ReduceMax", "greatest")):
+            name = f"{prefix}_{end}"
+            graph.node.append(helper.make_node(op, [prefix], [name], keepdims=0))
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
-    columns = tuple(places[decision.of, decision.minus] for decision in decisions)
-    return Instrumented(copied, tuple(decisions), columns)
+    return Instrumented(copied, tuple(decisions), tuple(measured))
 
 
-def _measuring(of: str, minus: str, prefix: str) -> Iterator[onnx.NodeProto]:
-    """The nodes that reduce a value, or a difference, to two numbers."""
-    names = [f"{prefix}_a"]
-    yield helper.make_node("Cast", [of], names, to=TensorProto.FLOAT)
-    if minus:
-        yield helper.make_node("Cast", [minus], [f"{prefix}_b"], to=TensorProto.FLOAT)
-        yield helper.make_node("Sub", [*names, f"{prefix}_b"], [f"{prefix}_d"])
-        names = [f"{prefix}_d"]
-    for op, end in (("ReduceMin", "least"), ("ReduceMax", "greatest")):
-        yield helper.make_node(op, names, [f"{prefix}_{end}"], keepdims=0)
+def _value_nodes(what: Measured, name: str) -> Iterator[onnx.NodeProto]:
+    if isinstance(what, Condition):
+        yield from what.nodes(name)
+    elif what[1]:
+        yield from _difference_nodes(*what, name)
+    else:
+        yield helper.make_node("Cast", [what[0]], [name], to=TensorProto.FLOAT)
+
+
+def _difference_nodes(first: str, second: str, name: str) -> Iterator[onnx.NodeProto]:
+    """The nodes of ``first - second`` in float32, whatever their type."""
+    names = [f"{name}_a", f"{name}_b"]
+    for value, own in zip((first, second), names, strict=True):
+        yield helper.make_node("Cast", [value], [own], to=TensorProto.FLOAT)
+    yield helper.make_node("Sub", names, [name])
 
 
 def decisions_check(

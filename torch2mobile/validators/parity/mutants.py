@@ -292,9 +292,9 @@ class _Study:
             for case in cases:
                 (base,) = self._bench.run(_BASE, [case.probe.feeds])
                 (answer,) = self._bench.run(number, [case.probe.feeds])
+                problem = self._judge.problem(case, answer)
                 effect = self._judge.effect(case, base, answer)
                 verdict = self._worse(verdict, case, effect)
-                problem = self._judge.problem(case, answer)
                 if problem:
                     verdict = replace(verdict, probe=case.probe.label, reason=problem)
         return (list(cases) if verdict.probe else []), verdict

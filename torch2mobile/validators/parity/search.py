@@ -164,7 +164,7 @@ def _pattern(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 def _changed(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A genome's array with noise, another contrast, a block of another pattern, or moved on."""
-    which = int(rng.integers(5))
+    which = int(rng.integers(6))
     if which == 0:
         changed = array + rng.choice([0.3, 0.1, 0.02]) * rng.standard_normal(array.shape)
     elif which == 1:
@@ -175,14 +175,24 @@ def _changed(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         axis = int(rng.integers(array.ndim))
         changed = np.roll(array, int(rng.integers(max(1, array.shape[axis]))), axis=axis)
     else:
-        changed = array.copy()
-        block = tuple(slice(*np.sort(rng.integers(0, size + 1, 2))) for size in array.shape)
+        changed = np.array(array)
+        block = _block(array.shape, rng)
         changed[block] = _pattern(array.shape, rng)[block]
     return np.asarray(np.clip(changed, 0, 1))
 
 
+def _block(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, ...]:
+    """A random part of an array: along each axis all of it, or a piece that is not empty."""
+    block = []
+    for size in shape:
+        start = int(rng.integers(max(1, size)))
+        stop = start + 1 + int(rng.integers(max(1, size - start)))
+        block.append(slice(None) if rng.random() < 0.5 else slice(start, stop))
+    return tuple(block)
+
+
 def search(
-    score: Score, space: Space, targets: int, *, budget: int, patterns: float = 0.4
+    score: Score, space: Space, targets: int, *, budget: int, patterns: float = 0.25
 ) -> list[Found]:
     """The best input for each of the targets, after at most ``budget`` inputs.
 
