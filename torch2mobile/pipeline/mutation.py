@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.probes import Probe
 
 # Inputs that a search for the sides of decisions tries, and how many of them are kept as probes.
-DECISION_BUDGET = 384
+DECISION_BUDGET = 512
 _KEPT = 12
 
 
@@ -229,13 +229,15 @@ def _greatest(margins: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 def places(folder: Path) -> dict[str, Location]:
     """Where each value comes from, by its name, as a bundle's provenance has it; else nothing."""
+    from torch2mobile.exporter.blame import shown_path
+
     try:
         text = (folder / "provenance.json").read_text(encoding="utf-8")
         entries = json.loads(text)["nodes"]
         return {
             output: Location(
                 module=(origin["modules"] or [""])[0],
-                file=origin["file"],
+                file=shown_path(origin["file"]),
                 line=origin["line"],
                 code=origin["code"],
                 node=entry["node"],

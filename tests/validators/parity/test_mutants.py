@@ -122,6 +122,31 @@ def _without(model: Any) -> Any:
     return changed
 
 
+def test_a_searched_input_on_which_the_file_itself_is_wrong_fails(tiny: Callable[..., Any]) -> None:
+    model = tiny(f"{LINE} {{ a = Abs(x) y = Relu(a) }}", ROWS)
+
+    def other(probes: Any) -> list[Any]:
+        return [
+            replace(case, outputs=[(name, a + 1) for name, a in case.outputs], truth=None)
+            for case in model.evaluate(probes)
+        ]
+
+    found = mutants.run(
+        model.copy(),
+        model.specs,
+        model.expected,
+        ParityOptions(),
+        count=1,
+        kinds=["relu_slope"],
+        evaluate=other,
+        budget=8,
+    )
+    check = mutants_check("onnx", found, 0.0, {})
+    assert check.status is Status.FAILED
+    assert "the file itself is not the module" in check.summary
+    assert check.mismatches[0].probe.startswith("search relu_slope y")
+
+
 def test_without_a_search_a_survivor_rests_on_the_probes(tiny: Callable[..., Any]) -> None:
     model = tiny(f"{LINE} {{ a = Abs(x) y = Relu(a) }}", ROWS)
     (verdict,) = trial(model, "relu_slope", search=False).verdicts

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from torch2mobile.errors import ModelFileError, Torch2MobileError
-from torch2mobile.records import ParityOptions
+from torch2mobile.records import Mismatch, ParityOptions
 from torch2mobile.validators.parity import compare, float64, gate, tolerance
 from torch2mobile.validators.parity.bench import Bench, pack, split
 from torch2mobile.validators.parity.equivalence import exposed, local_reason, where_it_ends
@@ -61,11 +61,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Trial:
-    """All mutants of one file. ``found`` has the inputs that show what the probes missed."""
+    """All mutants of one file.
+
+    ``found`` has the inputs that show what the probes missed; ``wrong`` is where the unchanged
+    file itself is not the module on a searched input.
+    """
 
     verdicts: tuple[Verdict, ...]
     asked: int
     found: tuple[Expected, ...] = ()
+    wrong: tuple[Mismatch, ...] = ()
 
     def count(self, *outcomes: Outcome) -> int:
         """How many had one of these outcomes."""
@@ -85,9 +90,13 @@ class Judge:
         self.expected, self._options = expected, options
         self._usual = gate.typical_of(expected)
 
+    def mismatches(self, case: Expected, answer: Any) -> list[Mismatch]:
+        """What the gate has against an answer."""
+        return gate.judge_probe(case, answer, self._usual, self._options.tolerances)[1]
+
     def problem(self, case: Expected, answer: Any) -> str:
-        """What the gate has against an answer, or nothing."""
-        _, wrong = gate.judge_probe(case, answer, self._usual, self._options.tolerances)
+        """The first thing that the gate has against an answer, or nothing."""
+        wrong = self.mismatches(case, answer)
         return wrong[0].problem if wrong else ""
 
     def baked(self, answers: Sequence[Any]) -> bool:
@@ -181,7 +190,7 @@ def run(
                 verdicts[number] = study.without_rounding(verdicts[number], patch, weights)
             verdicts[number] = _settled(verdicts[number], len(expected), tried, why)
             found += extra if verdicts[number].outcome == "missed" else []
-    return Trial(tuple(verdicts), count, tuple(found))
+    return Trial(tuple(verdicts), count, tuple(found), tuple(study.wrong))
 
 
 def _settled(verdict: Verdict, probes: int, tried: int, why: str) -> Verdict:
@@ -232,6 +241,7 @@ class _Study:
         self._order = sorted(range(len(expected)), key=lambda number: elements[number])
         self._known: dict[bytes, Any] = {}
         self._worst: dict[Mutation, Expected] = {}
+        self.wrong: list[Mismatch] = []
 
     def _mutant(self, patch: Patch) -> onnx.ModelProto:
         import onnx
@@ -292,6 +302,7 @@ class _Study:
             for case in cases:
                 (base,) = self._bench.run(_BASE, [case.probe.feeds])
                 (answer,) = self._bench.run(number, [case.probe.feeds])
+                self.wrong += self._judge.mismatches(case, base)
                 problem = self._judge.problem(case, answer)
                 effect = self._judge.effect(case, base, answer)
                 verdict = self._worse(verdict, case, effect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch2mobile.records import Check, Location, Metric, Status, Table
+from torch2mobile.validators.parity.gate import SHOWN
 from torch2mobile.validators.parity.mutants import Outcome, Trial, Verdict
 
 # The least share of mutants that the gate has to catch, where the user gives none.
@@ -15,6 +16,8 @@ def mutants_check(
     target: str, trial: Trial, min_caught: float, places: Mapping[str, Location]
 ) -> Check:
     """FAILED where a control was taken for a fault, or too few of the faults were caught.
+
+    Also where the search for them met an input on which the file itself is not the module.
 
     SKIPPED where the file had no place for a fault that can be told from the file itself.
     """
@@ -33,7 +36,11 @@ def mutants_check(
         "min_caught": min_caught,
     }
     counts = f"{equivalent} equivalent, {controls - alarms} of {controls} controls passed"
-    if alarms:
+    if trial.wrong:
+        status = Status.FAILED
+        counts = f"the file itself is not the module on a searched input; {counts}"
+        hint = "Look at the first mismatch: it is no mutant's."
+    elif alarms:
         status, hint = Status.FAILED, "One unit in the last place is no fault: report this."
     elif not caught + missed:
         status, hint = Status.SKIPPED, ""
@@ -43,7 +50,8 @@ def mutants_check(
         hint = "Declare the values that can occur with --values, or give real inputs with --data."
     else:
         status, hint = Status.PASSED, ""
-    summary = f"{caught} of {caught + missed} caught, {counts}" if caught + missed else counts
+    share = f"{caught} of {caught + missed} caught"
+    summary = f"{share}, {counts}" if caught + missed else counts
     return Check(
         "mutants",
         status,
@@ -52,6 +60,7 @@ def mutants_check(
         hint=hint,
         metrics=metrics,
         locations=_locations(trial, places),
+        mismatches=trial.wrong[:SHOWN],
         tables=tuple(_tables(trial, places)),
         notes=_notes(trial),
     )
