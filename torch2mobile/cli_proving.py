@@ -30,12 +30,12 @@ from torch2mobile.isolation import REPLAY_MODULES, Worker
 )
 @source_options
 @click.option(
-    "--min-caught",
-    type=click.FloatRange(0, 1),
-    default=0.95,
+    "--mutants",
+    type=click.IntRange(min=0),
+    default=0,
     show_default=True,
-    metavar="SHARE",
-    help="With --mutants: fail if a smaller share of them is caught.",
+    metavar="N",
+    help="Put N small faults into the .onnx, and report how many of them would be caught.",
 )
 @click.option(
     "--search/--no-search",
@@ -43,12 +43,12 @@ from torch2mobile.isolation import REPLAY_MODULES, Worker
     help="Search for inputs that take decisions both ways. Default: with --mutants.",
 )
 @click.option(
-    "--mutants",
-    type=click.IntRange(min=0),
-    default=0,
+    "--min-caught",
+    type=click.FloatRange(0, 1),
+    default=0.95,
     show_default=True,
-    metavar="N",
-    help="Put N small faults into the .onnx, and report how many of them would be caught.",
+    metavar="SHARE",
+    help="With --mutants: fail if a smaller share of them is caught.",
 )
 @parity_options
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
@@ -62,6 +62,7 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
     Example:
       torch2mobile verify dist/super_resolution
       torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
+      torch2mobile verify dist/MyNet --against models.py:MyNet --mutants 50
     """
     path, observer = Path(artifact), observer_of(options)
     if against is None:
@@ -89,6 +90,11 @@ def verify(artifact: str, against: str | None, **options: Any) -> int:
     check = (
         verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
     )
+    if _typed("min_caught") and not options["mutants"]:
+        raise UsageError(
+            "--min-caught is a share of mutants, and none were asked for",
+            "Add --mutants N, or leave it out.",
+        )
     scrutiny = Scrutiny(options["mutants"], options["search"], options["min_caught"])
     result = check(path, request, observer=observer, scrutiny=scrutiny)
     return finish(result.report, options)
@@ -101,6 +107,12 @@ _ABOUT_PROBES = {
     "search": "--search",
     "min_caught": "--min-caught",
 }
+
+
+def _typed(name: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
@@ -117,9 +129,8 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
             "about the module, which a bundle's golden data does not need",
             "Add --against SOURCE, or leave it out.",
         )
-    context = click.get_current_context()
     for name, option in _ABOUT_PROBES.items():
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if _typed(name):
             raise UsageError(
                 f"{option} is about probes, which need the module",
                 "Add --against SOURCE, or leave it out.",

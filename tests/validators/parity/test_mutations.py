@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -357,6 +359,12 @@ def trial(model: Any, kind: str, **options: Any) -> Any:
 def test_every_kind_has_a_model_here() -> None:
     assert set(CASES) == set(KINDS)
     assert [kind for kind, found in KINDS.items() if found.control] == ["ulp"]
+
+
+def test_every_kind_is_on_its_page() -> None:
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "mutants.md"
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", page.read_text(), re.MULTILINE)
+    assert rows == [(name, kind.title) for name, kind in KINDS.items()]
 
 
 @pytest.mark.parametrize(("kind", "number"), ALL)
