@@ -55,11 +55,7 @@ def prepare(loaded: LoadedModel, folder: Path, options: ParityOptions) -> Subjec
     example = reference.example_of(loaded)
     built = probes.build(captured.inputs, example, options)
     found = reference.evaluate(loaded, captured.outputs, built)
-    expected = [
-        gate.Expected(item.probe, item.outputs, item.truth, item.rough)
-        for item in found
-        if not item.refusal
-    ]
+    expected = reference.accepted(found)
     question = partial(
         Question,
         program=translation.program,

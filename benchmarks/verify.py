@@ -83,10 +83,7 @@ class Model:
     def expected(self) -> list[gate.Expected]:
         """What the gate compares with."""
         found = reference.evaluate(self.loaded, self.outputs, self.probes)
-        return [
-            gate.Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
-            for item in found
-        ]
+        return reference.accepted(found)
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:

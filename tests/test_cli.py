@@ -282,6 +282,8 @@ def _folder_with_a_file(folder: Path) -> None:
     (folder / "mine" / "thesis.txt").write_text("do not lose")
 
 
+_ORT = _write("m.ort", b"junk")
+
 BAD = [
     (["export", "sample:super_resolutoin"], 2, "super_resolution", None),
     (["export", "nowhere.module:Net"], 2, "no module 'nowhere.module'", None),
@@ -346,6 +348,15 @@ BAD = [
         _write("m.onnx", b"\x08\x01junk"),
     ),
     (["verify", "gone.onnx", "--against", "nets.py:model", "--input", INPUT], 2, "no file", None),
+    (["verify", "m.ort", "--against", "nets.py:model", "--mutants", "5"], 2, "no .onnx", _ORT),
+    (["verify", "m.ort", "--against", "nets.py:model", "--search"], 2, "no .onnx", _ORT),
+    (["verify", "m.onnx", "--against", "nets.py:model", "--mutants", "-5"], 2, "--mutants", None),
+    (
+        ["verify", "m.onnx", "--against", "nets.py:model", "--min-caught", "0.95"],
+        2,
+        "--mutants N",
+        None,
+    ),
     (["simplify", "gone.onnx", "out.onnx"], 2, "no file", None),
     (["simplify", "m.onnx", "out.onnx"], 2, "empty", _write("m.onnx", b"")),
     (["simplify", "m.onnx", "out.onnx"], 2, "no ONNX file", _write("m.onnx", b"\xff\xff\xff")),
@@ -394,6 +405,10 @@ def test_bad_input_gets_one_clear_error(
         "--data=d.npz",
         "--probes=3",
         "--seed=1",
+        "--mutants=5",
+        "--search",
+        "--no-search",
+        "--min-caught=0.5",
     ],
 )
 def test_an_option_that_a_replay_would_ignore_is_refused(

@@ -38,6 +38,27 @@ if TYPE_CHECKING:
     help="An earlier bundle, or its manifest.json: what drifted since, and what changed.",
 )
 @source_options
+@click.option(
+    "--mutants",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Put N small faults into the .onnx, and report how many of them would be caught.",
+)
+@click.option(
+    "--search/--no-search",
+    default=None,
+    help="Search for inputs that take decisions both ways. Default: with --mutants.",
+)
+@click.option(
+    "--min-caught",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    metavar="SHARE",
+    help="With --mutants: fail if a smaller share of them is caught.",
+)
 @parity_options
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common
@@ -50,6 +71,7 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
     Example:
       torch2mobile verify dist/super_resolution --baseline released/super_resolution
       torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
+      torch2mobile verify dist/MyNet --against models.py:MyNet --mutants 50
     """
     path, observer = Path(artifact), observer_of(options)
     earlier = Path(baseline) if baseline else None
@@ -73,9 +95,21 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
             )
         return finish(result.report, options)
     from torch2mobile.pipeline import verify as verification
+    from torch2mobile.pipeline.mutation import Scrutiny
 
-    request = _request(against, options)
-    result = verification.verify_against(path, request, baseline=earlier, observer=observer)
+    if _typed("min_caught") and not options["mutants"]:
+        raise UsageError(
+            "--min-caught is a share of mutants, and none were asked for",
+            "Add --mutants N, or leave it out.",
+        )
+    scrutiny = Scrutiny(options["mutants"], options["search"], options["min_caught"])
+    result = verification.verify_against(
+        path,
+        _request(against, options),
+        baseline=earlier,
+        scrutiny=scrutiny,
+        observer=observer,
+    )
     return finish(result.report, options)
 
 
@@ -124,6 +158,21 @@ def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     return finish(result.report, options)
 
 
+_ABOUT_PROBES = {
+    "probes": "--probes",
+    "seed": "--seed",
+    "mutants": "--mutants",
+    "search": "--search",
+    "min_caught": "--min-caught",
+}
+
+
+def _typed(name: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
     """Without a module, options about the module would be ignored: refuse them."""
     if path.is_file():
@@ -138,11 +187,10 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
             "about the module, which a bundle's golden data does not need",
             "Add --against SOURCE, or leave it out.",
         )
-    context = click.get_current_context()
-    for name in ("probes", "seed"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+    for name, option in _ABOUT_PROBES.items():
+        if _typed(name):
             raise UsageError(
-                f"--{name} makes probes, which need the module",
+                f"{option} is about probes, which need the module",
                 "Add --against SOURCE, or leave it out.",
             )
 

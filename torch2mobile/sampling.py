@@ -82,6 +82,20 @@ def value_kinds(specs: Sequence[InputSpec]) -> tuple[ValueKind, ...]:
     return tuple(kind for kind in VALUE_KINDS if kind in kept)
 
 
+def bounds(spec: InputSpec) -> tuple[float, float]:
+    """The least and greatest value that is ordinary for an input, as its dtype holds them.
+
+    The declared ends; four standard deviations about the mean where there are none for floats.
+    """
+    ends = _ends(spec)
+    if ends is not None:
+        return ends
+    if _is_whole(numpy_dtype(spec.dtype)):
+        return 0, 1
+    mean, std = (0.0, 1.0) if spec.values is None else (spec.values.low, spec.values.high)
+    return mean - 4 * std, mean + 4 * std
+
+
 def _is_whole(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "biu"
 

@@ -74,17 +74,13 @@ class Artefact:
 
     def expected(self, against: LoadedModel | None = None, **options: Any) -> list[Any]:
         """What the module (or another of the same interface) gives on the probes."""
-        from torch2mobile.validators.parity import gate, probes, reference
+        from torch2mobile.validators.parity import probes, reference
 
         given = against or self.loaded
         example = reference.example_of(self.loaded)
         built = probes.build(self.capture.inputs, example, ParityOptions(**options))
         found = reference.evaluate(given, self.capture.outputs, built)
-        return [
-            gate.Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
-            for item in found
-            if not item.refusal
-        ]
+        return reference.accepted(found)
 
     def judged(self, against: LoadedModel | None = None, **options: Any) -> list[Any]:
         """Every output on every probe; a structural difference fails at once."""

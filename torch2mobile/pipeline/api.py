@@ -16,6 +16,7 @@ from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
 from torch2mobile.pipeline.matching import Loader
+from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import DebugResult, ExportResult, SimplifyResult, VerifyResult
 from torch2mobile.pipeline.simplify import simplify_file
 from torch2mobile.records import LoadedModel, ParityOptions, Request
@@ -125,16 +126,22 @@ def verify(
     data: Sequence[Mapping[str, np.ndarray]] = (),
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
+    mutants: int = 0,
+    search: bool | None = None,
+    min_caught: float = 0.95,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """Verify a bundle, or an .onnx or .ort file against a module.
 
     ``against`` is a module with its example call, or a source as on the command line. A bundle
     without it is replayed on its golden data, and torch is not imported. ``baseline`` is an
-    earlier bundle, or its manifest.json: what of a bundle has drifted since, and why.
+    earlier bundle, or its manifest.json: what of a bundle has drifted since, and why. ``mutants``
+    faults are put into the .onnx, and at least ``min_caught`` of them have to be caught;
+    ``search`` looks for inputs that take decisions both ways (None: with mutants).
     """
     path = Path(artifact)
     options = parity or ParityOptions()
+    scrutiny = Scrutiny(mutants, search, min_caught)
     earlier = Path(baseline) if baseline is not None else None
     if earlier is not None and not path.is_dir():
         raise UsageError(
@@ -142,6 +149,11 @@ def verify(
             "Pass a bundle's folder, or leave out baseline=.",
         )
     if against is None:
+        if scrutiny != Scrutiny():
+            raise UsageError(
+                "mutants and the search are about probes, which need the module",
+                "Pass the module as against=, with its example call.",
+            )
         if not path.is_dir():
             raise UsageError(
                 f"{path} is no bundle: there is nothing to compare it with",
@@ -152,7 +164,7 @@ def verify(
         )
     request, load = _against(against, args, kwargs, dynamic_shapes, inputs, values, data, options)
     return verification.verify_against(
-        path, request, load=load, baseline=earlier, observer=observer
+        path, request, load=load, baseline=earlier, scrutiny=scrutiny, observer=observer
     )
 
 

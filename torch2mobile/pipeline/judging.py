@@ -60,7 +60,6 @@ def module_side(
 ) -> list[Expected] | None:
     """The module on every probe; None where it is not fit to be compared with."""
     from torch2mobile.validators.parity import probes, reference, soundness, steadiness
-    from torch2mobile.validators.parity.gate import Expected
 
     check_tolerances(options, outputs)
     stages.observer.started("reference")
@@ -77,11 +76,7 @@ def module_side(
     stages.add(check)
     if unsteady is not None and unsteady.cause != "state":
         return None
-    expected = [
-        Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
-        for item in references
-        if not item.refusal
-    ]
+    expected = reference.accepted(references)
     if expected:
         _state(stages, loaded, expected, unsteady)
     return expected

@@ -21,6 +21,7 @@ from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.pipeline import drift, judging, localising, matching
 from torch2mobile.pipeline.contents import open_bundle
+from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -81,12 +82,16 @@ def verify_against(
     *,
     load: matching.Loader | None = None,
     baseline: Path | None = None,
+    scrutiny: Scrutiny | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """The whole comparison with the module: of a bundle, or of one .onnx or .ort file."""
+    asked = scrutiny or Scrutiny()
     if path.is_dir():
-        return verify_bundle_against(path, request, load=load, baseline=baseline, observer=observer)
-    return verify_model_against(path, request, load=load, observer=observer)
+        return verify_bundle_against(
+            path, request, load=load, baseline=baseline, scrutiny=asked, observer=observer
+        )
+    return verify_model_against(path, request, load=load, scrutiny=asked, observer=observer)
 
 
 def verify_bundle_against(
@@ -96,6 +101,7 @@ def verify_bundle_against(
     load: matching.Loader | None = None,
     baseline: Path | None = None,
     observer: Observer | None = None,
+    scrutiny: Scrutiny | None = None,
 ) -> VerifyResult:
     """The whole comparison of a bundle's artefacts with the module, on fresh probes.
 
@@ -104,6 +110,8 @@ def verify_bundle_against(
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
+    asked = scrutiny or Scrutiny()
+    check_scrutiny(path, asked)
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
     loaded = (load or matching.load_source)(matching.as_exported(request, bundle))
@@ -112,6 +120,7 @@ def verify_bundle_against(
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     runners = _artifacts(bundle, options.timeout)
     model, opset = bundle.file(MODEL), matching.opset_of(bundle)
+    scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
     try:
         for name, runner in runners:
             look = partial(_interface, name, runner, bundle)
@@ -121,7 +130,7 @@ def verify_bundle_against(
             if compared is not None:
                 compared.target_check(stages, name, runner)
         with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
-            _against(stages, loaded, names, runners, options, localiser)
+            _against(stages, loaded, names, runners, options, localiser, scrutinizer)
     finally:
         for _, runner in runners:
             runner.close()
@@ -134,6 +143,7 @@ def verify_model_against(
     *,
     load: matching.Loader | None = None,
     observer: Observer | None = None,
+    scrutiny: Scrutiny | None = None,
 ) -> VerifyResult:
     """The whole comparison of one .onnx or .ort file with the module.
 
@@ -142,6 +152,8 @@ def verify_model_against(
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
+    asked = scrutiny or Scrutiny()
+    check_scrutiny(path, asked)
     check_file(path)
     loaded = (load or matching.load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
@@ -153,8 +165,9 @@ def verify_model_against(
         else:
             loaded = matching.match_inputs(loaded, inputs, path)
         names = matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
+        scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
-            _against(stages, loaded, names, [(target, fed)], options, localiser)
+            _against(stages, loaded, names, [(target, fed)], options, localiser, scrutinizer)
     return _result(stages, str(path), {"source": loaded.name})
 
 
@@ -263,11 +276,16 @@ def _against(
     runners: Sequence[tuple[str, Runner]],
     options: ParityOptions,
     localiser: Localiser,
+    scrutinizer: Scrutinizer,
 ) -> None:
     expected = judging.module_side(stages, loaded, names, options, None)
     if expected is None:
         reason = "there is nothing repeatable to compare with"
         stages.add(Check("parity", Status.SKIPPED, reason))
         return
-    for name, runner in runners:
+    expected = scrutinizer.decisions(expected)
+    passed = [
         judging.judge(stages, name, runner, expected, options, None, localiser)
+        for name, runner in runners
+    ]
+    scrutinizer.mutants(expected, passed=passed[0])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
 from torch2mobile.validators.parity import probes, soundness, steadiness
 from torch2mobile.validators.parity.gate import Expected
-from torch2mobile.validators.parity.reference import evaluate, example_of
+from torch2mobile.validators.parity.reference import accepted, evaluate, example_of
 
 Load = Callable[..., LoadedModel]
 SPEC = "x:float32[N=2..5,4]"
@@ -114,7 +114,7 @@ def expected_of(load: Load, module: nn.Module) -> tuple[LoadedModel, list[Expect
     loaded = load(module, SPEC)
     built = probes.build(loaded.specs, example_of(loaded), ParityOptions())
     found = evaluate(loaded, ["y"], built)
-    return loaded, [Expected(r.probe, r.outputs, r.truth, r.rough) for r in found if not r.refusal]
+    return loaded, accepted(found)
 
 
 def state_of(load: Load, module: nn.Module) -> tuple[tuple[str, ...], Check]:

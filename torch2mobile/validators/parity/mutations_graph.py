@@ -145,7 +145,10 @@ def _types(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[Size, ...] | No
 
 
 def apply(model: onnx.ModelProto, patch: Patch) -> None:
-    """Put a change into a model, in place. Shapes that were inferred before go, as they may lie."""
+    """Put a change into a model, in place.
+
+    Inferred shapes go, as they may not hold any more, and so do constants that nothing reads.
+    """
     change = patch.change
     del model.graph.value_info[:]
     if patch.address:
@@ -156,6 +159,7 @@ def apply(model: onnx.ModelProto, patch: Patch) -> None:
             graph.node.insert(index + offset, node)
     for name, array in change.tensors.items():
         model.graph.initializer.append(numpy_helper.from_array(array, name))
+    _drop_unread(model.graph)
     if change.renamed:
         _rename(model.graph, change.renamed)
     for info in (*model.graph.input, *model.graph.output) if change.frozen else ():
@@ -166,11 +170,32 @@ def apply(model: onnx.ModelProto, patch: Patch) -> None:
                 dim.dim_value = size
 
 
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for _, node in _walk(graph, ()) for name in node.input}
+    read |= {info.name for info in graph.output}
+    for number in reversed(range(len(graph.initializer))):
+        if graph.initializer[number].name not in read:
+            del graph.initializer[number]
+
+
 def frozen_size(label: str, sizes: Mapping[str, int]) -> int | None:
     """The size of ``H`` or ``8*h`` where its symbol is fixed."""
     factor, _, symbol = label.rpartition("*")
     fits = symbol in sizes and (not factor or factor.isdigit())
     return int(factor or 1) * sizes[symbol] if fits else None
+
+
+def symbol_sizes(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The size of each symbol of the model's inputs at these feeds."""
+    found: dict[str, int] = {}
+    for info in model.graph.input:
+        array = feeds.get(info.name)
+        dims = info.type.tensor_type.shape.dim
+        for dim, size in zip(dims, () if array is None else array.shape, strict=False):
+            factor, _, symbol = dim.dim_param.rpartition("*")
+            if symbol and (not factor or factor.isdigit()):
+                found.setdefault(symbol, size // int(factor or 1))
+    return found
 
 
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:

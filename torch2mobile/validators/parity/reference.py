@@ -15,7 +15,7 @@ import numpy as np
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
 from torch2mobile.validators.parity import doubt
-from torch2mobile.validators.parity.gate import Rough
+from torch2mobile.validators.parity.gate import Expected, Rough
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import Case, Roundings, is_float
 from torch2mobile.validators.parity.truth import Lack, Truth
@@ -43,6 +43,15 @@ class Reference:
     rough: Rough | None = None
     lack: Lack | None = None
     roundings: Roundings | None = None
+
+
+def accepted(references: Sequence[Reference]) -> list[Expected]:
+    """What an artefact must give on the probes that the module itself accepts."""
+    return [
+        Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings)
+        for item in references
+        if not item.refusal
+    ]
 
 
 def _run(flat: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:

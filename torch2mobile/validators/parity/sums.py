@@ -43,6 +43,11 @@ class _Sums(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._composed = get_decompositions(_COMPOSED)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here: telling TorchDynamo so would import it, for some seconds."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,

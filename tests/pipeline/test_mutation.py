@@ -1,0 +1,217 @@
+"""verify --mutants and --search: the whole way, on a bundle, a file and a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import torch2mobile
+from torch2mobile.errors import ExitCode, UsageError
+from torch2mobile.pipeline.mutation import places
+from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+
+SPEC = "x:float32[N=1..5,6]"
+
+
+def by_name(result: Any, name: str) -> Check:
+    (check,) = [check for check in result.report.checks if check.name == name]
+    return check  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def scrutinized(pair: Any) -> Any:
+    """The exported Pair under 40 mutants."""
+    return torch2mobile.verify(
+        pair.path, pair.module, inputs=[SPEC], parity=ParityOptions(probes=6), mutants=40
+    )
+
+
+def test_mutants_of_a_bundle_are_caught(scrutinized: Any) -> None:
+    assert scrutinized.exit_code is ExitCode.PASSED, str(scrutinized)
+    check = by_name(scrutinized, "mutants")
+    assert check.status is Status.PASSED
+    assert check.target == "onnx"
+    metrics = check.metrics
+    assert metrics["asked"] == 40
+    assert metrics["made"] == sum(
+        int(metrics[name]) for name in ("caught", "missed", "equivalent", "controls")
+    )
+    assert metrics["controls"] > 0
+    assert metrics["false_alarms"] == 0
+    assert metrics["share"] >= 0.95
+    kinds = {row[0] for row in check.tables[0].rows}
+    assert {"swish_form", "bias_lost", "weight_float16", "outputs_swapped", "dim_frozen"} <= kinds
+
+
+def test_decisions_of_a_bundle_are_counted(scrutinized: Any) -> None:
+    check = by_name(scrutinized, "decisions")
+    assert check.status is Status.PASSED
+    assert check.metrics["decisions"] == 2
+    assert check.metrics["both"] == 2
+    names = [check.name for check in scrutinized.report.checks]
+    assert names.index("decisions") < names.index("parity") < names.index("mutants")
+
+
+def test_without_being_asked_nothing_of_it_is_done(pair: Any) -> None:
+    result = torch2mobile.verify(
+        pair.path / "model.onnx", pair.module, inputs=[SPEC], parity=ParityOptions(probes=2)
+    )
+    assert {check.name for check in result.report.checks}.isdisjoint({"mutants", "decisions"})
+
+
+def test_too_few_caught_is_a_failure_with_its_source_line(pair: Any) -> None:
+    loose = ParityOptions(probes=2, tolerances={"": Tolerance(atol=1e3)})
+    result = torch2mobile.verify(
+        pair.path, pair.module, inputs=[SPEC], parity=loose, mutants=12, search=False
+    )
+    assert result.exit_code is ExitCode.FAILED
+    check = by_name(result, "mutants")
+    assert check.status is Status.FAILED
+    assert check.metrics["missed"] > 0
+    assert any("test" in place.file or place.module for place in check.locations)
+    assert "missed" in [table.title for table in check.tables]
+    least = float(check.metrics["share"])
+    again = torch2mobile.verify(
+        pair.path,
+        pair.module,
+        inputs=[SPEC],
+        parity=loose,
+        mutants=12,
+        search=False,
+        min_caught=least,
+    )
+    assert by_name(again, "mutants").status is Status.PASSED
+
+
+def test_a_file_that_is_another_function_has_no_mutants(
+    edited: Callable[..., Path], edits: Any, pair: Any
+) -> None:
+    path = edited(edits["relu_for_hardswish"]) / "model.onnx"
+    result = torch2mobile.verify(
+        path, pair.module, inputs=[SPEC], parity=ParityOptions(probes=2), mutants=5, search=False
+    )
+    assert result.exit_code is ExitCode.FAILED
+    check = by_name(result, "mutants")
+    assert check.status is Status.SKIPPED
+    assert "does not pass" in check.summary
+
+
+class Threshold(nn.Module):
+    """Something else happens where nearly all of an input is bright, which no probe is."""
+
+    def __init__(self, rare: bool) -> None:
+        super().__init__()
+        self.rare = rare
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = (x[:, :8].mean(dim=1, keepdim=True) > 0.9) & (
+            x[:, 8:].mean(dim=1, keepdim=True) < 0.1
+        )
+        return torch.where(bright, -x, x) if self.rare else x
+
+
+def threshold_file(path: Path) -> Path:
+    """A file of the module, written by hand: its Where is a product of two comparisons."""
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+        helper.make_node("ReduceMean", ["a", "one"], ["ma"], keepdims=1),
+        helper.make_node("ReduceMean", ["b", "one"], ["mb"], keepdims=1),
+        helper.make_node("Greater", ["ma", "high"], ["ca"]),
+        helper.make_node("Less", ["mb", "low"], ["cb"]),
+        helper.make_node("And", ["ca", "cb"], ["bright"]),
+        helper.make_node("Neg", ["x"], ["n"]),
+        helper.make_node("Where", ["bright", "n", "x"], ["y"], name="choice"),
+    ]
+    tensors = {"one": np.array([1]), "high": np.float32(0.9), "low": np.float32(0.1)}
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 16])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+WIDE = {"inputs": ["x:float32[N=1..3,16]"], "values": ["x=0..1"]}
+
+
+def test_an_input_is_searched_for_the_branch_that_no_probe_takes(tmp_path: Path) -> None:
+    path = threshold_file(tmp_path / "model.onnx")
+    without = torch2mobile.verify(path, Threshold(rare=True), **WIDE, mutants=1, search=False)
+    before = by_name(without, "decisions")
+    assert before.metrics["both"] < before.metrics["decisions"]
+    assert ("Where", "y", "true") in [row[:3] for row in before.tables[0].rows]
+    result = torch2mobile.verify(path, Threshold(rare=True), **WIDE, search=True)
+    check = by_name(result, "decisions")
+    assert check.metrics["both"] == check.metrics["decisions"]
+    assert check.metrics["added"] > 0
+    parity = by_name(result, "parity")
+    assert parity.status is Status.PASSED
+    assert parity.metrics["probes"] == by_name(without, "parity").metrics["probes"] + int(
+        check.metrics["added"]
+    )
+
+
+def test_a_file_that_is_wrong_only_there_fails_with_the_search_alone(tmp_path: Path) -> None:
+    path = threshold_file(tmp_path / "model.onnx")
+    wrong = Threshold(rare=False)
+    assert torch2mobile.verify(path, wrong, **WIDE).exit_code is ExitCode.PASSED
+    result = torch2mobile.verify(path, wrong, **WIDE, search=True)
+    assert result.exit_code is ExitCode.FAILED
+    parity = by_name(result, "parity")
+    assert parity.status is Status.FAILED
+    assert parity.mismatches[0].probe.startswith("search y true")
+
+
+@pytest.mark.parametrize("asked", [{"mutants": 3}, {"search": True}])
+def test_an_ort_has_no_graph_to_change(pair: Any, asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"model\.ort is no \.onnx"):
+        torch2mobile.verify(pair.path / "model.ort", pair.module, inputs=[SPEC], **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"mutants": 3, "min_caught": 1.5}, "1.5"),
+        ({"min_caught": 0.5}, "no mutants were asked for"),
+        ({"mutants": -1}, "-1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(pair: Any, asked: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        torch2mobile.verify(pair.path, pair.module, inputs=[SPEC], **asked)
+
+
+def test_without_a_module_it_is_refused(pair: Any) -> None:
+    with pytest.raises(UsageError, match="need the module"):
+        torch2mobile.verify(pair.path, mutants=5)
+
+
+def test_places_are_read_from_a_bundle_and_nowhere_else(pair: Any, tmp_path: Path) -> None:
+    found = places(pair.path)
+    model = onnx.load(pair.path / "model.onnx")
+    assert set(found) == {name for node in model.graph.node for name in node.output}
+    assert all(place.file for place in found.values())
+    assert places(tmp_path) == {}
+    (tmp_path / "provenance.json").write_text("{}")
+    assert places(tmp_path) == {}
+
+
+def test_the_same_seed_makes_the_same_report(pair: Any, scrutinized: Any) -> None:
+    again = torch2mobile.verify(
+        pair.path, pair.module, inputs=[SPEC], parity=ParityOptions(probes=6), mutants=40
+    )
+    first, second = (by_name(result, "mutants") for result in (scrutinized, again))
+    assert replace(first, notes=()) == replace(second, notes=())

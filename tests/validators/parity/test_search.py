@@ -1,0 +1,114 @@
+"""The search: within what is declared, reproducible, and better than luck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torch2mobile.exporter import inputs
+from torch2mobile.validators.parity import search
+from torch2mobile.validators.parity.search import Space, small_first
+
+INPUTS: list[tuple[str, list[str], float, float]] = [
+    ("x:float32[2,3,8,8]", ["x=uniform(0,1)"], 0, 1),
+    ("x:float32[2,3]", ["x=-0.1..0.3"], -0.1, 0.3),
+    ("x:float32[5]", ["x=normal(2,0.5)"], 0, 4),
+    ("x:float32[3,4]", [], -4, 4),
+    ("x:float16[3,4]", ["x=0..0.1"], 0, 0.1),
+    ("x:int64[2,7]", ["x=0..999"], 0, 999),
+    ("x:int64[2,7]", [], 0, 1),
+    ("x:bool[2,7]", [], 0, 1),
+    ("x:float32[]", ["x=0..1"], 0, 1),
+]
+
+
+def space(text: str, values: Sequence[str] = (), seed: int = 0) -> tuple[Space, Any]:
+    from torch2mobile import sampling
+
+    specs, _ = inputs.resolve([text], values)
+    like = {"x": sampling.draw(specs[0], {}, "example", np.random.default_rng(0))}
+    return Space(specs, [like], seed), like["x"]
+
+
+@pytest.mark.parametrize(("text", "values", "low", "high"), INPUTS)
+def test_nothing_leaves_what_is_declared(
+    text: str, values: list[str], low: float, high: float
+) -> None:
+    where, like = space(text, values)
+    genome = where.fresh()
+    for number in range(120):
+        genome = where.fresh() if number % 3 == 0 else where.near(genome)
+        array = where.feeds(genome)["x"]
+        assert array.dtype == like.dtype
+        assert array.shape == like.shape
+        if array.size:
+            assert low <= float(array.min())
+            assert float(array.max()) <= high
+
+
+@pytest.mark.parametrize(("text", "values", "low", "high"), INPUTS)
+def test_both_ends_are_reached(text: str, values: list[str], low: float, high: float) -> None:
+    where, like = space(text, values)
+    arrays = [where.feeds(where.fresh())["x"] for _ in range(80)]
+    ends = np.array([low, high]).astype(like.dtype if like.dtype.kind != "b" else bool)
+    assert min(float(a.min()) for a in arrays) == pytest.approx(float(ends[0]), abs=1e-4)
+    assert max(float(a.max()) for a in arrays) == pytest.approx(float(ends[1]), abs=1e-4)
+
+
+def brightness(feeds: Sequence[Any]) -> np.ndarray:
+    """Shown where one corner is bright while the whole is dark: no random pattern does that."""
+    return np.array([[f["x"][..., :2, :2].mean() - 3 * f["x"].mean() - 0.3] for f in feeds])
+
+
+def test_small_changes_find_what_patterns_do_not() -> None:
+    where, _ = space("x:float32[1,1,8,8]", ["x=0..1"])
+    (only_patterns,) = search.search(brightness, where, 1, budget=160, patterns=1.0)
+    where, _ = space("x:float32[1,1,8,8]", ["x=0..1"])
+    (both,) = search.search(brightness, where, 1, budget=160)
+    assert both.score > only_patterns.score
+    assert brightness([both.feeds])[0, 0] == pytest.approx(both.score)
+
+
+def test_the_same_seed_finds_the_same_and_another_something_else() -> None:
+    found = []
+    for seed in (0, 0, 1):
+        where, _ = space("x:float32[1,1,8,8]", ["x=0..1"], seed)
+        found += search.search(brightness, where, 1, budget=40)
+    assert np.array_equal(found[0].feeds["x"], found[1].feeds["x"])
+    assert not np.array_equal(found[0].feeds["x"], found[2].feeds["x"])
+
+
+def test_it_ends_with_its_budget_or_as_soon_as_all_is_shown() -> None:
+    where, _ = space("x:float32[4]", ["x=0..1"])
+    asked: list[int] = []
+
+    def score(feeds: Sequence[Any]) -> np.ndarray:
+        asked.append(len(feeds))
+        return np.array([[1.0, f["x"].max() - 2] for f in feeds])
+
+    first, second = search.search(score, where, 2, budget=30)
+    assert sum(asked) == 30
+    assert first.score > 0 >= second.score
+    asked.clear()
+    search.search(lambda feeds: score(feeds)[:, :1], where, 1, budget=30)
+    assert sum(asked) == search.BATCH
+
+
+def test_an_empty_input_stays_one() -> None:
+    specs, _ = inputs.resolve(["x:float32[L,4]"], ["x=0..1"])
+    where = Space(specs, [{"x": np.zeros((0, 4), np.float32)}], 0)
+    genome = where.fresh()
+    for _ in range(60):
+        genome = where.near(where.fresh())
+        assert where.feeds(genome)["x"].shape == (0, 4)
+
+
+def test_sizes_are_those_of_the_probes_that_are_no_larger_than_the_example() -> None:
+    feeds = [{"x": np.zeros(size)} for size in (4, 9, 2)]
+    assert [each["x"].size for each in small_first(feeds)] == [4, 2]
+    specs, _ = inputs.resolve(["x:float32[N]"], ["x=0..1"])
+    where = Space(specs, small_first(feeds), 0)
+    assert {where.feeds(where.fresh())["x"].size for _ in range(40)} == {4, 2}

@@ -1,0 +1,251 @@
+"""How well the gate looks: decisions taken both ways, inputs searched for, mutants caught."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.pipeline.stages import Stages, error_check
+from torch2mobile.records import Check, LoadedModel, Location, ParityOptions, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from torch2mobile.validators.parity.decisions import Decision, Instrumented
+    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.probes import Probe
+
+# Inputs that a search for the sides of decisions tries, and how many of them are kept as probes.
+DECISION_BUDGET = 512
+_KEPT = 12
+
+
+@dataclass(frozen=True)
+class Scrutiny:
+    """What ``verify`` is asked about its own gate.
+
+    ``mutants`` is their number; ``search`` whether to search for inputs (None: with mutants);
+    ``min_caught`` the least share of mutants to be caught.
+    """
+
+    mutants: int = 0
+    search: bool | None = None
+    min_caught: float = 0.95
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.mutants or self.search)
+
+    @property
+    def searches(self) -> bool:
+        """Whether to search for inputs."""
+        return bool(self.mutants) if self.search is None else self.search
+
+
+def check_scrutiny(path: Path, scrutiny: Scrutiny) -> None:
+    """Refuse what cannot be done: mutants and decisions are of a graph, which an .ort hides."""
+    if not 0 <= scrutiny.min_caught <= 1:
+        raise UsageError(
+            f"the least share of mutants to be caught is {scrutiny.min_caught:g}",
+            "Give a number from 0 to 1.",
+        )
+    if scrutiny.mutants < 0:
+        raise UsageError(f"{scrutiny.mutants} mutants were asked for", "Give a number from 0 up.")
+    if scrutiny.min_caught != Scrutiny.min_caught and not scrutiny.mutants:
+        raise UsageError(
+            "a least share of mutants to be caught was given, but no mutants were asked for",
+            "Add --mutants N, or leave --min-caught out.",
+        )
+    if scrutiny.asked and path.is_file() and path.suffix == ".ort":
+        raise UsageError(
+            f"{path.name} is no .onnx: mutants and the search need the graph",
+            "Give the .onnx that the .ort was made from, or the bundle.",
+        )
+
+
+class Scrutinizer:
+    """The stages that look at the gate, for one .onnx and the module."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        path: Path,
+        loaded: LoadedModel,
+        names: Sequence[str],
+        options: ParityOptions,
+        scrutiny: Scrutiny,
+    ) -> None:
+        self._stages, self._path, self._loaded = stages, path, loaded
+        self._names, self._options, self._scrutiny = names, options, scrutiny
+        self._untaken: dict[str, str] = {}
+        self._places = places(path.parent)
+
+    def _evaluate(self, probes: Sequence[Probe]) -> list[Expected]:
+        """The module on more probes; those that it refuses are left out."""
+        from torch2mobile.validators.parity import reference
+
+        return reference.accepted(reference.evaluate(self._loaded, self._names, probes))
+
+    def decisions(self, expected: Sequence[Expected]) -> list[Expected]:
+        """Which decisions the probes took both ways; the probes and those that a search added.
+
+        Only where it was asked for.
+        """
+        if not self._scrutiny.asked or not expected:
+            return list(expected)
+        self._stages.observer.started("decisions onnx")
+        try:
+            return self._decisions(expected)
+        except Torch2MobileError as error:
+            self._stages.add(error_check("decisions", error, target="onnx"))
+            return list(expected)
+
+    def _decisions(self, expected: Sequence[Expected]) -> list[Expected]:
+        from torch2mobile.validators.parity import decisions
+        from torch2mobile.validators.parity.bench import Bench, pack, split
+
+        model, weights = split(_load(self._path))
+        found = decisions.find(model, weights)
+        made = decisions.instrument(model, found)
+        extra: list[Expected] = []
+        tried = len(expected)
+        feeds = [case.probe.feeds for case in expected]
+        with Bench(weights, feeds, self._options.timeout) as bench:
+            bench.open(0, pack(made.model))
+
+            def margins(inputs: Sequence[int | Mapping[str, np.ndarray]]) -> list[np.ndarray]:
+                return [_margins(made, answer) for answer in bench.run(0, inputs)]
+
+            best = _greatest(margins(range(len(feeds))), len(found))
+            if self._scrutiny.searches and (best <= 0).any():
+                extra = self._searched(found, best, feeds, margins)
+                reached = margins([case.probe.feeds for case in extra])
+                best = _greatest([best, *reached], len(found))
+                tried += DECISION_BUDGET
+        self._remember(found, best)
+        self._stages.add(
+            decisions.decisions_check("onnx", found, best, tried, len(extra), self._places)
+        )
+        return [*expected, *extra]
+
+    def _searched(
+        self,
+        found: Sequence[Decision],
+        best: np.ndarray,
+        feeds: Sequence[Mapping[str, np.ndarray]],
+        margins: Callable[[Sequence[Mapping[str, np.ndarray]]], list[np.ndarray]],
+    ) -> list[Expected]:
+        """The inputs found for sides that no probe took, with what the module gives on them."""
+        import numpy as np
+
+        from torch2mobile.validators.parity.probes import Probe
+        from torch2mobile.validators.parity.search import Space, search, small_first
+
+        targets = [tuple(map(int, at)) for at in np.argwhere(best <= 0)]
+        rows, columns = (list(each) for each in zip(*targets, strict=True))
+
+        def score(inputs: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+            return np.array([one[rows, columns] for one in margins(inputs)])
+
+        space = Space(self._loaded.specs, small_first(feeds), self._options.seed)
+        results = search(score, space, len(targets), budget=DECISION_BUDGET)
+        labels: dict[int, tuple[str, Mapping[str, np.ndarray]]] = {}
+        for (row, side), result in zip(targets, results, strict=True):
+            if result.score > 0:
+                labels.setdefault(result.run, (found[row].label(side), result.feeds))
+        probes = [Probe(f"search {label}", inputs) for label, inputs in labels.values()]
+        return self._evaluate(probes[:_KEPT])
+
+    def _remember(self, found: Sequence[Decision], best: np.ndarray) -> None:
+        for decision, sides in zip(found, best, strict=True):
+            never = [decision.sides[side] for side in (0, 1) if sides[side] <= 0]
+            if never:
+                self._untaken.setdefault(decision.output, never[0])
+
+    def mutants(self, expected: Sequence[Expected], *, passed: bool) -> None:
+        """Mutants of the file, judged as it was; skipped where it does not pass itself."""
+        if not self._scrutiny.mutants:
+            return
+        if not passed or not expected:
+            reason = "the file itself does not pass, so its mutants say nothing"
+            self._stages.add(Check("mutants", Status.SKIPPED, reason, target="onnx"))
+            return
+        self._stages.observer.started("mutants onnx")
+        try:
+            self._mutants(expected)
+        except Torch2MobileError as error:
+            self._stages.add(error_check("mutants", error, target="onnx"))
+
+    def _mutants(self, expected: Sequence[Expected]) -> None:
+        from torch2mobile.validators.parity import mutants
+        from torch2mobile.validators.parity.mutants_report import mutants_check
+
+        trial = mutants.run(
+            _load(self._path),
+            self._loaded.specs,
+            expected,
+            self._options,
+            count=self._scrutiny.mutants,
+            evaluate=self._evaluate if self._scrutiny.searches else None,
+            untaken=self._untaken,
+        )
+        least = self._scrutiny.min_caught
+        self._stages.add(mutants_check("onnx", trial, least, self._places))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    import onnx
+
+    from torch2mobile.errors import ModelFileError
+
+    try:
+        return onnx.load(path)
+    except Exception as error:
+        raise ModelFileError(f"{path.name} cannot be read: {error}", "Export it again.") from error
+
+
+def _margins(made: Instrumented, answer: object) -> np.ndarray:
+    """The margins of one run; none where the file does not take the input."""
+    import numpy as np
+
+    if isinstance(answer, Torch2MobileError):
+        return np.full((len(made.decisions), 2), -np.inf)
+    assert isinstance(answer, list)
+    return made.margins(answer)
+
+
+def _greatest(margins: Sequence[np.ndarray], count: int) -> np.ndarray:
+    import numpy as np
+
+    nothing = np.full((count, 2), -np.inf)
+    return np.asarray(np.max([nothing, *margins], axis=0))
+
+
+def places(folder: Path) -> dict[str, Location]:
+    """Where each value comes from, by its name, as a bundle's provenance has it; else nothing."""
+    from torch2mobile.exporter.blame import shown_path
+
+    try:
+        text = (folder / "provenance.json").read_text(encoding="utf-8")
+        entries = json.loads(text)["nodes"]
+        return {
+            output: Location(
+                module=(origin["modules"] or [""])[0],
+                file=shown_path(origin["file"]),
+                line=origin["line"],
+                code=origin["code"],
+                node=entry["node"],
+                op=entry["op"],
+            )
+            for entry in entries
+            for output in entry["outputs"]
+            for origin in entry["origins"][:1]
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

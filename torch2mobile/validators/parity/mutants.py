@@ -1,0 +1,290 @@
+"""Can the gate fail? Mutants of the artefact, each judged as the artefact itself is.
+
+A mutant that the gate passes is no proof of a gap: it may be the same function. So whatever passes
+is looked at further, on inputs that are searched for it, and its effect is measured against the
+float32 noise of the module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from torch2mobile.errors import ModelFileError, Torch2MobileError
+from torch2mobile.records import Mismatch, ParityOptions
+from torch2mobile.validators.parity import float64
+from torch2mobile.validators.parity.bench import Bench, pack, split
+from torch2mobile.validators.parity.equivalence import exposed, local_reason, where_it_ends
+from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.mutants_judge import Judge, relative_difference
+from torch2mobile.validators.parity.mutations import Mutation, plan
+from torch2mobile.validators.parity.mutations_graph import Graph, Patch, apply, symbol_sizes
+from torch2mobile.validators.parity.probes import Probe
+from torch2mobile.validators.parity.search import Feeds, Space, search, small_first
+
+if TYPE_CHECKING:
+    import onnx
+
+    from torch2mobile.records import InputSpec
+
+Outcome = Literal["caught", "missed", "equivalent", "passed", "false alarm"]
+# The module on more probes; those that it refuses are left out.
+Evaluate = Callable[[Sequence[Probe]], Sequence[Expected]]
+
+# Inputs that are tried on one survivor. A change of this share of the output's scale is enough to
+# be sure that the gate sees it.
+SEARCH_BUDGET = 64
+_CLEAR = 1e-4
+# The unchanged model among the variants, and the same with every value as an output.
+_BASE, _ALL = -1, -2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one mutant.
+
+    ``probe`` is the probe or check that caught it, or for a missed one that would have; ``effect``
+    is a survivor's greatest difference from the unchanged file, in units of the float32 noise, and
+    ``exact`` the same in float64, where it was asked for.
+    """
+
+    mutation: Mutation
+    outcome: Outcome
+    probe: str = ""
+    reason: str = ""
+    effect: float = 0.0
+    exact: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All mutants of one file.
+
+    ``found`` has the inputs that show what the probes missed; ``wrong`` is where the unchanged
+    file itself is not the module on a searched input.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    asked: int
+    found: tuple[Expected, ...] = ()
+    wrong: tuple[Mismatch, ...] = ()
+
+    def count(self, *outcomes: Outcome) -> int:
+        """How many had one of these outcomes."""
+        return sum(verdict.outcome in outcomes for verdict in self.verdicts)
+
+    @property
+    def share(self) -> float:
+        """The share of those caught among all that are neither equivalent nor a control."""
+        judged = self.count("caught", "missed")
+        return self.count("caught") / judged if judged else 1.0
+
+
+def run(
+    model: onnx.ModelProto,
+    specs: Sequence[InputSpec],
+    expected: Sequence[Expected],
+    options: ParityOptions,
+    *,
+    count: int,
+    evaluate: Evaluate | None,
+    kinds: Sequence[str] | None = None,
+    untaken: Mapping[str, str] | None = None,
+    budget: int = SEARCH_BUDGET,
+) -> Trial:
+    """Judge ``count`` mutants of a model that carries its weights, and is emptied of them.
+
+    ``evaluate`` runs the module on searched inputs; without it nothing is searched. ``untaken``
+    says by a node's output which side of its decision no input took.
+
+    Raises ModelFileError where the unchanged model does not pass its own gate.
+    """
+    skeleton, weights = split(model)
+    sizes = symbol_sizes(model, expected[0].probe.feeds)
+    drawn = plan(
+        skeleton, seed=options.seed, count=count, kinds=kinds, sizes=sizes, weights=weights
+    )
+    feeds = [case.probe.feeds for case in expected]
+    with Bench(weights, feeds, options.timeout) as bench:
+        study = _Study(bench, skeleton, expected, options)
+        verdicts = [study.first_look(number, *each) for number, each in enumerate(drawn)]
+        survivors = [n for n, one in enumerate(verdicts) if one.outcome == "missed"]
+        found: list[Expected] = []
+        graph = Graph(skeleton, sizes, weights)
+        for number in survivors:
+            mutation, patch = drawn[number]
+            extra: list[Expected] = []
+            if evaluate is not None:
+                space = Space(specs, small_first(feeds), options.seed)
+                extra, verdicts[number] = study.look_further(
+                    number, patch, verdicts[number], space, evaluate, budget
+                )
+            tried = budget if evaluate is not None else 0
+            why = local_reason(graph, mutation, untaken or {})
+            why = why or study.where_it_ends(number, mutation, patch)
+            if not verdicts[number].probe and verdicts[number].effect > 1:
+                verdicts[number] = study.without_rounding(verdicts[number], patch, weights)
+            verdicts[number] = _settled(verdicts[number], len(expected), tried, why)
+            found += extra if verdicts[number].outcome == "missed" else []
+    return Trial(tuple(verdicts), count, tuple(found), tuple(study.wrong))
+
+
+def _settled(verdict: Verdict, probes: int, tried: int, why: str) -> Verdict:
+    """A survivor that no input showed is equivalent where its effect is below the noise."""
+    if verdict.probe:
+        return verdict
+    inputs = f"{probes} probes" + (f" and {tried} searched inputs" if tried else "")
+    because = f": {why}" if why else ""
+    if verdict.effect == 0:
+        reason = f"the same bits on {inputs}{because}"
+        return replace(verdict, outcome="equivalent", reason=reason)
+    if verdict.effect <= 1:
+        reason = f"{verdict.effect:.2g} of the float32 noise at most, on {inputs}{because}"
+        return replace(verdict, outcome="equivalent", reason=reason)
+    if verdict.exact is not None and verdict.exact <= 1:
+        reason = (
+            f"rounding alone: without it, in float64, {verdict.exact:.2g} of the float32 noise "
+            f"where it differs most of {inputs}{because}"
+        )
+        return replace(verdict, outcome="equivalent", reason=reason)
+    reason = f"within what is allowed on {inputs}, {verdict.effect:.2g} times the noise at most"
+    return replace(verdict, reason=reason)
+
+
+class _Study:
+    """One file's mutants on the bench, beside the file itself."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        skeleton: onnx.ModelProto,
+        expected: Sequence[Expected],
+        options: ParityOptions,
+    ) -> None:
+        self._bench, self._skeleton, self._expected = bench, skeleton, expected
+        self._judge = Judge(expected, options)
+        bench.open(_BASE, pack(skeleton))
+        self._base = bench.run(_BASE, range(len(expected)))
+        for case, answer in zip(expected, self._base, strict=True):
+            problem = self._judge.problem(case, answer)
+            if problem:
+                raise ModelFileError(
+                    f"the unchanged file does not pass on {case.probe.label}: {problem}",
+                    "Look at the check parity first.",
+                )
+        # The cheap probes first: most mutants fail on any.
+        elements = [sum(array.size for array in case.probe.feeds.values()) for case in expected]
+        self._order = sorted(range(len(expected)), key=lambda number: elements[number])
+        self._known: dict[bytes, Any] = {}
+        self._worst: dict[Mutation, Expected] = {}
+        self.wrong: list[Mismatch] = []
+
+    def _mutant(self, patch: Patch) -> onnx.ModelProto:
+        import onnx
+
+        mutant = onnx.ModelProto()
+        mutant.CopyFrom(self._skeleton)
+        apply(mutant, patch)
+        return mutant
+
+    def first_look(self, number: int, mutation: Mutation, patch: Patch) -> Verdict:
+        """A mutant on the probes, up to the first that catches it.
+
+        Survivors come back as missed, with their greatest effect.
+        """
+        first, *rest = self._order
+        caught: Outcome = "false alarm" if mutation.control else "caught"
+        with self._bench.variant(number, pack(self._mutant(patch)), [first]) as answers:
+            by_probe = {first: answers[0]}
+            problem = self._judge.problem(self._expected[first], answers[0])
+            if problem:
+                return Verdict(mutation, caught, self._expected[first].probe.label, problem)
+            for which in rest:
+                (by_probe[which],) = self._bench.run(number, [which])
+                problem = self._judge.problem(self._expected[which], by_probe[which])
+                if problem:
+                    return Verdict(mutation, caught, self._expected[which].probe.label, problem)
+        if self._judge.baked([by_probe[which] for which in range(len(by_probe))]):
+            return Verdict(mutation, caught, "check baked", "the output does not follow an input")
+        passed: Outcome = "passed" if mutation.control else "missed"
+        verdict = Verdict(mutation, passed)
+        for which, case in enumerate(self._expected):
+            effect = self._judge.effect(case, self._base[which], by_probe[which])
+            verdict = self._worse(verdict, case, effect)
+        return verdict
+
+    def _worse(self, verdict: Verdict, case: Expected, effect: float) -> Verdict:
+        """The verdict with an effect, if it is the greatest so far."""
+        if effect <= verdict.effect:
+            return verdict
+        self._worst[verdict.mutation] = case
+        return replace(verdict, effect=effect)
+
+    def look_further(
+        self,
+        number: int,
+        patch: Patch,
+        verdict: Verdict,
+        space: Space,
+        evaluate: Evaluate,
+        budget: int,
+    ) -> tuple[list[Expected], Verdict]:
+        """A survivor on searched inputs; the one that shows it most is judged as a probe is."""
+        with self._bench.variant(number, pack(self._mutant(patch)), []):
+            (best,) = search(lambda feeds: self._difference(number, feeds), space, 1, budget=budget)
+            mutation = verdict.mutation
+            label = f"search {mutation.kind} {mutation.output}".rstrip()
+            cases = evaluate([Probe(f"{label} {best.run}", best.feeds)])
+            for case in cases:
+                (base,) = self._bench.run(_BASE, [case.probe.feeds])
+                (answer,) = self._bench.run(number, [case.probe.feeds])
+                self.wrong += self._judge.mismatches(case, base)
+                problem = self._judge.problem(case, answer)
+                effect = self._judge.effect(case, base, answer)
+                verdict = self._worse(verdict, case, effect)
+                if problem:
+                    verdict = replace(verdict, probe=case.probe.label, reason=problem)
+        return (list(cases) if verdict.probe else []), verdict
+
+    def without_rounding(self, verdict: Verdict, patch: Patch, weights: Feeds) -> Verdict:
+        """A survivor's effect in float64, on the input where it differs most."""
+        case = self._worst[verdict.mutation]
+        before, after = (
+            float64.outputs(model, weights, case.probe.feeds)
+            for model in (self._skeleton, self._mutant(patch))
+        )
+        if before is None or after is None:
+            return verdict
+        return replace(verdict, exact=self._judge.effect(case, before, after))
+
+    def where_it_ends(self, number: int, mutation: Mutation, patch: Patch) -> str:
+        """In which nodes the effect of a fault is lost on the example; empty where unknown."""
+        with (
+            self._bench.variant(_ALL, pack(exposed(self._skeleton)), [0]) as before,
+            self._bench.variant(number, pack(exposed(self._mutant(patch))), [0]) as after,
+        ):
+            answers = (before[0], after[0])
+        if any(isinstance(answer, Torch2MobileError) for answer in answers):
+            return ""
+        return where_it_ends(self._skeleton, mutation.output, *answers)
+
+    def _difference(self, number: int, feeds: Sequence[Feeds]) -> np.ndarray:
+        """How far a mutant is from the file on inputs, as a share of the output's scale."""
+        after = self._bench.run(number, feeds)
+        pairs = zip(self._unchanged(feeds), after, strict=True)
+        return np.array([relative_difference(a, b) - _CLEAR for a, b in pairs])
+
+    def _unchanged(self, feeds: Sequence[Feeds]) -> Iterator[Any]:
+        """The file itself on inputs; the same patterns come for every survivor."""
+        for each in feeds:
+            digest = hashlib.sha256()
+            for array in each.values():
+                digest.update(str(array.shape).encode() + array.tobytes())
+            key = digest.digest()
+            if key not in self._known:
+                (self._known[key],) = self._bench.run(_BASE, [each])
+            yield self._known[key]

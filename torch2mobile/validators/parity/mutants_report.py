@@ -1,0 +1,124 @@
+"""What became of the mutants, as one Check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch2mobile.records import Check, Location, Metric, Status, Table
+from torch2mobile.validators.parity.gate import SHOWN
+from torch2mobile.validators.parity.mutants import Outcome, Trial, Verdict
+
+# The least share of mutants that the gate has to catch, where the user gives none.
+MIN_CAUGHT = 0.95
+
+
+def mutants_check(
+    target: str, trial: Trial, min_caught: float, places: Mapping[str, Location]
+) -> Check:
+    """FAILED where a control was taken for a fault, or too few of the faults were caught.
+
+    Also where the search for them met an input on which the file itself is not the module.
+
+    SKIPPED where the file had no place for a fault that can be told from the file itself.
+    """
+    caught, missed = trial.count("caught"), trial.count("missed")
+    alarms, controls = trial.count("false alarm"), trial.count("passed", "false alarm")
+    equivalent = trial.count("equivalent")
+    metrics: dict[str, Metric] = {
+        "asked": trial.asked,
+        "made": len(trial.verdicts),
+        "caught": caught,
+        "missed": missed,
+        "equivalent": equivalent,
+        "controls": controls,
+        "false_alarms": alarms,
+        "share": trial.share,
+        "min_caught": min_caught,
+    }
+    counts = f"{equivalent} equivalent, {controls - alarms} of {controls} controls passed"
+    if trial.wrong:
+        status = Status.FAILED
+        counts = f"the file itself is not the module on a searched input; {counts}"
+        hint = "Look at the first mismatch: it is no mutant's."
+    elif alarms:
+        status, hint = Status.FAILED, "One unit in the last place is no fault: report this."
+    elif not caught + missed:
+        status, hint = Status.SKIPPED, ""
+        counts = f"no fault of the catalogue shows in this file; {counts}"
+    elif trial.share < min_caught:
+        status = Status.FAILED
+        hint = "Declare the values that can occur with --values, or give real inputs with --data."
+    else:
+        status, hint = Status.PASSED, ""
+    share = f"{caught} of {caught + missed} caught"
+    summary = f"{share}, {counts}" if caught + missed else counts
+    return Check(
+        "mutants",
+        status,
+        summary,
+        target=target,
+        hint=hint,
+        metrics=metrics,
+        locations=_locations(trial, places),
+        mismatches=trial.wrong[:SHOWN],
+        tables=tuple(_tables(trial, places)),
+        notes=_notes(trial),
+    )
+
+
+def _of(trial: Trial, outcome: Outcome) -> list[Verdict]:
+    return [verdict for verdict in trial.verdicts if verdict.outcome == outcome]
+
+
+def _locations(trial: Trial, places: Mapping[str, Location]) -> tuple[Location, ...]:
+    at = [places.get(verdict.mutation.output) for verdict in _of(trial, "missed")]
+    return tuple(dict.fromkeys(place for place in at if place is not None))
+
+
+def _notes(trial: Trial) -> tuple[str, ...]:
+    if len(trial.verdicts) == trial.asked:
+        return ()
+    return (f"the file has places for {len(trial.verdicts)} of the {trial.asked} asked for",)
+
+
+def _tables(trial: Trial, places: Mapping[str, Location]) -> list[Table]:
+    tables = [_by_kind(trial)]
+    missed = [_missed(verdict, places) for verdict in _of(trial, "missed")]
+    if missed:
+        columns = ("kind", "at", "fault", "would be caught by", "why it passed", "line")
+        tables.append(Table("missed", columns, tuple(missed)))
+    for title, outcome in (("equivalent", "equivalent"), ("false alarms", "false alarm")):
+        rows = [
+            (v.mutation.kind, _at(v), v.mutation.what, _because(v))
+            for v in _of(trial, outcome)  # type: ignore[arg-type]
+        ]
+        if rows:
+            tables.append(Table(title, ("kind", "at", "fault", "because"), tuple(rows)))
+    return tables
+
+
+def _because(verdict: Verdict) -> str:
+    return f"{verdict.probe}: {verdict.reason}" if verdict.probe else verdict.reason
+
+
+def _at(verdict: Verdict) -> str:
+    mutation = verdict.mutation
+    return f"{mutation.output} ({mutation.op})" if mutation.output else "the whole graph"
+
+
+def _missed(verdict: Verdict, places: Mapping[str, Location]) -> tuple[Metric, ...]:
+    place = places.get(verdict.mutation.output, Location())
+    probe, why = verdict.probe or "no input found", verdict.reason
+    line = f"{place.file}:{place.line}" if place.file else ""
+    return (verdict.mutation.kind, _at(verdict), verdict.mutation.what, probe, why, line)
+
+
+def _by_kind(trial: Trial) -> Table:
+    outcomes: Sequence[Outcome] = ("caught", "missed", "equivalent")
+    counts: dict[str, list[int]] = {}
+    for verdict in trial.verdicts:
+        if not verdict.mutation.control:
+            row = counts.setdefault(verdict.mutation.kind, [0, 0, 0])
+            row[outcomes.index(verdict.outcome)] += 1
+    rows: list[tuple[Metric, ...]] = [(kind, *counts[kind]) for kind in sorted(counts)]
+    return Table("mutants by kind", ("kind", *outcomes), tuple(rows))
