@@ -123,13 +123,14 @@ def run(
                 extra, verdicts[number] = study.look_further(
                     number, patch, verdicts[number], space, evaluate, budget
                 )
-            tried = budget if evaluate is not None else 0
+            # Inputs that the module refuses say nothing.
+            tried = budget if extra else 0
             why = local_reason(graph, mutation, untaken or {})
             why = why or study.where_it_ends(number, mutation, patch)
             if not verdicts[number].probe and verdicts[number].effect > 1:
                 verdicts[number] = study.without_rounding(verdicts[number], patch, weights)
             verdicts[number] = _settled(verdicts[number], len(expected), tried, why)
-            found += extra if verdicts[number].outcome == "missed" else []
+            found += extra if verdicts[number].probe else []
     return Trial(tuple(verdicts), count, tuple(found), tuple(study.wrong))
 
 
@@ -248,7 +249,7 @@ class _Study:
                 verdict = self._worse(verdict, case, effect)
                 if problem:
                     verdict = replace(verdict, probe=case.probe.label, reason=problem)
-        return (list(cases) if verdict.probe else []), verdict
+        return list(cases), verdict
 
     def without_rounding(self, verdict: Verdict, patch: Patch, weights: Feeds) -> Verdict:
         """A survivor's effect in float64, on the input where it differs most."""
