@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from torch2mobile.records import LoadedModel, ParityOptions
-from torch2mobile.validators.parity import probes, sums, truth
+from torch2mobile.validators.parity import gate, probes, reference, sums, truth
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, evaluate, example_of
 
@@ -108,27 +108,33 @@ def test_prints_and_warnings_of_the_module_stay_inside(
     assert capsys.readouterr() == ("", "")
 
 
+def exact(item: Reference) -> Any:
+    """The float64 truth, asked for where it was not evaluated at once."""
+    truth = item.truth if item.later is None else item.later()
+    assert truth is not None
+    return truth
+
+
 class TestTruth:
     def test_the_same_weights_in_float64(self, load: Load) -> None:
         module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).eval()
         found = evaluated(load(module, "x:float32[N,4]"))
         double = copy.deepcopy(module).double()
-        for item in found:
-            assert item.truth is not None
-            (truth,) = item.truth
-            assert truth.dtype == np.float64
+        truths = list(map(exact, found))
+        for item, (wide,) in zip(found, truths, strict=True):
+            assert wide.dtype == np.float64
             x = torch.from_numpy(item.probe.feeds["x"]).double()
             with torch.no_grad():
-                assert np.array_equal(truth, double(x).numpy())
-            noise = np.abs(truth - item.outputs[0][1]).max()
-            assert 0 <= noise < 1e-5 * max(1.0, np.abs(truth).max())
-        assert any(np.abs(i.truth[0] - i.outputs[0][1]).max() > 0 for i in found if i.truth)
+                assert np.array_equal(wide, double(x).numpy())
+            noise = np.abs(wide - item.outputs[0][1]).max()
+            assert 0 <= noise < 1e-5 * max(1.0, np.abs(wide).max())
+        assert any((t[0] != i.outputs[0][1]).any() for i, t in zip(found, truths, strict=True))
 
     def test_integers_stay_integers(self, load: Load) -> None:
         loaded = load(nn.Embedding(10, 4), "ids:int64[N]", values=("ids=0..9",))
         found = evaluated(loaded)
         assert not any(item.refusal for item in found)
-        assert all(item.truth is not None for item in found)
+        assert all(len(exact(item)) == 1 for item in found)
 
     def test_there_is_none_for_a_dtype_hard_coded_in_forward(self, load: Load) -> None:
         class Hard(nn.Module):
@@ -410,3 +416,86 @@ class TestPlainSums:
         (first, *_) = evaluated(load(Picky(), "x:float32[N,4]"))
         assert first.rough is not None
         assert first.rough() is None
+
+
+class TestLaterTruth:
+    """The float64 run is made on a few probes at once, and on the others where it decides."""
+
+    class Counts(nn.Module):
+        """A layer that counts its calls in float64, for all copies of it."""
+
+        doubles: list[int]
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.dtype == torch.float64:
+                type(self).doubles.append(len(x))
+            return self.layer(x)
+
+    def test_a_few_probes_of_the_examples_size_are_measured_at_once(self, load: Load) -> None:
+        self.Counts.doubles = []
+        found = evaluated(load(self.Counts(), "x:float32[N=1..9,64]"))
+        measured = [item for item in found if item.truth is not None]
+        assert len(measured) == reference.MEASURED == len(self.Counts.doubles)
+        assert found[0] in measured
+        assert all(item.probe.magnitude == 1 for item in measured)
+        size = found[0].probe.feeds["x"].size
+        assert all(item.probe.feeds["x"].size <= size for item in measured)
+        assert all((item.later is None) == (item in measured) for item in found)
+
+    def test_an_answer_that_is_clearly_right_needs_no_more(self, load: Load) -> None:
+        self.Counts.doubles = []
+        cases = reference.accepted(evaluated(load(self.Counts(), "x:float32[N=1..9,64]")))
+        usual = gate.typical_of(cases)
+        for case in cases:
+            assert gate.judge_probe(case, list(case.outputs), usual, {})[1] == []
+        assert len(self.Counts.doubles) == reference.MEASURED
+
+    def test_and_one_that_is_not_is_judged_by_the_truth(self, load: Load) -> None:
+        self.Counts.doubles = []
+        cases = reference.accepted(evaluated(load(self.Counts(), "x:float32[N=1..9,64]")))
+        usual = gate.typical_of(cases)
+        late = next(case for case in cases if case.later is not None)
+        wrong = [(name, array + np.float32(1e-4)) for name, array in late.outputs]
+        judged, mismatches = gate.judge_probe(late, wrong, usual, {})
+        assert mismatches
+        assert len(self.Counts.doubles) == reference.MEASURED + 1
+        assert late.later is not None
+        assert late.later.known is not None
+        np.testing.assert_array_equal(
+            late.case.known(0).truth, late.later.known[0], err_msg="the truth is what is judged by"
+        )
+        assert judged[0].rule == "measured"
+        # What is usual does not depend on what was asked for.
+        (name,) = usual
+        assert np.array_equal(gate.typical_of(cases)[name].noise, usual[name].noise)
+
+    def test_without_a_truth_every_probe_is_measured_in_another_way(self, load: Load) -> None:
+        class Fixed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(64, 8)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.layer(x.float())
+
+        found = evaluated(load(Fixed(), "x:float32[N=1..9,64]"))
+        assert all(item.truth is None and item.later is None for item in found)
+        assert all(item.roundings is not None for item in found)
+
+    def test_nor_where_float64_is_another_function(self, load: Load) -> None:
+        class Branches(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(64, 8)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.layer(x)
+                return x * 1.001 if x.dtype == torch.float64 else x
+
+        found = evaluated(load(Branches(), "x:float32[N=1..9,64]"))
+        assert all(item.truth is None and item.later is None for item in found)
+        assert all(item.roundings is not None for item in found)

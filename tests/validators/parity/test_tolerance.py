@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch2mobile.records import Tolerance
+from torch2mobile.validators.parity import tolerance
 from torch2mobile.validators.parity.compare import Judged, judge
 from torch2mobile.validators.parity.tolerance import (
     FACTOR,
     USUAL,
     Case,
+    Known,
     Limit,
     Yardstick,
     epsilon,
@@ -428,3 +430,32 @@ def test_an_output_that_no_ordinary_probe_gave() -> None:
     wild = [case([1e4, 2e4], [1e4, 2e4], 1e4)]
     assert limit(wild).rule == "usual"
     assert Yardstick().noise is None
+
+
+class TestAtAGlance:
+    """What passes without the truth passes with it, however far the module is off it."""
+
+    @given(
+        floor=st.floats(0, 1e-3),
+        noise=st.floats(0, 1e-4),
+        share=st.floats(0, 1),
+        sign=st.sampled_from([-1, 1]),
+    )
+    def test_nothing_passes_that_the_truth_would_not_let_pass(
+        self, floor: float, noise: float, share: float, sign: int
+    ) -> None:
+        truth = np.linspace(0.5, 2.0, 64)
+        want = (truth + floor * np.cos(np.arange(64.0))).astype(np.float32)
+        yardstick = Yardstick(np.array([2.0]), np.array([noise]), np.array([False]))
+        glance = tolerance.limit_for(Known(want, late=True), yardstick)
+        assert glance.rule == "measured"
+        artefact = want + sign * share * glance.allowed
+        full = tolerance.limit_for(Known(want, truth), yardstick)
+        assert full.rule in {"measured", "usual"}
+        if full.rule == "measured":
+            error = np.abs(artefact - full.base)
+            assert (error <= full.allowed * (1 + 1e-6) + 1e-12).all()
+
+    def test_without_usual_noise_there_is_no_glance(self) -> None:
+        limit = tolerance.limit_for(Known(np.ones(64, np.float32), late=True), Yardstick())
+        assert limit.rule == "usual"

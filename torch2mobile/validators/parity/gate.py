@@ -20,17 +20,17 @@ SHOWN = 12
 
 
 class Rough:
-    """The module's outputs with all sums taken in a plain loop: evaluated once, when needed."""
+    """The module's outputs computed in another way: evaluated once, when needed."""
 
     def __init__(self, run: Callable[[], Sequence[np.ndarray] | None]) -> None:
         self._run = run
         self.known: Sequence[np.ndarray] | None = None
-        self._done = False
+        self.done = False
 
     def __call__(self) -> Sequence[np.ndarray] | None:
         """The outputs, or None where the module cannot be run in this way."""
-        if not self._done:
-            self.known, self._done = self._run(), True
+        if not self.done:
+            self.known, self.done = self._run(), True
         return self.known
 
 
@@ -38,7 +38,8 @@ class Rough:
 class Expected:
     """What one probe must give: the module's outputs, and the float64 truth where there is one.
 
-    ``roundings`` stand in where there is none.
+    ``later`` gives the truth where it was not needed so far; ``rough`` the outputs with all sums
+    taken in a plain loop; ``roundings`` stand in for a truth where there is none.
     """
 
     probe: Probe
@@ -46,11 +47,21 @@ class Expected:
     truth: Sequence[np.ndarray] | None = None
     rough: Rough | None = None
     roundings: Roundings | None = None
+    later: Rough | None = None
 
     @property
     def case(self) -> Case:
-        """What the limits are taken from."""
-        return Case(self.outputs, self.truth, self.probe.magnitude, self.roundings)
+        """What the limits are taken from: all that is known so far."""
+        known = self.later.known if self.later is not None else None
+        late = self.later is not None and not self.later.done
+        truth = self.truth if self.truth is not None else known
+        return Case(self.outputs, truth, self.probe.magnitude, self.roundings, late)
+
+    def sure(self) -> Expected:
+        """The same with its truth evaluated."""
+        if self.later is not None:
+            self.later()
+        return self
 
 
 Answers = list["list[tuple[str, np.ndarray]] | Torch2MobileError"]
@@ -84,8 +95,10 @@ def judge_probe(
     if wrong:
         return [], wrong
     judged = _judge_outputs(case, answer, limits_of(case, usual, tolerances))
-    if case.rough is not None and not case.rough.known and _out_of_limit(judged) and case.rough():
-        judged = _judge_outputs(case, answer, limits_of(case, usual, tolerances))
+    for closer in (case.later, case.rough):
+        if closer is not None and not closer.done and _out_of_limit(judged):
+            closer()
+            judged = _judge_outputs(case, answer, limits_of(case, usual, tolerances))
     return judged, [one.mismatch for one in judged if one.mismatch is not None]
 
 
@@ -129,8 +142,12 @@ def limits_of(
 
 
 def typical_of(expected: Sequence[Expected]) -> Mapping[str, Yardstick]:
-    """What is usual for each output, over the probes with ordinary values."""
-    return tolerance.yardsticks([case.case for case in expected])
+    """What is usual for each output, over the probes with ordinary values.
+
+    From what was measured on all of them alike: a truth that was asked for later plays no part.
+    """
+    cases = [Case(c.outputs, c.truth, c.probe.magnitude, c.roundings) for c in expected]
+    return tolerance.yardsticks(cases)
 
 
 def parity_check(

@@ -63,6 +63,7 @@ class Case:
     truth: Sequence[np.ndarray] | None = None
     magnitude: float = 1.0
     roundings: Roundings | None = None
+    late: bool = False
 
     def known(self, number: int) -> Known:
         """One output and what there is to judge by."""
@@ -70,7 +71,7 @@ class Case:
         if self.truth is not None:
             return Known(want, self.truth[number])
         if self.roundings is None:
-            return Known(want)
+            return Known(want, late=self.late)
         others = [each[number] for each in self.roundings.others]
         return Known(want, self.roundings.least[number], others, "compensated")
 
@@ -79,13 +80,15 @@ class Case:
 class Known:
     """One output of the module, and the rule of what is taken for the truth.
 
-    ``others`` are the same output in other roundings.
+    ``others`` are the same output in other roundings; ``late`` says that there is a truth, not yet
+    evaluated.
     """
 
     want: np.ndarray
     truth: np.ndarray | None = None
     others: Sequence[np.ndarray] = ()
     rule: str = "measured"
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -293,6 +296,10 @@ def limit_for(
         base = np.where(np.isfinite(exact), exact, wide(want))
         allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
         return Limit(base, allowed, floor, known.rule)
+    if known.late and yardstick.noise is not None:
+        limit, floor = _at_a_glance(known, yardstick, least, magnitude)
+        allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
+        return Limit(wide(want), allowed, floor, known.rule)
     usual = USUAL.get(want.dtype.name, USUAL["float32"])
     scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
     # The noise of a small channel is not known then: it may come from operands of the large ones.
@@ -341,6 +348,25 @@ def _measured(
     # Probabilities: ONNX Runtime's Sigmoid is exact to a rounding unit of 1, not of its value.
     unit = np.maximum(limit, np.minimum(2 * eps, 0.01 * scale))
     return np.where(yardstick.unit, unit, limit), floor
+
+
+def _at_a_glance(
+    known: Known, yardstick: Yardstick, least: np.ndarray, magnitude: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """By group what is allowed against the module itself, and the usual noise at this scale.
+
+    Whatever is within it is within what the truth would allow, however far the module is off the
+    truth: with that distance f and an error e against the module, the error against the truth is
+    e + f at most, and 10 max(f, usual noise) or more are allowed. So e may be (FACTOR - 1) times
+    the usual noise, or (1 - 1 / FACTOR) of the usual relative tolerance.
+    """
+    assert yardstick.noise is not None
+    want = known.want
+    scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
+    growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
+    noise = yardstick.noise * np.maximum(scale, least * growth)
+    rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
+    return np.maximum((FACTOR - 1) * noise, (1 - 1 / FACTOR) * rtol * scale), noise
 
 
 def _counts(array: np.ndarray, yardstick: Yardstick) -> np.ndarray:
