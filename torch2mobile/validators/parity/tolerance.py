@@ -340,7 +340,8 @@ def _measured(
     grown = np.maximum(scale, least * growth)
     if known.rule == "compensated":
         # Chance may just not have moved the value that counts, as the greatest of an exp().
-        grown = np.maximum(grown, scale * max(1.0, magnitude))
+        lucky = floor < yardstick.noise * scale / 2
+        grown = np.where(lucky, np.maximum(grown, scale * max(1.0, magnitude)), grown)
     noise = np.maximum(floor, yardstick.noise * grown)
     eps = epsilon(want)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
