@@ -418,6 +418,47 @@ class TestPlainSums:
         assert first.rough() is None
 
 
+class TestCoarseSums:
+    """Where terms cancel, one kernel's error does not tell another's: the terms themselves do."""
+
+    @pytest.mark.parametrize("shape", [(2, 4, 6), (3, 2, 5)])
+    def test_the_same_function_in_other_rounding(self, shape: tuple[int, ...]) -> None:
+        torch.manual_seed(0)
+        layer = nn.Conv1d(shape[1], 3, 2)
+        with torch.no_grad():
+            x = torch.randn(shape)
+            wanted = [layer(x), x @ x.transpose(1, 2), nn.functional.linear(x[0], x[0])]
+            with sums.CoarseSums():
+                found = [layer(x), x @ x.transpose(1, 2), nn.functional.linear(x[0], x[0])]
+        for want, got in zip(wanted, found, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+            assert not torch.equal(got, want)
+
+    def test_what_cancels_is_off_by_its_terms(self) -> None:
+        terms = torch.full((1, 64), 100.0)
+        signs = torch.tensor([1.0, -1.0]).repeat(32)[:, None]
+        with sums.CoarseSums():
+            off = abs(float(terms @ signs))
+        eps = float(torch.finfo(torch.float32).eps)
+        assert float(terms @ signs) == 0
+        assert off == pytest.approx(eps / 2 * 100 * 8, rel=1e-5)
+
+    def test_it_is_the_same_each_time(self) -> None:
+        x = torch.randn(3, 4)
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            with sums.CoarseSums():
+                found.append(x @ x.T)
+        assert torch.equal(*found)
+
+    def test_other_dtypes_are_as_always(self) -> None:
+        x = torch.arange(12.0).reshape(3, 4).double()
+        with sums.CoarseSums():
+            found = x @ x.T
+        assert torch.equal(found, x @ x.T)
+
+
 class TestLaterTruth:
     """The float64 run is made on a few probes at once, and on the others where it decides."""
 

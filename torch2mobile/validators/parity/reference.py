@@ -70,10 +70,10 @@ def _same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
 
 def _rough(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Rough:
     def run() -> list[np.ndarray] | None:
-        from torch2mobile.validators.parity.sums import PlainSums
+        from torch2mobile.validators.parity.sums import CoarseSums
 
         try:
-            with untouched(loaded.module), quiet(), PlainSums():
+            with untouched(loaded.module), quiet(), CoarseSums():
                 return _run(loaded.flat, tensors)
         except Exception:  # noqa: BLE001 (then the noise is as measured without)
             return None

@@ -8,6 +8,7 @@ All orders are float32, so all are noise that an artefact may have.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,12 +76,44 @@ class PlainSums(_Sums):
         self.ways = _LOOPS
 
 
+class CoarseSums(PlainSums):
+    """Plain loops, and each sum of products off by what rounding its terms amounts to.
+
+    For terms t that are rounded by chance the error is of the order of u * sqrt(sum(t ** 2)), with
+    u half of epsilon (Higham, Mary, SIAM J. Sci. Comput. 41, 2019). Where the terms cancel, that is
+    much more than a rounding unit of the sum, and one kernel's error does not tell another's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        chance = torch.Generator().manual_seed(0)
+        self.ways = {**_LOOPS, **{op: partial(_scattered, op, chance) for op in _PRODUCTS}}
+
+
 class ReversedSums(_Sums):
     """Within it, float32 sums, also those of products and convolutions, start at the other end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ways = _REVERSED
+
+
+_PRODUCTS = (
+    _aten.addmm.default,
+    _aten.baddbmm.default,
+    _aten.bmm.default,
+    _aten.convolution.default,
+    _aten.mm.default,
+)
+
+
+def _scattered(op: Any, chance: torch.Generator, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A sum of products, off by half an epsilon of the root of its terms' squares, up or down."""
+    found: torch.Tensor = op(*args, **kwargs)
+    squares = [a.square() if isinstance(a, torch.Tensor) else a for a in args]
+    size: torch.Tensor = op(*squares, **kwargs).clamp(min=0).sqrt()
+    sign = 2 * torch.randint(2, found.shape, generator=chance) - 1
+    return found + sign * (torch.finfo(found.dtype).eps / 2) * size
 
 
 def _sum(x: torch.Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> torch.Tensor:
