@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import collections
-import resource
+import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measure
 import onnx
 import onnxruntime
 import torch
@@ -236,26 +238,53 @@ def speed(loaded: LoadedModel, label: str, runs: int) -> None:
         for what, path in (("a fault", broken), ("no fault", subject.raw)):
             question = subject.question(artifact=path, case=case)
             pairs = [turn(loaded, case, path, question) for _ in range(runs)]
-            plain, seconds = zip(*pairs, strict=True)
+            once, seconds = zip(*pairs, strict=True)
             ratio = statistics.median(b / a for a, b in pairs)
             print(
                 f"  {what:9} localised in {statistics.median(seconds):.2f} s, plain runs "
-                f"{statistics.median(plain):.2f} s: {ratio:.1f}x"
+                f"{statistics.median(once):.2f} s: {ratio:.1f}x"
             )
+            least = peak_mib(partial(plain, loaded, case, path))
+            most = peak_mib(partial(localise, question))
+            print(f"  {'':9} memory on top: {most:.0f} MiB, plain runs {least:.0f} MiB")
+
+
+def peak_mib(action: Callable[[], object]) -> float:
+    """How much the memory of this process and its children grows while something runs, at most."""
+
+    def now() -> float:
+        return sum(measure.pss(pid) for pid in measure.children(os.getpid())) / 1024
+
+    before, highest, done = now(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.02):
+            highest = max(highest, now())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        action()
+    finally:
+        done.set()
+        thread.join()
+    return highest - before
 
 
 def turn(
     loaded: LoadedModel, case: gate.Expected, path: Path, question: Question
 ) -> tuple[float, float]:
     """One plain run and one localising, in seconds."""
+    return clock(partial(plain, loaded, case, path)), clock(partial(localise, question))
+
+
+def plain(loaded: LoadedModel, case: gate.Expected, path: Path) -> None:
+    """The module once in torch, and the file once in ONNX Runtime."""
     tensors = [torch.from_numpy(case.probe.feeds[spec.name]) for spec in loaded.specs]
-
-    def plain() -> None:
-        with torch.no_grad():
-            loaded.flat.call(*tensors)
-        run_file(path, case.probe.feeds)
-
-    return clock(plain), clock(lambda: localise(question))
+    with torch.no_grad():
+        loaded.flat.call(*tensors)
+    run_file(path, case.probe.feeds)
 
 
 def main() -> None:
@@ -278,8 +307,6 @@ def main() -> None:
     torch.manual_seed(0)
     deep = source.from_call("deep", Deep(285, 592).eval(), (torch.randn(8, 592),), {})
     speed(deep, "a deep network", given.runs)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"peak memory of this process: {peak} MiB")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.isolation import IsolatedRunner, Worker
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Capture, Check, LoadedModel, Location, ParityOptions, Status
+from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, Status
 
 if TYPE_CHECKING:
     import numpy as np
