@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch2mobile.interfaces import Observer
     from torch2mobile.validators.parity.findings import Finding, Suspect
     from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.pieces import Process
 
 Origins = Mapping[str, tuple[Origin, ...]]
 
@@ -104,6 +105,13 @@ class Localiser:
 
         Raises a Torch2MobileError where the module cannot be captured or the file not be read.
         """
+        from torch2mobile.validators.parity.pieces import Process
+
+        # Its imports go on while the module is captured here.
+        with Process(self._options.timeout) as process:
+            return self._find(expected, case, process)
+
+    def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
         from torch2mobile.pipeline.judging import departures
         from torch2mobile.validators.parity import gate
         from torch2mobile.validators.parity.localise import Question, localise
@@ -127,7 +135,7 @@ class Localiser:
             simplify=basis.simplify,
             timeout=self._options.timeout,
         )
-        finding = localise(question)
+        finding = localise(question, process)
         check = localise_check(finding, basis.origins)
         if finding.verdict == "capture":
             check = replace(check, locations=departures(basis.capture, case.probe.feeds))

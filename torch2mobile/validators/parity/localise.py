@@ -58,17 +58,18 @@ class Question:
     timeout: float = 300.0
 
 
-def localise(question: Question) -> Finding:
-    """Find the first node whose own error, on the program's inputs, is above its floor."""
+def localise(question: Question, process: Process | None = None) -> Finding:
+    """Find the first node whose own error, on the program's inputs, is above its floor.
+
+    ``process`` is one for the artefact's pieces that was started ahead of time.
+    """
     import torch
 
-    with (
-        quiet(),
-        torch.no_grad(),
-        torch.random.fork_rng(devices=[]),
-        Process(question.timeout) as process,
-    ):
-        return _Search(question, process).run()
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if process is not None:
+            return _Search(question, process).run()
+        with Process(question.timeout) as own:
+            return _Search(question, own).run()
 
 
 class _Search:
