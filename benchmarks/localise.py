@@ -33,8 +33,8 @@ from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn
 from torch2mobile.validators.parity import gate, mutations, probes, reference
-from torch2mobile.validators.parity.findings import Finding, Suspect
-from torch2mobile.validators.parity.localise import Question, localise
+from torch2mobile.validators.parity.findings import Finding, Question, Suspect
+from torch2mobile.validators.parity.localise import localise
 from torch2mobile.validators.parity.pieces import Process
 
 
