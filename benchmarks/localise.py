@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import collections
-import resource
+import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measure
 import onnx
 import onnxruntime
 import torch
@@ -31,8 +33,9 @@ from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn
 from torch2mobile.validators.parity import gate, mutations, probes, reference
-from torch2mobile.validators.parity.findings import Finding, Suspect
-from torch2mobile.validators.parity.localise import Question, localise
+from torch2mobile.validators.parity.findings import Finding, Question, Suspect
+from torch2mobile.validators.parity.localise import localise
+from torch2mobile.validators.parity.pieces import Process
 
 
 @dataclass(frozen=True)
@@ -202,11 +205,20 @@ class Deep(nn.Module):
         return x
 
 
-def clock(action: Callable[[], object]) -> float:
-    """Seconds of wall time."""
-    start = time.perf_counter()
+def cpu_seconds() -> float:
+    """Processor time of this process and of those it has started."""
+    ticks = 0
+    for pid in measure.children(os.getpid()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def clock(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of wall time and of processor time."""
+    start, before = time.perf_counter(), cpu_seconds()
     action()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, cpu_seconds() - before
 
 
 def break_node(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -232,26 +244,65 @@ def speed(loaded: LoadedModel, label: str, runs: int) -> None:
         for what, path in (("a fault", broken), ("no fault", subject.raw)):
             question = subject.question(artifact=path, case=case)
             pairs = [turn(loaded, case, path, question) for _ in range(runs)]
-            plain, seconds = zip(*pairs, strict=True)
-            ratio = statistics.median(b / a for a, b in pairs)
-            print(
-                f"  {what:9} localised in {statistics.median(seconds):.2f} s, plain runs "
-                f"{statistics.median(plain):.2f} s: {ratio:.1f}x"
-            )
+            for unit, number in (("wall", 0), ("processor", 1)):
+                once = statistics.median(pair[0][number] for pair in pairs)
+                whole = statistics.median(pair[1][number] for pair in pairs)
+                ratio = statistics.median(b[number] / a[number] for a, b in pairs)
+                print(f"  {what:9} {unit:9} {ratio:5.1f}x  ({whole:.2f} s against {once:.2f} s)")
+            with ready() as process:
+                least = peak_mib(partial(plain, loaded, case, path))
+                most = peak_mib(partial(localise, question, process))
+            print(f"  {what:9} memory on top {most:.0f} MiB, of plain runs {least:.0f} MiB")
+
+
+def ready() -> Process:
+    """A process whose imports are done, as this one's are."""
+    process = Process(300)
+    process.call("make", "builtins:dict", (), timeout=300)
+    return process
+
+
+def peak_mib(action: Callable[[], object]) -> float:
+    """How much the memory of this process and its children grows while something runs, at most."""
+
+    def now() -> float:
+        return sum(measure.pss(pid) for pid in measure.children(os.getpid())) / 1024
+
+    before, highest, done = now(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.02):
+            highest = max(highest, now())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        action()
+    finally:
+        done.set()
+        thread.join()
+    return highest - before
+
+
+Clocked = tuple[float, float]
 
 
 def turn(
     loaded: LoadedModel, case: gate.Expected, path: Path, question: Question
-) -> tuple[float, float]:
-    """One plain run and one localising, in seconds."""
+) -> tuple[Clocked, Clocked]:
+    """One plain run and one localising."""
+    with ready() as process:
+        once = clock(partial(plain, loaded, case, path))
+        return once, clock(partial(localise, question, process))
+
+
+def plain(loaded: LoadedModel, case: gate.Expected, path: Path) -> None:
+    """The module once in torch, and the file once in ONNX Runtime."""
     tensors = [torch.from_numpy(case.probe.feeds[spec.name]) for spec in loaded.specs]
-
-    def plain() -> None:
-        with torch.no_grad():
-            loaded.flat.call(*tensors)
-        run_file(path, case.probe.feeds)
-
-    return clock(plain), clock(lambda: localise(question))
+    with torch.no_grad():
+        loaded.flat.call(*tensors)
+    run_file(path, case.probe.feeds)
 
 
 def main() -> None:
@@ -274,8 +325,6 @@ def main() -> None:
     torch.manual_seed(0)
     deep = source.from_call("deep", Deep(285, 592).eval(), (torch.randn(8, 592),), {})
     speed(deep, "a deep network", given.runs)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"peak memory of this process: {peak} MiB")
 
 
 if __name__ == "__main__":

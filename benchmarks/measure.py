@@ -27,16 +27,18 @@ class Run:
     largest_mib: float
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """A process and all that it has started."""
     found = [pid]
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                found += _children(int(child))
+                found += children(int(child))
     return found
 
 
-def _pss(pid: int) -> int:
+def pss(pid: int) -> int:
+    """The proportional set size of a process in KiB; 0 where it is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -55,7 +57,7 @@ def run(command: Sequence[str], folder: Path, *, memory: bool) -> Run:
 
     def watch() -> None:
         while not done.wait(0.02):
-            sizes = [_pss(pid) for pid in _children(process.pid)]
+            sizes = [pss(pid) for pid in children(process.pid)]
             peaks[0] = max(peaks[0], sum(sizes) / 1024)
             peaks[1] = max(peaks[1], max(sizes, default=0) / 1024)
 

@@ -14,7 +14,7 @@ from torch import nn
 import torch2mobile
 from torch2mobile.cli import run
 from torch2mobile.errors import CaptureError, ExitCode, UsageError
-from torch2mobile.pipeline import localising
+from torch2mobile.pipeline import finding_words, localising
 from torch2mobile.pipeline.results import Result
 from torch2mobile.records import Check, ParityOptions, Status
 from torch2mobile.validators.parity.findings import Finding
@@ -239,11 +239,11 @@ def test_the_command(
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_each_verdict_has_its_words(verdict: str) -> None:
     finding = Finding(verdict, "N=1", detail="y: differs", compared=3, values=4)
-    check = localising.localise_check(finding, {})
+    check = finding_words.localise_check(finding, {})
     assert (check.status is Status.PASSED) == (verdict == "nothing")
     assert ("N=1" in check.summary) == (verdict != "interface")
     assert ("y: differs" in check.summary) == (verdict != "nothing")
-    described = localising.join(Check("parity", Status.FAILED, "no"), check)
+    described = finding_words.join(Check("parity", Status.FAILED, "no"), check)
     assert described.notes[0] == check.summary
     assert described.status is Status.FAILED
     assert replace(described, notes=(), hint="") == Check("parity", Status.FAILED, "no")

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch
 
 from torch2mobile.errors import ExitCode, TranslateError
-from torch2mobile.exporter import blame, provenance
+from torch2mobile.exporter import blame, provenance, twins
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.records import Capture, Location, OnnxModel, OutputSpec
 from torch2mobile.tensors import quiet, untouched
@@ -94,7 +94,7 @@ def translation(
         provenance.restore(model, capture.program)
     named = [(value, str(value.name)) for value in _values(model.graph)]
     _name_interface(model, capture)
-    twins = _twins(model, named, program) if program is not None else {}
+    same = twins.find(model, named, program) if program is not None else {}
     _name_dims(model, capture)
     _refuse_bfloat16(model)
     traced = capture.program is None
@@ -110,33 +110,7 @@ def translation(
         outputs=tuple(_output_spec(value) for value in model.graph.outputs),
         origins=origins,
     )
-    return Translation(written, program, twins)
-
-
-def _twins(
-    model: ir.Model,
-    named: Sequence[tuple[ir.Value, str]],
-    program: torch.export.ExportedProgram,
-) -> dict[str, str]:
-    """The program's node of every value that was ``named`` after one; outputs go by position.
-
-    A value of another dtype or rank has lost its meaning on the way, whatever its name.
-    """
-    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    twins = {
-        str(value.name): name
-        for value, name in named
-        if value.producer() is not None and _same_kind(value, nodes.get(name))
-    }
-    outputs = zip(model.graph.outputs, program.graph_signature.user_outputs, strict=True)
-    return {**twins, **{str(value.name): str(name) for value, name in outputs}}
-
-
-def _same_kind(value: ir.Value, tensor: Any) -> bool:
-    if not isinstance(tensor, torch.Tensor) or value.dtype is None or value.shape is None:
-        return False
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return value.dtype.numpy().name == dtype and len(value.shape) == tensor.dim()
+    return Translation(written, program, same)
 
 
 def _refuse_bfloat16(model: ir.Model) -> None:

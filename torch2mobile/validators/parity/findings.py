@@ -1,12 +1,43 @@
-"""What localising finds: a verdict, and the nodes behind it."""
+"""What localising is asked and what it finds: a verdict, and the nodes behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from torch2mobile.records import Tolerance
+from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.slices import NodeInfo
+from torch2mobile.validators.parity.tolerance import Yardstick
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 DOES_NOT_RUN = "does not run"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to localise: an .onnx, the program behind it, and the probe on which they differ.
+
+    ``twins`` has the program's node of a value's name; ``fresh`` is the program's translation as
+    it should be, where the artefact may be another one, and ``simplify`` simplifies that.
+    ``inputs`` are the artefact's, in the program's order; ``usual`` and ``tolerances`` are what the
+    gate judged the outputs by.
+    """
+
+    artifact: Path
+    program: ExportedProgram
+    twins: Mapping[str, str]
+    inputs: tuple[str, ...]
+    case: Expected
+    usual: Mapping[str, Yardstick]
+    tolerances: Mapping[str, Tolerance]
+    fresh: Path | None = None
+    simplify: Callable[[], Path | None] | None = None
+    timeout: float = 300.0
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,21 @@ values and shows the error that is its own. What another node passed on cannot b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, WorkerCrashError
-from torch2mobile.records import Tolerance
 from torch2mobile.tensors import quiet, to_torch
 from torch2mobile.validators.parity import gate, own_error
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.examine import Examination, span
-from torch2mobile.validators.parity.findings import DOES_NOT_RUN, Finding, Suspect
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.findings import DOES_NOT_RUN, Finding, Question, Suspect
 from torch2mobile.validators.parity.pieces import Pieces, Process
 from torch2mobile.validators.parity.slices import NodeInfo
 from torch2mobile.validators.parity.tape import Tape
-from torch2mobile.validators.parity.tolerance import Yardstick
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch.export import ExportedProgram
     from torch.fx import Node
 
 # The values and weights of one slice, in bytes: what is held on either side at a time.
@@ -36,39 +30,18 @@ SLICE_BYTES = 64 << 20
 SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Question:
-    """What to localise: an .onnx, the program behind it, and the probe on which they differ.
+def localise(question: Question, process: Process | None = None) -> Finding:
+    """Find the first node whose own error, on the program's inputs, is above its floor.
 
-    ``twins`` has the program's node of a value's name; ``fresh`` is the program's translation as
-    it should be, where the artefact may be another one, and ``simplify`` simplifies that.
-    ``inputs`` are the artefact's, in the program's order; ``usual`` and ``tolerances`` are what the
-    gate judged the outputs by.
+    ``process`` is one for the artefact's pieces that was started ahead of time.
     """
-
-    artifact: Path
-    program: ExportedProgram
-    twins: Mapping[str, str]
-    inputs: tuple[str, ...]
-    case: Expected
-    usual: Mapping[str, Yardstick]
-    tolerances: Mapping[str, Tolerance]
-    fresh: Path | None = None
-    simplify: Callable[[], Path | None] | None = None
-    timeout: float = 300.0
-
-
-def localise(question: Question) -> Finding:
-    """Find the first node whose own error, on the program's inputs, is above its floor."""
     import torch
 
-    with (
-        quiet(),
-        torch.no_grad(),
-        torch.random.fork_rng(devices=[]),
-        Process(question.timeout) as process,
-    ):
-        return _Search(question, process).run()
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if process is not None:
+            return _Search(question, process).run()
+        with Process(question.timeout) as own:
+            return _Search(question, own).run()
 
 
 class _Search:
@@ -95,10 +68,9 @@ class _Search:
         """The program's node of every value of the artefact that has one."""
         by_name = {node.name: node for node in self.tape.nodes}
         twins = dict(self.question.twins)
-        outputs = self.question.program.graph_signature.user_outputs
-        own = self.topology.outputs
+        own, outputs = self.topology.outputs, self.tape.output_names
         if not set(own) <= set(twins) and len(own) == len(outputs):
-            twins.update(zip(own, map(str, outputs), strict=True))
+            twins.update(zip(own, outputs, strict=True))
         made = [name for info in self.topology.nodes for name in info.outputs]
         found = {name: by_name[twins[name]] for name in made if name in twins}
         return {name: node for name, node in found.items() if _feedable(node)}
@@ -301,7 +273,7 @@ class _Search:
         return f"{wrong[0].output}: {wrong[0].problem}".removeprefix(": ") if wrong else ""
 
     def _verdict(self) -> Finding:
-        captured = self._wrong(list(zip(self.topology.outputs, self.tape.outputs, strict=True)))
+        captured = self._wrong(list(zip(self.topology.outputs, self.tape.outputs, strict=False)))
         if captured:
             return self._finding("capture", captured)
         if self.found:

@@ -57,7 +57,9 @@ class Tape:
         self._inputs = dict(_inputs(program, tensors))
         self._values: dict[Node, Any] = {}
         self._readers = {node: len(node.users) for node in self.nodes}
-        self._outputs = tuple(program.graph_signature.user_outputs)
+        names = {node.name for node in self.nodes}
+        given = program.graph_signature.user_outputs
+        self.output_names = tuple(str(name) for name in given if name in names)
         self.outputs: list[np.ndarray] = []
         self.keeps: Callable[[Node], bool] = lambda _: False
 
@@ -67,14 +69,14 @@ class Tape:
             if node.op == "output":
                 break
             self._values[node] = self._run(node, self._values, _same)
-            if node.name in self._outputs:
+            if node.name in self.output_names:
                 self._inputs["out:" + node.name] = self._values[node]
             yield node
             for source in node.all_input_nodes:
                 self._readers[source] -= 1
                 self._drop(source)
             self._drop(node)
-        self.outputs = [to_numpy(self._inputs["out:" + str(name)]) for name in self._outputs]
+        self.outputs = [to_numpy(self._inputs["out:" + name]) for name in self.output_names]
 
     def sweep(self) -> None:
         """Drop all that is neither kept nor still to be read."""

@@ -1,0 +1,168 @@
+"""What localising found, as a check: the verdict in words, the suspects as a table and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch2mobile.records import Check, Location, Origin, Status, Table
+
+if TYPE_CHECKING:
+    from torch2mobile.exporter.provenance import Origins
+    from torch2mobile.validators.parity.findings import Finding, Suspect
+
+_COLUMNS = (
+    "node",
+    "op",
+    "value",
+    "own error",
+    "allowed",
+    "floor",
+    "before",
+    "after",
+    "after / floor",
+    "at fault",
+)
+# So many nodes of a span are named with their lines; the table has all.
+_PLACES = 6
+
+
+def join(check: Check, found: Check) -> Check:
+    """A failed check with what was found: the first suspect's lines, a table, what it means."""
+    return replace(
+        check,
+        locations=(*check.locations, *found.locations),
+        tables=(*check.tables, *found.tables),
+        notes=(*check.notes, found.summary, *found.notes),
+        hint=found.hint or check.hint,
+    )
+
+
+def localise_check(finding: Finding, origins: Origins) -> Check:
+    """The finding as a check of its own; PASSED where nothing differs."""
+    named = finding.suspects if finding.verdict in {"node", "capture", "accumulated"} else ()
+    blamed = named[:1] if finding.verdict == "node" else ()
+    return Check(
+        "localise",
+        Status.PASSED if finding.verdict == "nothing" else Status.FAILED,
+        sentence(finding),
+        target="onnx",
+        hint=_HINTS.get(_cause(finding), ""),
+        metrics={"values": finding.values, "compared": finding.compared},
+        locations=tuple(place for suspect in blamed for place in _places(suspect, origins)),
+        tables=(_table(finding, named),) if named else (),
+        notes=tuple(_lined_up(finding)),
+    )
+
+
+def _places(suspect: Suspect, origins: Origins) -> list[Location]:
+    from torch2mobile.exporter import provenance
+
+    found: dict[Location, None] = {}
+    for node in reversed(suspect.nodes):
+        of_node = provenance.merge([origins.get(name, ()) for name in node.outputs])
+        found.update(dict.fromkeys(provenance.locations(of_node or (_NOWHERE,), node)))
+    return list(found)[:_PLACES]
+
+
+_NOWHERE = Origin((), "", 0, "")
+
+
+def _table(finding: Finding, suspects: Sequence[Suspect]) -> Table:
+    title = f"where it starts, on probe {finding.probe}"
+    if finding.verdict == "accumulated":
+        title = f"the largest errors of nodes on their own, on probe {finding.probe}"
+    return Table(title, _COLUMNS, tuple(_row(suspect) for suspect in suspects))
+
+
+def _row(suspect: Suspect) -> tuple[str | float | None, ...]:
+    after, floor = suspect.after, suspect.floor
+    return (
+        ", ".join(node.name or node.op_type for node in suspect.nodes),
+        ", ".join(node.op_type for node in suspect.nodes),
+        suspect.value,
+        suspect.error,
+        suspect.allowed,
+        floor or None,
+        suspect.before,
+        after,
+        after / floor if after is not None and floor else None,
+        {"kernel": "kernel", "graph": "graph"}.get(suspect.fault, "-"),
+    )
+
+
+def _cause(finding: Finding) -> str:
+    fault = finding.suspects[0].fault if finding.suspects else ""
+    return f"node {fault}".strip() if finding.verdict == "node" else finding.verdict
+
+
+_HINTS = {
+    "node": "Look at the node and the source line named above.",
+    "node graph": "The file says something else than the module at this node: export it again, "
+    "or look at what changed it. If it is fresh from export, the operator's translation is at "
+    "fault: write the line in other operators.",
+    "node kernel": "ONNX Runtime computes this node otherwise than ONNX defines it: try another "
+    "version of it, or write the line in other operators.",
+    "optimizer": "An optimisation of ONNX Runtime's changes the result: try another version, or "
+    "set graph_optimization_level lower in the app.",
+    "capture": "torch.export fixed what depends on the call: look for Python that depends on "
+    "sizes, values, earlier calls, or on being exported.",
+    "accumulated": "Each node is as exact as it can be. Give your own tolerance if this error is "
+    "acceptable, or make the module less sensitive to rounding.",
+}
+
+
+def sentence(finding: Finding) -> str:
+    """The finding in one sentence."""
+    if finding.verdict != "node":
+        return _OTHERS[finding.verdict].format(probe=finding.probe, detail=finding.detail)
+    suspect = finding.suspects[0]
+    last = suspect.nodes[-1]
+    what = f"the {last.op_type} node {last.name}".strip()
+    if len(suspect.nodes) > 1:
+        what = f"the {len(suspect.nodes)} nodes up to {suspect.value} (their names were lost)"
+    return f"it starts in {what}: {_symptom(suspect)}{_fault(suspect)}"
+
+
+def _symptom(suspect: Suspect) -> str:
+    from torch2mobile.validators.parity.findings import DOES_NOT_RUN
+
+    if not suspect.runs:
+        return f"given the module's own values it {suspect.problem[:300]}"
+    text = f"given the module's own values, {suspect.value} {suspect.problem or DOES_NOT_RUN}"
+    if suspect.before is not None and suspect.after is not None:
+        text += f"; in the file, the error is {suspect.before:.3g} before it"
+        text += f" and {suspect.after:.3g} after it"
+    return text
+
+
+def _fault(suspect: Suspect) -> str:
+    if suspect.differences:
+        return f"; it has {'; '.join(suspect.differences)}"
+    if suspect.fault == "kernel":
+        return "; onnx's reference implementation agrees with the module, not with ONNX Runtime"
+    if suspect.fault == "graph":
+        return "; onnx's reference implementation agrees with ONNX Runtime, not with the module"
+    return ""
+
+
+_OTHERS = {
+    "capture": "it starts in the capture: on probe {probe} the captured program itself gives "
+    "something else than the module ({detail})",
+    "optimizer": "it starts in ONNX Runtime's graph optimisations: on probe {probe} every node is "
+    "right on its own, and so is the file without them ({detail})",
+    "accumulated": "it starts nowhere: on probe {probe} every node is within its own limit, and "
+    "their rounding adds up ({detail})",
+    "refused": "every node runs on its own on probe {probe}, but not the file: {detail}",
+    "interface": "it starts in the file's interface: {detail}",
+    "nothing": "on probe {probe} every node is within its own limit, and so is the whole",
+}
+
+
+def _lined_up(finding: Finding) -> list[str]:
+    """How much of the file could be lined up, where that bears on the finding."""
+    if finding.compared == finding.values or finding.verdict in {"node", "interface", "capture"}:
+        return []
+    counts = f"{finding.compared} of the file's {finding.values} values are also the module's"
+    return [f"{counts}; what lies between them was judged as one"]
