@@ -11,13 +11,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.bundle import load_bundle
-    from torch2mobile.pipeline.api import export, simplify, verify
-    from torch2mobile.pipeline.results import ExportResult, SimplifyResult, VerifyResult
+    from torch2mobile.pipeline.api import check, export, simplify, verify
+    from torch2mobile.pipeline.results import (
+        CheckResult,
+        ExportResult,
+        SimplifyResult,
+        VerifyResult,
+    )
 
 __all__ = [
+    "CheckResult",
     "ExportResult",
     "SimplifyResult",
     "VerifyResult",
+    "check",
     "export",
     "load_bundle",
     "simplify",
@@ -25,10 +32,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "check": "torch2mobile.pipeline.api",
     "export": "torch2mobile.pipeline.api",
     "verify": "torch2mobile.pipeline.api",
     "simplify": "torch2mobile.pipeline.api",
     "load_bundle": "torch2mobile.exporter.bundle",
+    "CheckResult": "torch2mobile.pipeline.results",
     "ExportResult": "torch2mobile.pipeline.results",
     "SimplifyResult": "torch2mobile.pipeline.results",
     "VerifyResult": "torch2mobile.pipeline.results",

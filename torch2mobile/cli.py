@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from torch2mobile import __version__, cli_looking, cli_proving
+from torch2mobile import __version__, cli_checking, cli_looking, cli_proving
 from torch2mobile.cli_support import (
     bug,
     common,
@@ -135,7 +135,7 @@ def simplify(source: str, target: str, **options: Any) -> int:
     return finish(result.report, options)
 
 
-for command in (*cli_proving.COMMANDS, *cli_looking.COMMANDS):
+for command in (*cli_checking.COMMANDS, *cli_proving.COMMANDS, *cli_looking.COMMANDS):
     cli.add_command(command)
 
 

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch2mobile.errors import UsageError
 from torch2mobile.interfaces import Observer
+from torch2mobile.pipeline import check as checking
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.results import ExportResult, SimplifyResult, VerifyResult
+from torch2mobile.pipeline.results import (
+    CheckResult,
+    ExportResult,
+    SimplifyResult,
+    VerifyResult,
+)
 from torch2mobile.pipeline.simplify import simplify_file
-from torch2mobile.records import LoadedModel, ParityOptions, Request
+from torch2mobile.records import LoadedModel, ParityOptions, Request, Severity
+from torch2mobile.validators.coverage.selection import Selection, Suppression
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +157,59 @@ def verify(
         verification.verify_bundle_against if path.is_dir() else verification.verify_model_against
     )
     return check(path, request, load=load, observer=observer)
+
+
+def check(
+    source: torch.nn.Module | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    *,
+    inputs: Sequence[str] = (),
+    values: Sequence[str] = (),
+    data: Sequence[Mapping[str, np.ndarray]] = (),
+    targets: Sequence[str] = (),
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    suppress: Sequence[Suppression] = (),
+    fail_on: Severity | Literal["error", "warning", "info"] = Severity.ERROR,
+    ort_version: str | None = None,
+    fix_dims: Mapping[str, int] | None = None,
+    observer: Observer | None = None,
+) -> CheckResult:
+    """Say whether a model can be exported, which lines are in the way, and what to write instead.
+
+    ``source`` is a module with its example call, as for :func:`export`, or what the command line
+    takes: a source, an .onnx file or a bundle, the latter two without loading torch. Nothing is
+    converted or written. ``fix_dims`` gives symbols or inputs' dimensions a size. No
+    configuration file is read: what it would say is given here.
+
+    Raises a Torch2MobileError for a request that cannot be carried out as written; everything
+    else, a module that cannot be captured included, is in the result's report.
+    """
+    options = checking.CheckOptions(
+        targets=tuple(targets),
+        selection=Selection(tuple(select), tuple(ignore), tuple(suppress)),
+        fail_on=Severity(fail_on),
+        ort_version=ort_version,
+        fixed=dict(fix_dims or {}),
+    )
+    in_file = isinstance(source, str | Path)
+    request = Request(
+        source=str(source) if in_file else "", inputs=tuple(inputs), values=tuple(values)
+    )
+    if in_file:
+        if args or kwargs or data or dynamic_shapes is not None:
+            raise UsageError(
+                "args, kwargs, dynamic_shapes and data go with a module in memory",
+                "Describe the inputs of a source with inputs= and values=.",
+            )
+        return checking.check_request(request, options, observer=observer)
+    return checking.check_loaded(
+        lambda: _from_memory(source, args, kwargs, dynamic_shapes, request, data),
+        options,
+        observer=observer,
+    )
 
 
 def simplify(
