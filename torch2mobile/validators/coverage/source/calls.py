@@ -14,6 +14,7 @@ from torch2mobile.validators.coverage.source import python, statements, tables, 
 from torch2mobile.validators.coverage.source.values import DATA, PLAIN, TENSOR, Kind, Value
 from torch2mobile.validators.coverage.source.walk import Frame, Local, Walker
 
+
 def call(walker: Walker, node: ast.Call, frame: Frame) -> Value:
     """What is known of a call's result; what the rules say about it is reported."""
     args: list[Value] = []

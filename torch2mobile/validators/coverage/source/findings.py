@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from torch2mobile.records import Finding, InputSpec
+from torch2mobile.records import Finding, InputSpec, Severity
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source import failure, graph, tree
 from torch2mobile.validators.coverage.source.code import Library
@@ -23,6 +24,7 @@ def findings(subject: Subject) -> Iterator[Finding]:
     found = list(_from_code(walker, subject.blame))
     if subject.program is not None:
         found = [f for f in found if f.code not in GRAPH_DECIDES]
+        found = list(_state_that_counts(subject, found))
         found += graph.look(subject, walker)
     found += tree.look(subject)
     yield from failure.escalated(subject, found)
@@ -54,6 +56,15 @@ def _value(part: object) -> Value:
         tensors = any(item.kind is Kind.TENSOR for item in items)
         return Value(Kind.TENSOR if tensors else Kind.PLAIN, items=items)
     return of_object(part)
+
+
+def _state_that_counts(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
+    """A changed buffer is an error where an output is computed from it: the next call differs."""
+    changed = any(finding.code == "T2M122" for finding in found)
+    lasting = graph.lasting(subject) if changed else set()
+    for finding in found:
+        counts = finding.code == "T2M122" and any(name in finding.message for name in lasting)
+        yield replace(finding, severity=Severity.ERROR) if counts else finding
 
 
 def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:

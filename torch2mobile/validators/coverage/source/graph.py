@@ -148,6 +148,30 @@ def _forward(subject: Subject) -> Location:
     return subject.blame.location(code.file, code.tree.lineno) if code else Location()
 
 
+def lasting(subject: Subject) -> set[str]:
+    """The last names of buffers whose values reach an output."""
+    assert subject.program is not None
+    buffers = subject.program.graph_signature.inputs_to_buffers
+    found = set()
+    for node in subject.program.graph.nodes:
+        if node.op == "placeholder" and node.name in buffers and _reaches_output(node):
+            found.add(buffers[node.name].rpartition(".")[2])
+    return found
+
+
+def _reaches_output(node: Node) -> bool:
+    seen: set[Node] = set()
+    queue = [node]
+    while queue:
+        current = queue.pop()
+        if current.op == "output":
+            return True
+        fresh = [user for user in current.users if user not in seen]
+        seen.update(fresh)
+        queue += fresh
+    return False
+
+
 def _domain(subject: Subject, node: Node, where: Location) -> Iterator[Finding]:
     """An operator that is NaN for values that the input, as declared, may have."""
     bounds = _DOMAINS.get(_name(node))

@@ -18,7 +18,18 @@ _CONVERSIONS = {"float": "a float", "int": "an int", "bool": "a bool", "complex"
 _REARRANGING = {
     *("list", "tuple", "sorted", "reversed", "set", "enumerate", "zip", "iter", "next"),
 }
-_ASKING = {"getattr", "hasattr", "type", "id", "callable", "super", "repr", "slice", "vars"}
+_ASKING = {
+    "isinstance",
+    "getattr",
+    "hasattr",
+    "type",
+    "id",
+    "callable",
+    "super",
+    "repr",
+    "slice",
+    "vars",
+}
 _GRAD_MODES = (
     torch.no_grad,
     torch.enable_grad,
@@ -78,12 +89,10 @@ def _builtin(
         return PLAIN
     if name in _CONVERSIONS or name == "len":
         return _converted(walker, node, name, first, frame)
-    if name == "isinstance":
-        return _isinstance(args)
     if name in _REARRANGING:
         return _rearranged(name, args)
     if name in _ASKING:
-        return values.attribute(first, args[1].obj) if _named_attribute(name, args) else PLAIN
+        return _asked(name, args, frame)
     if name in {"any", "all", "max", "min"} and len(args) == 1 and _of_tensors(first):
         walker.report("T2M101", node, frame, f"{name}() asks for the truth of tensor elements")
         return DATA
@@ -96,9 +105,7 @@ def _of_tensors(value: Value) -> bool:
     return any(i.decided_by_data for i in value.items) if value.items else value.tensor
 
 
-def _converted(
-    walker: Walker, node: ast.Call, name: str, value: Value, frame: Frame
-) -> Value:
+def _converted(walker: Walker, node: ast.Call, name: str, value: Value, frame: Frame) -> Value:
     """``float(x)``, ``len(x)``: a number out of a tensor."""
     if name == "len":
         if not (value.tensor and value.unsized):
@@ -110,8 +117,19 @@ def _converted(
     return DATA if value.decided_by_data else PLAIN
 
 
-def _named_attribute(name: str, args: Sequence[Value]) -> bool:
-    return name == "getattr" and len(args) >= 2 and args[0].known and isinstance(args[1].obj, str)
+def _asked(name: str, args: Sequence[Value], frame: Frame) -> Value:
+    """``isinstance``, ``getattr``, ``super()``; of the others the result does not matter."""
+    if name == "isinstance":
+        return _isinstance(args)
+    if name == "getattr" and len(args) >= 2 and args[0].known and isinstance(args[1].obj, str):
+        return values.attribute(args[0], args[1].obj)
+    parameters = frame.code.tree.args.args
+    kind = frame.code.names.get("__class__")
+    if name == "super" and not args and parameters and isinstance(kind, type):
+        owner = frame.env[parameters[0].arg].obj
+        if isinstance(owner, kind):
+            return Value(obj=super(kind, owner))
+    return PLAIN
 
 
 def _isinstance(args: Sequence[Value]) -> Value:

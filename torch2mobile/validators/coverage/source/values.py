@@ -114,22 +114,31 @@ def element(value: Value, index: Any = UNKNOWN) -> Value:
 def attribute(value: Value, name: str) -> Value:
     """An attribute of a known object, read without running any of the user's code."""
     obj = value.obj
-    dotted = f"{value.name}.{name}" if value.name else name
     if isinstance(obj, types.ModuleType):
         found = getattr(obj, name, UNKNOWN)
         return of_object(found, owner=obj, name=f"{obj.__name__}.{name}")
+    if isinstance(obj, super):
+        method = getattr(obj, name, None)
+        function = getattr(method, "__func__", UNKNOWN)
+        return of_object(function, owner=getattr(method, "__self__", None))
     if isinstance(obj, torch.nn.Module):
         if name == "training":
             return Value(obj=False)
         for store in (obj._parameters, obj._buffers, obj._modules, vars(obj)):
             if name in store:
                 return of_object(store[name], owner=obj, name=name)
+    return _static(value, name)
+
+
+def _static(value: Value, name: str) -> Value:
+    """What is found without running a descriptor; a property is given as it is."""
+    dotted = f"{value.name}.{name}" if value.name else name
     try:
-        found = inspect.getattr_static(obj, name)
+        found = inspect.getattr_static(value.obj, name)
     except (AttributeError, TypeError):
         return Value(name=dotted)
     if isinstance(found, staticmethod | classmethod):
         found = found.__func__
-    elif isinstance(found, property | types.MemberDescriptorType | types.GetSetDescriptorType):
-        return Value(obj=found if isinstance(found, property) else UNKNOWN, owner=obj, name=name)
-    return of_object(found, owner=obj, name=dotted)
+    elif isinstance(found, types.MemberDescriptorType | types.GetSetDescriptorType):
+        found = UNKNOWN
+    return of_object(found, owner=value.obj, name=dotted)
