@@ -158,10 +158,9 @@ def _function(
 
 
 def _takes_self(function: Any, owner: Any) -> bool:
-    import inspect
-
-    static = inspect.getattr_static(owner, getattr(function, "__name__", ""), None)
-    return not isinstance(static, staticmethod) and not inspect.ismethod(function)
+    """Whether it is a method of the owner's class, and no function kept as an attribute."""
+    own = getattr(function, "__func__", function)
+    return any(own is member for kind in type(owner).__mro__ for member in vars(kind).values())
 
 
 def _is_apply(walker: Walker, node: ast.Call, frame: Frame) -> bool:
