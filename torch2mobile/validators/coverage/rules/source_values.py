@@ -266,6 +266,7 @@ class Net(nn.Module):
             "some ONNX Runtime kernels do not exist for it."
         ),
         remedy="Compute in float32; make constants with dtype=torch.float32.",
+        rewrite="what is computed in float64 between float32 inputs and outputs becomes float32",
         before="""
 from torch import nn
 
