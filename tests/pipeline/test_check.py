@@ -202,6 +202,21 @@ def test_what_is_unknown_is_refused(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
+class Remembers(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.size = x.shape[0]
+        self.kept = x.shape[1]
+        return x * self.size
+
+
+def test_an_attribute_that_nothing_reads_is_worth_a_note() -> None:
+    findings = torch2mobile.check(Remembers(), torch.ones(2, 3)).findings
+    assert [(f.code, f.severity.value) for f in findings] == [
+        ("T2M124", "warning"),
+        ("T2M124", "info"),
+    ]
+
+
 # --- configuration ----------------------------------------------------------------------------
 
 

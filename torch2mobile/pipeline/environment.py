@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
-def installed() -> list[Installed]:
-    """Every tool that export needs, with its version or how to get it."""
+@functools.cache
+def installed() -> tuple[Installed, ...]:
+    """Every tool that export needs, with its version or how to get it; read once a process."""
     result = []
     for name in TOOLS:
         try:
@@ -43,4 +45,4 @@ def installed() -> list[Installed]:
         except importlib.metadata.PackageNotFoundError:
             version = None
         result.append(Installed(name, version, f"pip install -c constraints.txt {name}"))
-    return result
+    return tuple(result)

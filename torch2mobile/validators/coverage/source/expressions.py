@@ -53,8 +53,7 @@ def _attribute(walker: Walker, node: ast.Attribute, frame: Frame) -> Value:
     if not value.known:
         return Value(name=f"{value.name}.{node.attr}".lstrip("."))
     if isinstance(node.ctx, ast.Load) and isinstance(value.obj, torch.nn.Module):
-        place = (id(value.obj), node.attr)
-        walker.reads[place] = walker.reads.get(place, 0) + 1
+        walker.reads.add((id(value.obj), node.attr))
     found = values.attribute(value, node.attr)
     if isinstance(found.obj, property):
         code = walker.library.find(found.obj.fget)

@@ -69,6 +69,8 @@ def _state_that_counts(subject: Subject, found: list[Finding]) -> Iterator[Findi
 
 def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:
     """One finding of a rule at a line; how many more modules share it is in its message."""
+    # What nothing reads again carries no state from one call to the next.
+    unread = {s for owner, name, s in walker.writes if (owner, name) not in walker.reads}
     groups: dict[tuple[str, str, int], list[Sighting]] = {}
     for sighting in walker.sightings:
         groups.setdefault((sighting.code, sighting.file, sighting.line), []).append(sighting)
@@ -79,4 +81,5 @@ def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:
         if others:
             message += f" (also in {others} other module{'s' if others > 1 else ''})"
         location = blame.location(file, line, module=first.module)
-        yield RULES[code].found(location, message, remedy=first.remedy)
+        severity = Severity.INFO if unread.issuperset(group) else None
+        yield RULES[code].found(location, message, severity=severity)

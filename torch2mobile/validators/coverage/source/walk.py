@@ -31,7 +31,6 @@ class Sighting:
     line: int
     module: str
     message: str = ""
-    remedy: str = ""
 
 
 @dataclass
@@ -59,7 +58,7 @@ class Walker:
         self.library = library
         self.paths = {id(module): name for name, module in root.named_modules()}
         self.sightings: dict[Sighting, None] = {}
-        self.reads: dict[tuple[int, str], int] = {}
+        self.reads: set[tuple[int, str]] = set()
         self.uses: dict[str, set[tuple[str, int]]] = {}
         self.writes: list[tuple[int, str, Sighting]] = []
         self._done: dict[tuple[object, ...], Value] = {}
@@ -117,12 +116,10 @@ class Walker:
         finally:
             self._depth -= 1
 
-    def report(
-        self, code: str, node: ast.AST, frame: Frame, message: str = "", remedy: str = ""
-    ) -> Sighting:
+    def report(self, code: str, node: ast.AST, frame: Frame, message: str = "") -> Sighting:
         """Keep a sighting, once."""
         line = int(getattr(node, "lineno", 0))
-        sighting = Sighting(code, frame.code.file, line, frame.module, message, remedy)
+        sighting = Sighting(code, frame.code.file, line, frame.module, message)
         self.sightings.setdefault(sighting)
         return sighting
 
