@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 TOOLS = (
@@ -28,16 +29,16 @@ class Installed:
     command: str
 
 
-def tool_versions() -> dict[str, str]:
-    """The versions of Python and of the tools that are installed."""
+@functools.cache
+def tool_versions() -> Mapping[str, str]:
+    """The versions of Python and of the tools that are installed, read once a process."""
     found = {"python": platform.python_version()}
     found |= {tool.name: tool.version for tool in installed() if tool.version}
     return found
 
 
-@functools.cache
-def installed() -> tuple[Installed, ...]:
-    """Every tool that export needs, with its version or how to get it; read once a process."""
+def installed() -> list[Installed]:
+    """Every tool that export needs, with its version or how to get it."""
     result = []
     for name in TOOLS:
         try:
@@ -45,4 +46,4 @@ def installed() -> tuple[Installed, ...]:
         except importlib.metadata.PackageNotFoundError:
             version = None
         result.append(Installed(name, version, f"pip install -c constraints.txt {name}"))
-    return tuple(result)
+    return result
