@@ -68,6 +68,8 @@ FOUND = {
     "allclose": ("if torch.allclose(x, x.T):\n    x = -x\nreturn x", "T2M101"),
     "comprehension": ("return torch.stack([r for r in x.unbind(0) if r.sum() > 0])", "T2M101"),
     "in": ("if 3 in x:\n    x = -x\nreturn x", "T2M101"),
+    "match": ("match x.max().item():\n    case 1:\n        x = -x\nreturn x", "T2M101"),
+    "in a case": ("match x.ndim:\n    case 2:\n        x = x.unique()\nreturn x", "T2M106"),
     "branch on item": ("n = int(x.sum())\nif n > 3:\n    x = -x\nreturn x", "T2M101"),
     "while": ("while x.sum() > 0:\n    x = x - 1\nreturn x", "T2M102"),
     "while, later": (
@@ -261,6 +263,33 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
             "T2M106": "return x[x > 0].sum()",
         }
         assert line.strip() == expected[sighting.code]
+
+
+def test_strange_objects_are_read_without_being_run(tmp_path: Path) -> None:
+    text = """
+    import sys, types
+
+    class Lazy(types.ModuleType):
+        def __getattr__(self, name):
+            raise ImportError("not now")
+
+    lazy = Lazy("lazy")
+    loop = []
+    loop.append(loop)
+    table = {"a": 2, (1, 2): 3}
+
+    class Net(nn.Module):
+        @property
+        def costly(self):
+            raise RuntimeError("run")
+        def forward(self, x):
+            y = lazy.function(x)
+            for inner in loop:
+                x = x + len(inner)
+            del y
+            return x * table["a"] * table[(1, 2)] * self.costly
+    """
+    assert codes(tmp_path, text) == set()
 
 
 def test_recursion_ends(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _attribute(walker: Walker, node: ast.Attribute, frame: Frame) -> Value:
 def _subscript(walker: Walker, node: ast.Subscript, frame: Frame) -> Value:
     value, index = walker.value(node.value, frame), walker.value(node.slice, frame)
     if value.items is not None or not value.tensor:
-        if value.known and index.known and isinstance(value.obj, dict | torch.nn.ModuleDict):
+        if isinstance(index.obj, SIMPLE) and isinstance(value.obj, dict | torch.nn.ModuleDict):
             known: Any = dict(value.obj.items())
             return values.of_object(known.get(index.obj, values.UNKNOWN))
         return values.element(value, index.obj)

@@ -156,6 +156,13 @@ def _for(walker: Walker, node: ast.For, frame: Frame) -> None:
     _both(walker, [*node.body, *node.orelse], [], frame)
 
 
+def _match(walker: Walker, node: ast.Match, frame: Frame) -> None:
+    if walker.value(node.subject, frame).decided_by_data:
+        walker.report("T2M101", node, frame)
+    for case in node.cases:
+        _both(walker, case.body, [], frame)
+
+
 def _return(walker: Walker, node: ast.Return, frame: Frame) -> bool:
     frame.returns.append(walker.value(node.value, frame))
     return True
@@ -226,6 +233,7 @@ _ACTIONS: dict[type[ast.stmt], Callable[[Walker, Any, Frame], bool | None]] = {
     ast.If: _if,
     ast.While: _while,
     ast.For: _for,
+    ast.Match: _match,
     ast.Return: _return,
     ast.Assert: _assert,
     ast.With: _with,

@@ -68,13 +68,13 @@ DATA = Value(Kind.DATA)
 TENSOR = Value(Kind.TENSOR)
 
 
-def of_object(obj: Any, *, owner: Any = None, name: str = "") -> Value:
-    """The value of an object that is there before the code runs."""
+def of_object(obj: Any, *, owner: Any = None, name: str = "", depth: int = 3) -> Value:
+    """The value of an object that is there before the code runs, and of what it holds."""
     kind = Kind.TENSOR if isinstance(obj, torch.Tensor) else Kind.PLAIN
     listed = isinstance(obj, torch.nn.ModuleList | torch.nn.Sequential | tuple | list)
     items = None
-    if listed and len(obj) < 100:
-        items = tuple(of_object(child) for child in obj)
+    if listed and depth and len(obj) < 100:
+        items = tuple(of_object(child, depth=depth - 1) for child in obj)
     return Value(kind, obj, items, owner=owner, name=name)
 
 
@@ -115,7 +115,8 @@ def attribute(value: Value, name: str) -> Value:
     """An attribute of a known object, read without running any of the user's code."""
     obj = value.obj
     if isinstance(obj, types.ModuleType):
-        found = getattr(obj, name, UNKNOWN)
+        # Not getattr, which would load what a module imports only when it is asked for.
+        found = vars(obj).get(name, UNKNOWN)
         return of_object(found, owner=obj, name=f"{obj.__name__}.{name}")
     if isinstance(obj, super):
         method = getattr(obj, name, None)
