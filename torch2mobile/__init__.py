@@ -11,8 +11,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.bundle import load_bundle
-    from torch2mobile.pipeline.api import debug, export, simplify, verify
+    from torch2mobile.pipeline.api import check, debug, export, simplify, verify
     from torch2mobile.pipeline.results import (
+        CheckResult,
         DebugResult,
         ExportResult,
         SimplifyResult,
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CheckResult",
     "DebugResult",
     "ExportResult",
     "SimplifyResult",
     "VerifyResult",
+    "check",
     "debug",
     "export",
     "load_bundle",
@@ -32,11 +35,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "check": "torch2mobile.pipeline.api",
     "debug": "torch2mobile.pipeline.api",
     "export": "torch2mobile.pipeline.api",
     "verify": "torch2mobile.pipeline.api",
     "simplify": "torch2mobile.pipeline.api",
     "load_bundle": "torch2mobile.exporter.bundle",
+    "CheckResult": "torch2mobile.pipeline.results",
     "DebugResult": "torch2mobile.pipeline.results",
     "ExportResult": "torch2mobile.pipeline.results",
     "SimplifyResult": "torch2mobile.pipeline.results",

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from torch2mobile import __version__, cli_looking, cli_proving
+from torch2mobile import __version__, cli_checking, cli_looking, cli_proving
 from torch2mobile.cli_support import (
     bug,
     common,
@@ -55,6 +55,13 @@ def cli() -> None:
     show_default=True,
     help="A mobile runtime to convert for; see 'torch2mobile targets'.",
 )
+@click.option(
+    "--rewrite",
+    "rewrites",
+    multiple=True,
+    metavar="CODE",
+    help="Apply this rule's remedy to the exported graph, where it has a mechanical one.",
+)
 @click.option("--no-simplify", is_flag=True, help="Leave the model as torch.onnx writes it.")
 @click.option(
     "--simplify-timeout",
@@ -93,6 +100,7 @@ def export(source: str, **options: Any) -> int:
         simplify_timeout=options["simplify_timeout"],
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
+        rewrites=tuple(code.upper() for code in options["rewrites"]),
         parity=make_parity(options),
     )
     out = Path(options["out"]) if options["out"] else None
@@ -135,7 +143,7 @@ def simplify(source: str, target: str, **options: Any) -> int:
     return finish(result.report, options)
 
 
-for command in (*cli_proving.COMMANDS, *cli_looking.COMMANDS):
+for command in (*cli_checking.COMMANDS, *cli_proving.COMMANDS, *cli_looking.COMMANDS):
     cli.add_command(command)
 
 

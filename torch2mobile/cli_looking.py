@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from torch2mobile.cli_support import common, echo_table, finish
+from torch2mobile.cli_support import FORMATS, common, echo_table, finish
 from torch2mobile.errors import ExitCode, UsageError
 
 
@@ -103,7 +103,7 @@ def doctor(**options: Any) -> int:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "html"]),
+    type=click.Choice(FORMATS),
     default="text",
     show_default=True,
     help="What is printed on stdout.",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FORMATS = ("text", "json", "html", "sarif", "github")
+"""All formats that a report can be drawn in; reporters.REPORTERS has a row for each."""
+
 _COLOURS = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
@@ -51,6 +54,10 @@ class ProgressObserver:
             word = click.style(check.status.value, fg=_COLOURS[check.status.value])
             text = f"  {word} {check.name} {check.target}: {check.summary}"
             self._write((text if use_colour(sys.stderr) else click.unstyle(text)) + "\n")
+            for found in check.findings:
+                if found.suppressed:
+                    where = f"{found.location.file}:{found.location.line}"
+                    self._write(f"    suppressed {found.code} at {where}: {found.suppressed}\n")
 
 
 def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
@@ -63,26 +70,35 @@ def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
 
 def common(command: F) -> F:
     """The options that every command takes."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-        click.option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            help="More progress on stderr, and the details of what passed in the text.",
-        ),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="What is printed on stdout.",
-        ),
-    ):
-        command = option(command)
-    return command
+    return common_with("text", "json")(command)
+
+
+def common_with(*formats: str) -> Callable[[F], F]:
+    """The options that every command takes, with these formats."""
+
+    def decorate(command: F) -> F:
+        for option in (
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+            click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+            click.option(
+                "-v",
+                "--verbose",
+                is_flag=True,
+                help="More progress on stderr, and the details of what passed in the text.",
+            ),
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(formats),
+                default="text",
+                show_default=True,
+                help="What is printed on stdout.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def parity_options(command: F) -> F:

@@ -118,6 +118,7 @@ class Request:
     simplify_timeout: float = 120.0
     external_data: bool = False
     targets: tuple[str, ...] = ("ort",)
+    rewrites: tuple[str, ...] = ()
     parity: ParityOptions = field(default_factory=ParityOptions)
 
 
@@ -279,6 +280,42 @@ class Table:
     detail: bool = False
 
 
+class Severity(str, Enum):
+    """How much a finding matters: ERROR stands in the way, WARNING may, INFO is worth knowing."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True)
+class RuleInfo:
+    """What a rule of ``check`` says to a reader: its stable code, its name, why, what to do."""
+
+    code: str
+    name: str
+    severity: Severity
+    summary: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place at which a rule of ``check`` found something.
+
+    ``suppressed`` is the reason that the configuration gives for not counting it.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    location: Location
+    remedy: str = ""
+    target: str = ""
+    suppressed: str = ""
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was looked at, and what was found."""
@@ -292,18 +329,23 @@ class Check:
     locations: tuple[Location, ...] = ()
     mismatches: tuple[Mismatch, ...] = ()
     tables: tuple[Table, ...] = ()
+    findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one run; its JSON form is canonical, every other format is drawn from it."""
+    """All checks of one run; its JSON form is canonical, every other format is drawn from it.
+
+    ``rules`` are those with a finding.
+    """
 
     command: str
     subject: str
     checks: tuple[Check, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     request: Request | None = None
+    rules: tuple[RuleInfo, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

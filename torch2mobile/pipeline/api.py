@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch2mobile.errors import UsageError
 from torch2mobile.interfaces import Observer
+from torch2mobile.pipeline import check as checking
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
 from torch2mobile.pipeline.matching import Loader
 from torch2mobile.pipeline.mutation import Scrutiny
-from torch2mobile.pipeline.results import DebugResult, ExportResult, SimplifyResult, VerifyResult
+from torch2mobile.pipeline.results import (
+    CheckResult,
+    DebugResult,
+    ExportResult,
+    SimplifyResult,
+    VerifyResult,
+)
 from torch2mobile.pipeline.simplify import simplify_file
-from torch2mobile.records import LoadedModel, ParityOptions, Request
+from torch2mobile.records import LoadedModel, ParityOptions, Request, Severity
+from torch2mobile.validators.coverage.selection import Selection, Suppression
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +88,7 @@ def export(
     data: Sequence[Mapping[str, np.ndarray]] = (),
     opset: int | None = None,
     targets: Sequence[str] = ("ort",),
+    rewrites: Sequence[str] = (),
     simplify: bool = True,
     simplify_timeout: float = 120.0,
     external_data: bool = False,
@@ -91,6 +100,7 @@ def export(
     ``args`` and ``kwargs`` are an example call with tensors in it; ``dynamic_shapes`` is
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
+    ``rewrites`` are codes of rules whose remedy is applied to the exported graph.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, mismatches included, is in the result's report.
@@ -104,6 +114,7 @@ def export(
         simplify_timeout=simplify_timeout,
         external_data=external_data,
         targets=tuple(targets),
+        rewrites=tuple(rewrites),
         parity=parity or ParityOptions(),
     )
     return export_loaded(
@@ -208,6 +219,60 @@ def _against(
     if isinstance(against, str):
         return request, None
     return request, lambda own: _from_memory(against, args, kwargs, dynamic_shapes, own, data)
+
+
+def check(
+    source: torch.nn.Module | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    *,
+    inputs: Sequence[str] = (),
+    values: Sequence[str] = (),
+    data: Sequence[Mapping[str, np.ndarray]] = (),
+    targets: Sequence[str] = (),
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    suppress: Sequence[Suppression] = (),
+    fail_on: Severity | Literal["error", "warning", "info"] = Severity.ERROR,
+    ort_version: str | None = None,
+    fix_dims: Mapping[str, int] | None = None,
+    observer: Observer | None = None,
+) -> CheckResult:
+    """Say whether a model can be exported, which lines are in the way, and what to write instead.
+
+    ``source`` is a module with its example call, as for :func:`export`, or what the command line
+    takes: a source, an .onnx file or a bundle, the latter two without loading torch. Nothing is
+    converted or written. ``fix_dims`` gives symbols or inputs' dimensions a size. No
+    configuration file is read: what it would say is given here.
+
+    Raises a Torch2MobileError for a request that cannot be carried out as written; everything
+    else, a module that cannot be captured included, is in the result's report.
+    """
+    options = checking.CheckOptions(
+        targets=tuple(targets),
+        selection=Selection(tuple(select), tuple(ignore), tuple(suppress)),
+        fail_on=Severity(fail_on),
+        ort_version=ort_version,
+        fixed=dict(fix_dims or {}),
+    )
+    in_file = isinstance(source, str | Path)
+    request = Request(
+        source=str(source) if in_file else "", inputs=tuple(inputs), values=tuple(values)
+    )
+    if in_file:
+        called = not isinstance(args, tuple | list) or bool(args)
+        if called or kwargs or data or dynamic_shapes is not None:
+            raise UsageError(
+                "args, kwargs, dynamic_shapes and data go with a module in memory",
+                "Describe the inputs of a source with inputs= and values=.",
+            )
+        return checking.check_request(request, options, observer=observer)
+    return checking.check_loaded(
+        lambda: _from_memory(source, args, kwargs, dynamic_shapes, request, data),
+        options,
+        observer=observer,
+    )
 
 
 def simplify(

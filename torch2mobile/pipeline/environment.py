@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +40,9 @@ class Installed:
     command: str
 
 
-def tool_versions() -> dict[str, str]:
-    """The versions of Python and of the tools that are installed."""
+@functools.cache
+def tool_versions() -> Mapping[str, str]:
+    """The versions of Python and of the tools that are installed, read once a process."""
     found = {"python": platform.python_version()}
     found |= {tool.name: tool.version for tool in installed() if tool.version}
     return found

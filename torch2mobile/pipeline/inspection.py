@@ -10,6 +10,7 @@ from typing import Any
 
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import MODEL, load_bundle
+from torch2mobile.records import Origin
 from torch2mobile.validators.contract import read_model
 
 
@@ -86,6 +87,33 @@ def render(found: Inspection, form: str) -> str:
     return "\n".join(lines)
 
 
+def _provenance(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "provenance.json"
+    try:
+        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{file} cannot be read", "Export again.") from error
+    return entries
+
+
+def stored_model(path: Path) -> tuple[Any, dict[str, tuple[Origin, ...]]]:
+    """The ModelProto of an .onnx file or a bundle, and a bundle's origins by value name.
+
+    Raises BundleError, ModelFileError, or UsageError for a bundle without its provenance.json.
+    """
+    model = read_model(_model_path(path))
+    if not path.is_dir():
+        return model, {}
+    origins = {
+        name: tuple(
+            Origin(tuple(o["modules"]), o["file"], o["line"], o["code"]) for o in entry["origins"]
+        )
+        for entry in _provenance(path)
+        for name in entry["outputs"]
+    }
+    return model, origins
+
+
 def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
     """Where a node (by its name, or a value it gives) comes from, from a bundle's provenance.
 
@@ -97,10 +125,7 @@ def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
             "Give the bundle's folder; its provenance.json does.",
         )
     load_bundle(path)
-    try:
-        entries = json.loads((path / "provenance.json").read_text(encoding="utf-8"))["nodes"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path / 'provenance.json'} cannot be read", "Export again.") from error
+    entries = _provenance(path)
     rows = [
         {
             "node": entry["node"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch2mobile.errors import ExitCode
-from torch2mobile.records import Bundle, Report, Status
+from torch2mobile.records import Bundle, Finding, Report, Status
 from torch2mobile.reporters import REPORTERS
 
 
@@ -55,3 +55,13 @@ class SimplifyResult(Result):
     """The outcome of a simplification; ``path`` is None where the result was refused."""
 
     path: Path | None = None
+
+
+@dataclass(frozen=True)
+class CheckResult(Result):
+    """The outcome of a check for exportability."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings of all levels, suppressed ones included."""
+        return tuple(finding for check in self.report.checks for finding in check.findings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch2mobile.interfaces import Reporter
-from torch2mobile.reporters import html_report, json_report, terminal
+from torch2mobile.reporters import github, html_report, json_report, sarif, terminal
 
 __all__ = ["REPORTERS"]
 
@@ -11,4 +11,6 @@ REPORTERS: dict[str, Reporter] = {
     "text": terminal.render,
     "json": json_report.render,
     "html": html_report.render,
+    "sarif": sarif.render,
+    "github": github.render,
 }

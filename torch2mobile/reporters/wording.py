@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 
-from torch2mobile.records import Check, Location, Metric, Mismatch, Report, Status, Table
+from torch2mobile.records import (
+    Check,
+    Finding,
+    Location,
+    Metric,
+    Mismatch,
+    Report,
+    Severity,
+    Status,
+    Table,
+)
 
 MISMATCHES = 3
 LOCATIONS = 5
@@ -83,7 +93,7 @@ def tables(check: Check, *, verbose: bool) -> tuple[Table, ...]:
 
 
 def details(check: Check, drawn: Iterable[Table] = ()) -> list[Line]:
-    """Return what stands below a check: mismatches, locations, tables, the hint, the notes.
+    """Return what stands below a check: mismatches, locations, findings, tables, hint, notes.
 
     ``drawn`` are the tables, for a format that does not draw them in its own way.
     """
@@ -95,6 +105,7 @@ def details(check: Check, drawn: Iterable[Table] = ()) -> list[Line]:
         for location in check.locations[:LOCATIONS]:
             lines += _location(location)
         lines += _rest(len(check.locations) - LOCATIONS, "location", "locations")
+    lines += _findings(check.findings)
     for table in drawn:
         lines += _table(table)
     if check.hint:
@@ -144,6 +155,44 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
         yield Line(f"would have passed with {' or '.join(enough)}", depth=1)
     else:
         yield Line("no tolerance lets this pass", depth=1)
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[Line]:
+    """Yield what counts, grouped by source line, then module path and operator."""
+    places: dict[tuple[str, int], dict[tuple[str, str], list[Finding]]] = {}
+    for finding in findings:
+        if not finding.suppressed:
+            where = finding.location
+            groups = places.setdefault((where.file, where.line), {})
+            groups.setdefault((where.module, where.op), []).append(finding)
+    for groups in places.values():
+        first = next(iter(groups.values()))[0].location
+        depth = 0
+        if first.file:
+            yield from _location(replace(first, module="", op="", node=""))
+            depth = 1
+        for (module, op), group in groups.items():
+            yield from _group(module, op, group, depth)
+
+
+def _group(module: str, op: str, group: Sequence[Finding], depth: int) -> Iterator[Line]:
+    """Yield the graph's side of a place, and each thing that was found there, once."""
+    named = {"module": module, "op": op, "node": ", ".join(_nodes(group))}
+    graph = ", ".join(f"{name} {value}" for name, value in named.items() if value)
+    if graph:
+        yield Line(one_line(graph if depth else f"at {graph}"), depth)
+    remedies: list[str] = []
+    for finding in dict.fromkeys(replace(f, location=Location()) for f in group):
+        severity = "" if finding.severity is Severity.INFO else f"{finding.severity.value}: "
+        yield Line(one_line(f"{finding.code} {severity}{finding.message}"), depth + bool(graph))
+        if finding.remedy and finding.remedy not in remedies:
+            remedies.append(finding.remedy)
+            yield Line(one_line(finding.remedy), depth + bool(graph) + 1)
+
+
+def _nodes(group: Sequence[Finding]) -> list[str]:
+    names = list(dict.fromkeys(f.location.node for f in group if f.location.node))
+    return names if len(names) <= 3 else [*names[:2], f"... ({len(names)} nodes)"]
 
 
 def _table(table: Table) -> Iterator[Line]:

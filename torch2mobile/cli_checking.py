@@ -1,0 +1,181 @@
+"""The commands of the linter: check, explain, rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from torch2mobile.cli_support import (
+    FORMATS,
+    common,
+    common_with,
+    complete_source,
+    echo_table,
+    finish,
+    observer_of,
+    source_options,
+)
+from torch2mobile.errors import ExitCode, UsageError
+
+
+def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
+    """The rules' codes, for the shell's completion."""
+    from torch2mobile.validators.coverage.rules import RULES
+
+    return [code for code in RULES if code.startswith(incomplete.upper())]
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE", shell_complete=complete_source)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    help="Where it shall go beside ONNX Runtime on the CPU, e.g. nnapi.",
+)
+@source_options
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the example and of random weights.",
+)
+@click.option(
+    "--select",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=complete_code,
+    help="Report only these codes, or codes that begin so.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=complete_code,
+    help="Leave out these codes, or codes that begin so.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning"]),
+    default="error",
+    show_default=True,
+    help="The least severity for exit code 1.",
+)
+@click.option(
+    "--ort-version", metavar="X.Y", help="The app's ONNX Runtime.  [default: the installed one]"
+)
+@click.option(
+    "--fix-dim",
+    "fix_dims",
+    multiple=True,
+    metavar="SYMBOL=SIZE",
+    help="Look again with this size fixed, e.g. N=1.",
+)
+@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@common_with(*FORMATS)
+def check(source: str, **options: Any) -> int:
+    """Check whether SOURCE can be exported, and if not, which lines are in the way.
+
+    SOURCE is a module as for export, an .onnx file or a bundle. Nothing is converted or written.
+
+    \b
+    Example:
+      torch2mobile check models.py:MyNet --input 'x:float32[N,3,64,64]'
+      torch2mobile check model.onnx --target nnapi --fix-dim N=1 --format sarif
+    """
+    from torch2mobile.pipeline.check import CheckOptions, check_request
+    from torch2mobile.pipeline.config import read_selection
+    from torch2mobile.records import ParityOptions, Request, Severity
+
+    request = Request(
+        source=source,
+        weights=options["weights"],
+        inputs=options["inputs"],
+        values=options["values"],
+        data=options["data"],
+        parity=ParityOptions(seed=options["seed"]),
+    )
+    chosen = CheckOptions(
+        targets=options["targets"],
+        selection=read_selection(Path(), select=options["select"], ignore=options["ignore"]),
+        fail_on=Severity(options["fail_on"]),
+        ort_version=parse_version(options["ort_version"]),
+        fixed=parse_sizes(options["fix_dims"]),
+    )
+    result = check_request(request, chosen, observer=observer_of(options))
+    return finish(result.report, options)
+
+
+def parse_version(text: str | None) -> str | None:
+    """A version of ONNX Runtime, ``1.17`` or ``1.17.3``."""
+    if text is not None and not re.fullmatch(r"\d+\.\d+(\.\d+)?", text):
+        raise UsageError(f"--ort-version {text}: no version", "Write --ort-version 1.17.")
+    return text
+
+
+def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """Sizes by symbol from ``N=1``."""
+    sizes: dict[str, int] = {}
+    for text in texts:
+        name, equals, size = text.partition("=")
+        if not name or not equals or not re.fullmatch(r"[1-9]\d*", size):
+            raise UsageError(
+                f"--fix-dim {text}: {size!r} is no size from 1 up"
+                if name and equals
+                else f"--fix-dim {text}: no symbol and size",
+                "Write --fix-dim N=1.",
+            )
+        if sizes.get(name, int(size)) != int(size):
+            raise UsageError(f"--fix-dim gives {name} two sizes", "Give each symbol once.")
+        sizes[name] = int(size)
+    return sizes
+
+
+@click.command()
+@click.argument("code", shell_complete=complete_code)
+@common
+def explain(code: str, **options: Any) -> int:
+    """Explain CODE, a rule of check: why it is there, and what to write instead.
+
+    \b
+    Example:
+      torch2mobile explain T2M101
+    """
+    from torch2mobile.validators.coverage.rules import pages
+    from torch2mobile.validators.coverage.selection import find_rule
+
+    click.echo(pages.render(find_rule(code), options["form"]), nl=False)
+    return int(ExitCode.PASSED)
+
+
+@click.command()
+@common
+def rules(**options: Any) -> int:
+    """List the rules of check; 'explain CODE' has more on each.
+
+    \b
+    Example:
+      torch2mobile rules
+    """
+    from torch2mobile.validators.coverage.rules import RULES
+
+    rows = [
+        {
+            "code": rule.code,
+            "severity": rule.severity.value,
+            "name": rule.name,
+            "summary": rule.summary,
+        }
+        for rule in RULES.values()
+    ]
+    echo_table(rows, options["form"])
+    return int(ExitCode.PASSED)
+
+
+COMMANDS: tuple[click.Command, ...] = (check, explain, rules)

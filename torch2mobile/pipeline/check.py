@@ -1,0 +1,188 @@
+"""Whether a model can go there, before anything is converted; nothing is written.
+
+A module is captured once, and a failed capture is something to report, not the end. A file is
+looked at as it is, without torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch2mobile.errors import CaptureError, UsageError
+from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.pipeline.results import CheckResult
+from torch2mobile.pipeline.stages import Stages
+from torch2mobile.records import (
+    Check,
+    Finding,
+    LoadedModel,
+    Report,
+    Request,
+    Severity,
+    Status,
+)
+from torch2mobile.validators.coverage.levels import LEVELS, TARGETS
+from torch2mobile.validators.coverage.rules import RULES
+from torch2mobile.validators.coverage.selection import Selection, counts
+from torch2mobile.validators.coverage.subject import Section, Subject
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What to look at and what counts; see :class:`Selection` and :class:`Subject`."""
+
+    targets: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
+    fail_on: Severity = Severity.ERROR
+    ort_version: str | None = None
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.targets:
+            if name not in TARGETS:
+                raise UsageError(
+                    f"check knows no target {name!r}", f"The targets are {', '.join(TARGETS)}."
+                )
+
+
+def check_request(
+    request: Request, options: CheckOptions, *, observer: Observer | None = None
+) -> CheckResult:
+    """Check what a request names: a source, or an .onnx file or bundle without loading torch."""
+    path = Path(request.source)
+    if path.is_dir() or path.suffix == ".onnx":
+        _refuse_module_options(request)
+        return check_file(path, options, observer=observer)
+
+    def load() -> LoadedModel:
+        from torch2mobile.exporter import source
+        from torch2mobile.sample_models import SAMPLES
+
+        return source.load(request, SAMPLES)
+
+    return check_loaded(load, options, subject=request.source, observer=observer)
+
+
+def _refuse_module_options(request: Request) -> None:
+    given = [name for name in ("weights", "inputs", "values", "data") if getattr(request, name)]
+    if given:
+        flag = {"inputs": "input"}.get(given[0], given[0])
+        raise UsageError(
+            f"--{flag} says something about a module, and {request.source} is a file",
+            "Leave it out, or name the module.",
+        )
+
+
+def check_file(
+    path: Path, options: CheckOptions, *, observer: Observer | None = None
+) -> CheckResult:
+    """Check an .onnx file, or the model of a bundle, whose lines it then names."""
+    from torch2mobile.pipeline.inspection import stored_model
+
+    model, origins = stored_model(path)
+    subject = Subject(
+        name=str(path),
+        targets=options.targets,
+        ort_version=options.ort_version,
+        fixed=options.fixed,
+        model=model,
+        origins=origins,
+    )
+    return _look(subject, options, Stages(observer or SilentObserver()), str(path))
+
+
+def check_loaded(
+    load: Callable[[], LoadedModel],
+    options: CheckOptions,
+    *,
+    subject: str = "",
+    observer: Observer | None = None,
+) -> CheckResult:
+    """Check a module: one capture, no translation."""
+    stages = Stages(observer or SilentObserver())
+    stages.observer.started("capture")
+    loaded = load()
+    from torch2mobile.exporter import blame, calling
+    from torch2mobile.exporter.capture import capture
+
+    captured, error = None, None
+    try:
+        captured = capture(loaded)
+    except CaptureError as caught:
+        error = caught
+    found = Subject(
+        name=loaded.name,
+        targets=options.targets,
+        ort_version=options.ort_version,
+        fixed=options.fixed,
+        loaded=loaded,
+        blame=blame,
+        capture=captured,
+        error=error,
+        call=calling.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
+    )
+    return _look(found, options, stages, subject or loaded.name)
+
+
+def _look(subject: Subject, options: CheckOptions, stages: Stages, name: str) -> CheckResult:
+    seen: list[Finding] = []
+    for level in LEVELS:
+        for section in level(subject):
+            stages.observer.started(f"check {section.name}")
+            check = _check(section, options)
+            seen += check.findings
+            stages.add(check)
+    codes = sorted({finding.code for finding in seen})
+    report = Report(
+        command="check",
+        subject=name,
+        checks=(*stages.checks, *_unused(options.selection, seen)),
+        environment=tool_versions(),
+        rules=tuple(RULES[code].info for code in codes),
+    )
+    return CheckResult(report)
+
+
+def _check(section: Section, options: CheckOptions) -> Check:
+    if section.skipped:
+        return Check(section.name, Status.SKIPPED, section.skipped, target=section.target)
+    findings = options.selection.apply(section.findings)
+    failed = any(counts(finding, options.fail_on) for finding in findings)
+    summary = _tally(findings)
+    return Check(
+        section.name,
+        Status.FAILED if failed else Status.PASSED,
+        f"{section.summary}: {summary}" if section.summary else summary,
+        target=section.target,
+        metrics=section.metrics,
+        tables=section.tables,
+        findings=findings,
+        notes=section.notes,
+    )
+
+
+def _tally(findings: Iterable[Finding]) -> str:
+    """``2 errors, 1 warning, 1 suppressed``, or that there is nothing."""
+    words = Counter("suppressed" if f.suppressed else f.severity.value for f in findings)
+    parts = [
+        f"{words[s.value]} {s.value}{'s' if words[s.value] > 1 and s is not Severity.INFO else ''}"
+        for s in Severity
+        if words[s.value]
+    ]
+    if words["suppressed"]:
+        parts.append(f"{words['suppressed']} suppressed")
+    return ", ".join(parts) or "nothing found"
+
+
+def _unused(selection: Selection, seen: list[Finding]) -> tuple[Check, ...]:
+    """A suppression of nothing is left over from something, or has a slip in its path."""
+    left = selection.unused(seen)
+    if not left:
+        return ()
+    texts = tuple(f"{s.code} in {s.path} ({s.reason})" for s in left)
+    summary = f"{len(left)} of {len(selection.suppress)} suppressed nothing here"
+    return (Check("suppressions", Status.SKIPPED, summary, notes=texts),)

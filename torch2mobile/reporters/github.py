@@ -1,0 +1,49 @@
+"""The report as workflow commands of GitHub Actions, which show in the diff of a pull request.
+
+https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch2mobile.records import Check, Location, Report, Severity, Status
+from torch2mobile.reporters import wording
+
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
+
+
+def render(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
+    """Return one command a finding or failed check, and the verdict as plain text."""
+    del colour, verbose
+    lines = [line for check in report.checks for line in _annotations(check)]
+    # Text that is no command of its own line: it must not begin with "::".
+    return "\n".join([*lines, wording.closing(report)]) + "\n"
+
+
+def _annotations(check: Check) -> Iterator[str]:
+    for finding in check.findings:
+        if not finding.suppressed:
+            title = f"{finding.code} [{finding.target}]" if finding.target else finding.code
+            text = f"{finding.message}\n{finding.remedy}".strip()
+            yield _command(_COMMANDS[finding.severity], finding.location, title, text)
+    if check.status in {Status.FAILED, Status.ERROR} and not check.findings:
+        text = f"{check.summary}\n{check.hint}".strip()
+        for location in check.locations or (Location(),):
+            yield _command("error", location, wording.label(check), text)
+
+
+def _command(name: str, location: Location, title: str, text: str) -> str:
+    given = {"file": location.file, "line": str(location.line or ""), "title": title}
+    properties = ",".join(f"{key}={_property(value)}" for key, value in given.items() if value)
+    return f"::{name} {properties}::{_data(text)}"
+
+
+def _data(text: str) -> str:
+    """Escape as actions/toolkit does (packages/core/src/command.ts)."""
+    safe = "\n".join(map(wording.printable, text.splitlines()))
+    return safe.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,76 @@
+"""What there is to look at, and what looking gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch2mobile.records import Capture, Finding, LoadedModel, Location, Metric, Origin, Table
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from torch2mobile.errors import CaptureError
+
+
+class Blame(Protocol):
+    """From files and stack traces to the user's own lines; :mod:`torch2mobile.exporter.blame`."""
+
+    def is_user_file(self, filename: str) -> bool:
+        """Whether a file is the user's own code, not torch's or ours."""
+
+    def location(self, filename: str, line: int, *, module: str = "") -> Location:
+        """The location of a line, with its text."""
+
+    def from_trace_text(self, text: str) -> Location | None:
+        """The deepest line of the user's in a stack trace as torch records it."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under ``check``: whatever of it could be had, and what was asked.
+
+    From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
+    ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols or inputs'
+    dimensions; ``ort_version`` is the app's pinned runtime, or None for the installed one.
+    ``call`` is forward's args and kwargs with an InputSpec for each tensor.
+    """
+
+    name: str
+    targets: tuple[str, ...] = ()
+    ort_version: str | None = None
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    loaded: LoadedModel | None = None
+    blame: Blame | None = None
+    capture: Capture | None = None
+    error: CaptureError | None = None
+    model: onnx.ModelProto | None = None
+    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    @property
+    def program(self) -> torch.export.ExportedProgram | None:
+        """The captured graph, not decomposed."""
+        return self.capture.program if self.capture else None
+
+
+Checker = Callable[[Subject], Iterator[Finding]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one level found, or why it was ``skipped``; becomes a Check of the same name."""
+
+    name: str
+    findings: tuple[Finding, ...] = ()
+    summary: str = ""
+    target: str = ""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+Level = Callable[[Subject], Iterator[Section]]
