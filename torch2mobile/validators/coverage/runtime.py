@@ -117,9 +117,7 @@ def _types(node: Node, side: str) -> list[str | None]:
     return [node.scope.type(name).text if name else None for name in names]
 
 
-def _refusal(
-    found: Sequence[Kernel], schema: Schema, inputs: Types, outputs: Types
-) -> str | None:
+def _refusal(found: Sequence[Kernel], schema: Schema, inputs: Types, outputs: Types) -> str | None:
     """None if a kernel takes the types; "" if one may; else the type that none takes."""
     refused = [kernels.refused_type(kernel, schema, inputs, outputs) for kernel in found]
     if None in refused:
@@ -199,7 +197,9 @@ def _definition(schema: Any, node: Node) -> onnx.FunctionProto | None:
         ]
         text = None
         # For types that are not known, onnx ends the process.
-        if version is not None and all(node.scope.type(name).text for name in node.proto.input if name):
+        if version is not None and all(
+            node.scope.type(name).text for name in node.proto.input if name
+        ):
             text = schema.get_context_dependent_function_with_opset_version(
                 version, node.proto.SerializeToString(), types
             )
