@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import deque
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from torch2mobile.exporter import capture, source, suspects
 from torch2mobile.records import Capture
@@ -22,72 +20,6 @@ def captured(module: nn.Module, *args: Any) -> Capture:
 def codes(places: Any) -> list[str]:
     assert all(place.file.endswith("test_suspects.py") and place.line for place in places)
     return [place.code for place in places]
-
-
-class Root(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.sqrt(x)
-
-
-class Nested(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.root = Root()
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        z = self.root(x + 1)
-        return torch.log(z * y)
-
-
-FINE = {"x": np.ones(2, "f4"), "y": np.ones(2, "f4")}
-
-
-def test_first_nan_is_the_first_operator_that_makes_one() -> None:
-    found = captured(Nested(), torch.ones(2), torch.ones(2))
-    assert suspects.first_nan(found, FINE) == ()
-    (place,) = suspects.first_nan(found, FINE | {"x": np.array([1, -2], "f4")})
-    assert codes([place]) == ["return torch.sqrt(x)"]
-    assert (place.module, place.op) == ("root", "aten.sqrt.default")
-    (place,) = suspects.first_nan(found, FINE | {"y": np.array([1, -2], "f4")})
-    assert codes([place]) == ["return torch.log(z * y)"]
-    assert (place.module, place.op) == ("", "aten.log.default")
-
-
-def test_inputs_that_do_not_fit_give_no_hint() -> None:
-    found = captured(Nested(), torch.ones(2), torch.ones(2))
-    assert suspects.first_nan(found, FINE | {"x": np.ones((3, 3), "f4")}) == ()
-
-
-class Random(nn.Module):
-    """Every other line is random."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drop = nn.Dropout()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.drop(x)
-        x = F.dropout(x, training=True)
-        x = F.rrelu(x)
-        x = F.rrelu(x, training=True)
-        x = F.scaled_dot_product_attention(x, x, x)
-        x = F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
-        x = torch.empty_like(x).fill_(1) * x
-        x = x + torch.normal(x, 1.0)
-        x = torch.nn.functional.normalize(x)
-        return x + torch.rand(2, 2)
-
-
-def test_random_operators_are_named_and_no_others() -> None:
-    found = suspects.random_operators(captured(Random(), torch.ones(1, 2, 2)))
-    assert codes(found) == [
-        "x = F.dropout(x, training=True)",
-        "x = F.rrelu(x, training=True)",
-        "x = F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)",
-        "x = x + torch.normal(x, 1.0)",
-        "return x + torch.rand(2, 2)",
-    ]
-    assert found[0].op == "aten.dropout.default"
 
 
 class Readers(nn.Module):
@@ -115,8 +47,55 @@ def test_readers_where_there_is_no_source() -> None:
     assert suspects.readers_of(capture.capture(loaded), "gain") == ()
 
 
-@pytest.mark.parametrize("name", ["first_nan", "random_operators"])
-def test_a_trace_has_no_graph_to_look_at(name: str) -> None:
-    found = replace(captured(Root(), torch.ones(2)), program=None)
-    arguments = (FINE,) if name == "first_nan" else ()
-    assert getattr(suspects, name)(found, *arguments) == ()
+class Base(nn.Module):
+    def note(self, x: torch.Tensor) -> None:
+        self.inherited = x
+
+
+class Writers(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.seen: list[int] = []
+        self.last: deque[int] = deque()
+        self.table: dict[str, int] = {}
+        self.a, self.b = 0, 0
+        self.untouched = 0
+        self.register_buffer("total", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += self.untouched
+        self.seen.append(self.count)
+        self.last.appendleft(1)
+        self.table["x"] = 1
+        self.a, self.b = 1, 2
+        self.total.data[0] = x.sum()
+        self.total.clamp_(0, 1)
+        other = self.untouched
+        return x + other + self.total.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("count", ["self.count += self.untouched"]),
+        ("seen", ["self.seen.append(self.count)"]),
+        ("last", ["self.last.appendleft(1)"]),
+        ("table", ['self.table["x"] = 1']),
+        ("a", ["self.a, self.b = 1, 2"]),
+        ("b", ["self.a, self.b = 1, 2"]),
+        ("total", ["self.total.data[0] = x.sum()", "self.total.clamp_(0, 1)"]),
+        ("inherited", ["self.inherited = x"]),
+        ("untouched", []),
+        ("absent", []),
+    ],
+)
+def test_writers_of_an_attribute(name: str, lines: list[str]) -> None:
+    whole = nn.Sequential(nn.ReLU(), Writers())
+    found = suspects.writers_of(whole, [f"1.{name}"])
+    assert codes(found) == lines
+    assert {place.module for place in found} <= {"1"}
+
+
+def test_writers_in_layers_of_torch_are_not_the_users() -> None:
+    assert suspects.writers_of(nn.BatchNorm1d(3), ["num_batches_tracked"]) == ()

@@ -197,11 +197,23 @@ class Unrelated(nn.Module):
         return torch.full_like(x, 2.0) if torch.compiler.is_exporting() else x * 2.0
 
 
+class Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = x + self.last
+        self.last.copy_(x.sum(0))
+        return out
+
+
 FAILURES: dict[str, tuple[type[nn.Module], str, Status, ExitCode]] = {
     "capture": (Branch, "capture", Status.ERROR, ExitCode.STAGE),
     "translate": (Airy, "translate", Status.ERROR, ExitCode.STAGE),
     "random": (Noise, "reference", Status.FAILED, ExitCode.FAILED),
     "nan": (Root, "reference", Status.FAILED, ExitCode.FAILED),
+    "state": (Remembers, "state", Status.FAILED, ExitCode.FAILED),
     "parity": (OnlyWhileExporting, "parity onnx", Status.FAILED, ExitCode.FAILED),
     "baked": (Unrelated, "baked onnx", Status.FAILED, ExitCode.FAILED),
 }
@@ -218,7 +230,7 @@ def test_a_stage_that_fails_is_named_and_nothing_is_written(name: str, tmp_path:
     assert check(result, stage).hint
 
 
-@pytest.mark.parametrize("name", ["capture", "translate", "random", "nan"])
+@pytest.mark.parametrize("name", FAILURES)
 def test_the_users_line_is_named(name: str, tmp_path: Path) -> None:
     kind, stage, *_ = FAILURES[name]
     places = check(export(kind(), tmp_path / "b"), stage).locations

@@ -297,6 +297,30 @@ class TestBundleAgainst:
         assert result.exit_code is ExitCode.FAILED
         assert statuses(result)["reference", ""] is Status.FAILED
         assert statuses(result)["parity", ""] is Status.SKIPPED
+        (place,) = next(c for c in result.report.checks if c.name == "reference").locations
+        assert "torch.rand_like(x)" in place.code
+
+    def test_a_module_that_remembers_is_compared_from_a_fresh_start_and_in_a_row(
+        self, pair: Any
+    ) -> None:
+        class Remembers(nn.Module):
+            calls = 0
+
+            def __init__(self, inner: Any) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x: torch.Tensor) -> Any:
+                result = self.inner(x + self.calls)
+                self.calls += 1
+                return result
+
+        result = torch2mobile.verify(pair.path, against=Remembers(pair.module), args=EXAMPLE)
+        assert result.exit_code is ExitCode.FAILED
+        assert statuses(result)["parity", "onnx"] is Status.PASSED
+        assert statuses(result)["state", ""] is Status.FAILED
+        lines = [p.code for c in result.report.checks if c.name == "state" for p in c.locations]
+        assert lines[0] == "self.calls += 1"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from torch2mobile.sample_models.awkward import (
     custom_autograd,
     dropout_on,
     nan_negative,
+    running_mean,
 )
 
 BOTH = pytest.mark.parametrize("strict", [False, True])
@@ -95,3 +96,11 @@ def test_negative_input_gives_nan() -> None:
     (image,) = nan_negative.example_inputs()
     assert torch.isfinite(model(image)).all()
     assert torch.isnan(model(-image)).all()
+
+
+@torch.no_grad()
+def test_the_second_call_remembers_the_first() -> None:
+    model = running_mean.build()
+    (signal,) = running_mean.example_inputs()
+    first, second = model(signal), model(signal)
+    assert (first - second).abs().max() > 1e-3

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch2mobile.records import Location
 
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
 _LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnx", "sympy", "numpy", "importlib", "click")
+_PACKAGES = ("site-packages", "dist-packages")
 _PACKAGE = Path(__file__).resolve().parent.parent
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
-_SITE = tuple(
-    Path(sysconfig.get_paths()[key]) / name for key in ("purelib", "platlib") for name in _LIBRARIES
-)
 
 
 def is_user_file(filename: str) -> bool:
@@ -31,7 +30,9 @@ def is_user_file(filename: str) -> bool:
     path = path.absolute()
     if path.is_relative_to(_PACKAGE):
         return path.is_relative_to(_PACKAGE / "sample_models")
-    if any(path.is_relative_to(folder) for folder in _SITE):
+    # By name, not by this environment's own folder: an environment may be built upon another.
+    pairs = itertools.pairwise(path.parts)
+    if any(folder in _PACKAGES and name in _LIBRARIES for folder, name in pairs):
         return False
     in_stdlib = path.is_relative_to(_STDLIB) and "site-packages" not in path.parts
     return not in_stdlib
@@ -53,8 +54,13 @@ def location(filename: str, line: int, *, module: str = "") -> Location:
 
 def from_trace_text(text: str) -> Location | None:
     """The deepest user frame in the text of a stack trace (as torch records them)."""
-    frames = [(name, int(line)) for name, line in _FRAME.findall(text) if is_user_file(name)]
-    return location(*frames[-1]) if frames else None
+    return from_frames([(name, int(line)) for name, line in _FRAME.findall(text)])
+
+
+def from_frames(frames: Sequence[tuple[str, int]]) -> Location | None:
+    """The deepest user frame of (file, line) pairs, given from the outermost to the innermost."""
+    own = [frame for frame in frames if is_user_file(frame[0])]
+    return location(*own[-1]) if own else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -73,13 +79,10 @@ def from_exception(error: BaseException) -> Location | None:
     for link in _chain(error):
         if isinstance(link, SyntaxError) and is_user_file(link.filename or "<unknown>"):
             return location(str(link.filename), link.lineno or 0)
-        frames = [
-            (frame.filename, frame.lineno or 0)
-            for frame in traceback.extract_tb(link.__traceback__)
-            if is_user_file(os.fspath(frame.filename))
-        ]
-        if frames:
-            return location(*frames[-1])
+        frames = traceback.extract_tb(link.__traceback__)
+        found = from_frames([(os.fspath(f.filename), f.lineno or 0) for f in frames])
+        if found:
+            return found
     for link in _chain(error):
         found = from_trace_text(str(link))
         if found:

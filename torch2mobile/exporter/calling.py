@@ -189,7 +189,7 @@ def template_of(
     return template, tuple(tensors)
 
 
-def fill_template(template: Template, tensors: Sequence[torch.Tensor]) -> Template:
+def fill_template(template: Template, tensors: Sequence[Any]) -> Template:
     """The call with the tensors in their slots."""
 
     def leaf(value: Any) -> Any:

@@ -1,118 +1,93 @@
-"""The user's line behind a symptom: the first NaN, a random operator, an input that got lost."""
+"""The lines of a module's own source that read an input, or write into an attribute."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch.fx import Interpreter, Node
 
 from torch2mobile.exporter import blame
 from torch2mobile.records import Capture, Location
-from torch2mobile.tensors import quiet, to_torch
 
 if TYPE_CHECKING:
-    import numpy as np
+    import torch
 
-# The arguments by which an operator that can be random is not.
-_SWITCHES = ("train", "training", "dropout_p")
-
-
-class _Found(Exception):  # noqa: N818 (a signal out of the interpreter, not an error)
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.name)
-        self.node = node
-
-
-class _NanWatch(Interpreter):
-    """Stops at the first operator that makes NaN from inputs without any."""
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        floating = isinstance(result, torch.Tensor) and result.is_floating_point()
-        if n.op == "call_function" and floating and bool(torch.isnan(result).any()):
-            raise _Found(n)
-        return result
-
-
-def _location(node: Node) -> Location | None:
-    place = blame.from_trace_text(node.meta.get("stack_trace") or "")
-    if place is None:
-        return None
-    scopes = node.meta.get("nn_module_stack") or {}
-    path = [str(entry[0]) for entry in scopes.values()][-1:]
-    module = (
-        path[0].removeprefix("L['self'].").removeprefix("inner").removeprefix(".") if path else ""
-    )
-    return Location(
-        module=module, file=place.file, line=place.line, code=place.code, op=str(node.target)
-    )
-
-
-def first_nan(capture: Capture, feeds: Mapping[str, np.ndarray]) -> tuple[Location, ...]:
-    """The line whose operator first gives NaN on these inputs."""
-    if capture.program is None:
-        return ()
-    module = capture.program.module(check_guards=False)
-    tensors = [to_torch(feeds[spec.name]) for spec in capture.inputs]
-    try:
-        with torch.no_grad(), quiet():
-            _NanWatch(module).run(*tensors)
-    except _Found as found:
-        place = _location(found.node)
-        return (place,) if place else ()
-    except Exception:  # noqa: BLE001 (a search for a hint must not become a failure of its own)
-        return ()
-    return ()
-
-
-def random_operators(capture: Capture) -> tuple[Location, ...]:
-    """The lines that call an operator with random results."""
-    if capture.program is None:
-        return ()
-    nodes = [node for node in capture.program.graph.nodes if _is_random(node)]
-    return tuple(dict.fromkeys(place for node in nodes if (place := _location(node))))
-
-
-def _is_random(node: Node) -> bool:
-    operator = node.target
-    if not isinstance(operator, torch._ops.OpOverload):
-        return False
-    if torch.Tag.nondeterministic_seeded not in operator.tags:
-        return False
-    for index, argument in enumerate(operator._schema.arguments):
-        if argument.name in _SWITCHES:
-            given = node.args[index] if index < len(node.args) else argument.default_value
-            return bool(node.kwargs.get(argument.name, given))
-    return True
+# Methods that change what they are called on, beside torch's own, which end in "_".
+_CHANGING = {"add", "append", "appendleft", "clear", "extend", "insert", "pop", "popleft"}
+_CHANGING |= {"remove", "setdefault", "update"}
 
 
 def readers_of(capture: Capture, name: str) -> tuple[Location, ...]:
     """The lines of the module's own forward that read this input."""
     spec = next((spec for spec in capture.inputs if spec.name == name), None)
-    module = capture.loaded.module
     if spec is None:
         return ()
     parameter = str(spec.path[0])
+    reads = [
+        (filename, node.lineno)
+        for filename, tree in _source(type(capture.loaded.module).forward)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == parameter and isinstance(node.ctx, ast.Load)
+    ]
+    return tuple(blame.location(*place) for place in sorted(set(reads)))
+
+
+def writers_of(module: torch.nn.Module, names: Sequence[str]) -> tuple[Location, ...]:
+    """The lines that change these attributes (``"block.count"``), outside of ``__init__``."""
+    places: dict[tuple[str, int], Location] = {}
+    for name in names:
+        path, _, attribute = name.rpartition(".")
+        owner = type(module.get_submodule(path))
+        methods = [
+            m for kind in owner.__mro__ for key, m in vars(kind).items() if key != "__init__"
+        ]
+        for filename, tree in (found for method in methods for found in _source(method)):
+            for line in sorted(set(_writes(tree, attribute))):
+                where = blame.location(filename, line, module=path)
+                places.setdefault((filename, line), where)
+    return tuple(places.values())
+
+
+def _writes(tree: ast.AST, attribute: str) -> Iterator[int]:
+    for node in ast.walk(tree):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            method = node.func.attr
+            if method in _CHANGING or (method.endswith("_") and not method.endswith("__")):
+                targets = [node.func.value]
+        inner = [part for target in targets for part in _parts(target)]
+        if any(_is_own(part, attribute) for part in inner):
+            yield targets[0].lineno
+
+
+def _parts(target: ast.expr) -> list[ast.expr]:
+    """What a target writes into: ``self.a[0]``, ``self.a.data``, ``self.a, b`` all hold self.a."""
+    if isinstance(target, ast.Tuple | ast.List):
+        return [part for item in target.elts for part in _parts(item)]
+    if isinstance(target, ast.Starred | ast.Subscript | ast.Attribute):
+        return [target, *_parts(target.value)]
+    return [target]
+
+
+def _is_own(node: ast.expr, attribute: str) -> bool:
+    own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    return own and node.attr == attribute and node.value.id == "self"  # type: ignore[attr-defined]
+
+
+def _source(function: Any) -> Iterator[tuple[str, ast.AST]]:
+    """The file and the tree, with the file's line numbers, of a function of the user's."""
     try:
-        lines, start = inspect.getsourcelines(type(module).forward)
-        filename = inspect.getsourcefile(type(module).forward) or ""
+        lines, start = inspect.getsourcelines(function)
+        filename = inspect.getsourcefile(function) or ""
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
-        return ()
-    if not blame.is_user_file(filename):
-        return ()  # the code that torch made of a saved program
-    numbers = sorted(
-        {
-            node.lineno
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name)
-            and node.id == parameter
-            and isinstance(node.ctx, ast.Load)
-        }
-    )
-    return tuple(blame.location(filename, start + number - 1) for number in numbers)
+        return
+    # Not the code that torch made of a saved program.
+    if blame.is_user_file(filename):
+        yield filename, ast.increment_lineno(tree, start - 1)

@@ -106,7 +106,7 @@ def check_loaded(
     stages = Stages(observer or SilentObserver())
     stages.observer.started("capture")
     loaded = load()
-    from torch2mobile.exporter import blame
+    from torch2mobile.exporter import blame, calling
     from torch2mobile.exporter.capture import capture
 
     captured, error = None, None
@@ -123,6 +123,7 @@ def check_loaded(
         blame=blame,
         capture=captured,
         error=error,
+        call=calling.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
     )
     return _look(found, options, stages, subject or loaded.name)
 

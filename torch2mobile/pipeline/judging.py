@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.isolation import IsolatedRunner, Worker
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, Status
+from torch2mobile.records import Capture, Check, LoadedModel, Location, ParityOptions, Status
 
 if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner, Target
     from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.probes import Probe
+    from torch2mobile.validators.parity.recorder import Step
+    from torch2mobile.validators.parity.reference import Reference
+    from torch2mobile.validators.parity.steadiness import Unsteady
 
 ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
 TARGET_LOADER = "torch2mobile.exporter.targets:load"
@@ -53,7 +56,7 @@ def module_side(
     capture: Capture | None,
 ) -> list[Expected] | None:
     """The module on every probe; None where it is not fit to be compared with."""
-    from torch2mobile.validators.parity import probes, reference, soundness
+    from torch2mobile.validators.parity import probes, reference, soundness, steadiness
     from torch2mobile.validators.parity.gate import Expected
 
     check_tolerances(options, outputs)
@@ -61,18 +64,45 @@ def module_side(
     example = reference.example_of(loaded)
     built = probes.build(capture.inputs if capture else loaded.specs, example, options, loaded.data)
     references = reference.evaluate(loaded, outputs, built)
-    check = soundness.reference_check(references)
+    again = next((item.probe for item in references if not item.repeatable), None)
+    unsteady = steadiness.diagnose(loaded, again) if again is not None else None
+    check = soundness.reference_check(references, unsteady)
     check = replace(check, notes=(*check.notes, *_untried(loaded, built)))
-    if check.status is Status.FAILED and capture is not None:
-        check = replace(check, locations=_suspects(capture, references))
+    if check.status is Status.FAILED:
+        check = replace(check, locations=_suspects(loaded, references, unsteady))
     stages.add(check)
-    if not all(item.repeatable for item in references):
+    if unsteady is not None and unsteady.cause != "state":
         return None
-    return [
+    expected = [
         Expected(item.probe, item.outputs, item.truth, item.rough)
         for item in references
         if not item.refusal
     ]
+    if expected:
+        _state(stages, loaded, expected, unsteady)
+    return expected
+
+
+def _state(
+    stages: Stages, loaded: LoadedModel, expected: Sequence[Expected], unsteady: Unsteady | None
+) -> None:
+    """A check of the module in use against a fresh one, where a call leaves anything changed."""
+    from torch2mobile.exporter import suspects
+    from torch2mobile.validators.parity import soundness, steadiness
+
+    probe = expected[0].probe
+    changed = unsteady.changed if unsteady else steadiness.changed_state(loaded, probe)
+    if not changed and unsteady is None:
+        return
+    check = soundness.state_check(changed, *steadiness.sequence(loaded, expected))
+    steps = steadiness.writers(loaded, probe, changed)
+    places = [_place(step) for step in steps.values()]
+    places += suspects.writers_of(loaded.module, [name for name in changed if name not in steps])
+    places += [_place(step) for step in unsteady.steps] if unsteady else []
+    found = _known(places)
+    # A check that passed shows no lines below it, and these are worth a look.
+    notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
+    stages.add(replace(check, locations=found, notes=tuple(notes)))
 
 
 def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
@@ -102,16 +132,34 @@ def _greatest(loaded: LoadedModel, probes: Sequence[Probe]) -> dict[str, tuple[i
     return found
 
 
-def _suspects(capture: Capture, references: Sequence[object]) -> tuple[Location, ...]:
-    from torch2mobile.exporter import suspects
-    from torch2mobile.validators.parity import soundness
-    from torch2mobile.validators.parity.reference import Reference
+def _suspects(
+    loaded: LoadedModel, references: Sequence[Reference], unsteady: Unsteady | None
+) -> tuple[Location, ...]:
+    """The lines that draw random numbers, or the one that first gives NaN."""
+    from torch2mobile.validators.parity import soundness, steadiness
 
-    typed = [item for item in references if isinstance(item, Reference)]
-    if not all(item.repeatable for item in typed):
-        return suspects.random_operators(capture)
-    first = next((item for item in typed if soundness.has_nan(item)), None)
-    return suspects.first_nan(capture, first.probe.feeds) if first else ()
+    if unsteady is not None and unsteady.cause != "state":
+        return _known([_place(step) for step in unsteady.steps])
+    first = next((item.probe for item in references if soundness.has_nan(item)), None)
+    step = steadiness.first_nan(loaded, first) if first is not None else None
+    return _known([_place(step)]) if step is not None else ()
+
+
+def _place(step: Step) -> Location | None:
+    """An operation of a recording as a line of the user's."""
+    from torch2mobile.exporter import blame
+
+    where = blame.from_trace_text(step.trace) if step.trace else blame.from_frames(step.frames)
+    return where and replace(where, module=step.module, op=step.op)
+
+
+def _known(places: Sequence[Location | None]) -> tuple[Location, ...]:
+    """Each line once, by whatever operation it was found."""
+    found: dict[tuple[str, int], Location] = {}
+    for place in places:
+        if place is not None:
+            found.setdefault((place.file, place.line), place)
+    return tuple(found.values())
 
 
 def judge(
@@ -131,12 +179,34 @@ def judge(
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False
-    parity = stages.add(gate.parity_check(target, expected, answers, options))
+    parity = gate.parity_check(target, expected, answers, options)
+    if parity.status is Status.FAILED and capture is not None:
+        parity = _blame_capture(parity, expected, capture)
+    stages.add(parity)
     baked = gate.baked_check(target, expected, answers)
     if baked.status is Status.FAILED and capture is not None:
         baked = replace(baked, locations=_readers(baked.metrics, capture))
     stages.add(baked)
     return parity.status is Status.PASSED and baked.status is not Status.FAILED
+
+
+def _blame_capture(check: Check, expected: Sequence[Expected], capture: Capture) -> Check:
+    """Adds the lines where the captured graph itself leaves the module on a failing probe."""
+    from torch2mobile.validators.parity import recorder
+
+    failing = {mismatch.probe for mismatch in check.mismatches}
+    case = next((case for case in expected if case.probe.label in failing), None)
+    if case is None or capture.program is None:
+        return check
+    pair = recorder.departure(capture.loaded, capture.program, case.probe.feeds)
+    if pair is None:
+        return check
+    note = (
+        "the captured graph does something else than the module on this probe: torch.export "
+        "fixed what depends on the call"
+    )
+    places = _known([_place(step) for step in pair if step is not None])
+    return replace(check, locations=places, notes=(*check.notes, note))
 
 
 def _readers(metrics: Mapping[str, object], capture: Capture) -> tuple[Location, ...]:

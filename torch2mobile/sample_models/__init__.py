@@ -93,4 +93,11 @@ SAMPLES: dict[str, Sample] = {
         expect_exit=1,
         expect_line="torch.sqrt(image)",
     ),
+    "running_mean": Sample(
+        name="running_mean",
+        module=f"{_HERE}.awkward.running_mean",
+        title="Awkward: a mean carried from call to call",
+        expect_exit=1,
+        expect_line="self.level.lerp_(signal.mean(0), 0.1)",
+    ),
 }

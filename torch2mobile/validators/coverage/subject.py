@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch2mobile.records import Capture, Finding, LoadedModel, Location, Metric, Origin, Table
 
@@ -35,6 +35,7 @@ class Subject:
     From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
     ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols or inputs'
     dimensions; ``ort_version`` is the app's pinned runtime, or None for the installed one.
+    ``call`` is forward's args and kwargs with an InputSpec for each tensor.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Subject:
     error: CaptureError | None = None
     model: onnx.ModelProto | None = None
     origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     @property
     def program(self) -> torch.export.ExportedProgram | None:

@@ -61,7 +61,9 @@ def _double(flat: Any) -> Any | None:
 def _truth(double: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray] | None:
     wide = [t.double() if t.is_floating_point() else t for t in tensors]
     try:
-        return _run(double, wide)
+        # Each probe meets a fresh module, in float64 as in float32.
+        with untouched(double):
+            return _run(double, wide)
     except Exception:  # noqa: BLE001 (for example a dtype hard-coded in forward)
         return None
 
@@ -91,6 +93,12 @@ def _named(names: Sequence[str], arrays: Sequence[np.ndarray]) -> Outputs:
     return list(zip([*names, *more], arrays, strict=False))
 
 
+def _run_twice(probes: Sequence[Probe]) -> set[int]:
+    """The first probe and the largest: threads that race have more to race over there."""
+    sizes = [sum(array.size for array in probe.feeds.values()) for probe in probes]
+    return {0, sizes.index(max(sizes))} if sizes else set()
+
+
 def evaluate(
     loaded: LoadedModel, outputs: Sequence[str], probes: Sequence[Probe]
 ) -> list[Reference]:
@@ -102,12 +110,13 @@ def evaluate(
     with untouched(loaded.module), quiet():
         double = _double(loaded.flat) if loaded.program is None else None
     references = []
+    twice = _run_twice(probes)
     for number, probe in enumerate(probes):
         tensors = [to_torch(probe.feeds[spec.name]) for spec in loaded.specs]
         with untouched(loaded.module), quiet():
             try:
                 arrays = _run(loaded.flat, tensors)
-                repeatable = number > 0 or _same(arrays, _run(loaded.flat, tensors))
+                repeatable = number not in twice or _same(arrays, _run(loaded.flat, tensors))
             except Exception as error:  # noqa: BLE001 (the module is the user's code)
                 first = (str(error).strip().splitlines() or [""])[0]
                 text = f"{type(error).__name__}: {first}"

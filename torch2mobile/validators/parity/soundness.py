@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from torch2mobile.records import Check, Mismatch, Status
+from torch2mobile.validators.parity import gate
+from torch2mobile.validators.parity.gate import Answers, Expected
 from torch2mobile.validators.parity.reference import Reference
+from torch2mobile.validators.parity.steadiness import Unsteady
 from torch2mobile.validators.parity.tolerance import is_float
 
 
@@ -19,19 +23,37 @@ def has_nan(reference: Reference) -> bool:
     )
 
 
-def reference_check(references: Sequence[Reference]) -> Check:
-    """FAILED where the module's outputs are random, NaN, or refused within a declared range."""
+_UNSTEADY = {
+    "random": (
+        "it draws random numbers",
+        "Turn off dropout and other randomness in forward; self.training is False here.",
+    ),
+    "outside": (
+        "from the same state and seed too: a data race, or something outside the module",
+        "Let forward depend on its inputs and its own weights alone.",
+    ),
+}
+
+
+def reference_check(references: Sequence[Reference], unsteady: Unsteady | None = None) -> Check:
+    """FAILED where the module's outputs are random, NaN, or refused within a declared range.
+
+    State kept between calls is no fault here: every probe meets a fresh module. ``state_check``
+    looks at it.
+    """
     notes = tuple(
         f"the module refuses {item.probe.label}: {item.refusal}"
         for item in references
         if item.refusal and not item.probe.declared
     )
-    if not all(item.repeatable for item in references):
+    kept = unsteady is not None and unsteady.cause == "state"
+    if not kept and not all(item.repeatable for item in references):
+        why, remedy = _UNSTEADY[unsteady.cause if unsteady else "random"]
         return Check(
             "reference",
             Status.FAILED,
-            "the module's outputs differ between two runs on the same input",
-            hint="Turn off dropout and other randomness in forward; self.training is False here.",
+            f"the module's outputs differ between two runs on the same input: {why}",
+            hint=remedy,
             notes=notes,
         )
     bad = [item for item in references if has_nan(item)]
@@ -57,11 +79,40 @@ def reference_check(references: Sequence[Reference]) -> Check:
             notes=notes,
         )
     count = len(references) - len(notes)
+    start = " from a fresh start" if kept else ""
     return Check(
         "reference",
         Status.PASSED if count else Status.ERROR,
-        f"repeatable and finite on {count} probes",
+        f"repeatable and finite on {count} probes{start}",
         notes=notes,
+    )
+
+
+def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answers) -> Check:
+    """FAILED where a module in use gives something else than a fresh one, as the file always is.
+
+    ``cases`` and ``answers`` are those of :func:`steadiness.sequence`; ``changed`` names the state.
+    """
+    usual = gate.typical_of(cases)
+    wrong: list[Mismatch] = []
+    for number, (case, answer) in enumerate(zip(cases, answers, strict=True), 1):
+        label = f"call {number} in a row ({case.probe.label})"
+        called = replace(case, probe=replace(case.probe, label=label))
+        wrong += gate.judge_probe(called, answer, usual, {})[1]
+    names = ", ".join(changed) or "something that no attribute shows"
+    if wrong:
+        return Check(
+            "state",
+            Status.FAILED,
+            f"the module keeps {names} from call to call, and its outputs follow; the file starts "
+            "anew at each call",
+            hint="Make it an input and an output of forward, so that the app can carry it on.",
+            mismatches=tuple(wrong[: gate.SHOWN]),
+        )
+    return Check(
+        "state",
+        Status.PASSED,
+        f"forward changes {names}, but {len(cases)} calls in a row give what fresh ones give",
     )
 
 

@@ -18,8 +18,9 @@ class Rule(RuleInfo):
     """A rule of ``check``, with an example of what it finds and of what to write instead.
 
     ``before`` and ``after`` are the texts of Python files with a class ``Net``; ``inputs`` and
-    ``values`` describe the inputs of both. Where a module cannot show the rule, they are empty
-    and ``no_example`` says why. ``rewrite`` says what ``export --rewrite`` does about it.
+    ``values`` describe the inputs of both, ``also`` are codes that ``before`` cannot do without.
+    Where a module cannot show the rule, they are empty and ``no_example`` says why. ``rewrite``
+    says what ``export --rewrite`` does about it.
     """
 
     level: LevelName = "source"
@@ -27,6 +28,7 @@ class Rule(RuleInfo):
     after: str = ""
     inputs: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     no_example: str = ""
     rewrite: str = ""
 

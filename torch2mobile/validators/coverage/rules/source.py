@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from torch2mobile.records import Severity
+from torch2mobile.validators.coverage.rules import source_data, source_state, source_values
 from torch2mobile.validators.coverage.rules.rule import Rule
 
-RULES: tuple[Rule, ...] = (
-    Rule(
-        code="T2M100",
-        name="not-capturable",
-        severity=Severity.ERROR,
-        level="source",
-        summary="torch.export cannot take the module as one graph, and no other rule says why",
-        reason="Everything after it needs the graph. The message is torch.export's own.",
-        remedy="Rewrite the line in plain torch operations on tensors.",
-        no_example="What a rule of its own could show has one: this is for all the rest.",
-    ),
+RULES: tuple[Rule, ...] = tuple(
+    sorted(
+        (*source_data.RULES, *source_state.RULES, *source_values.RULES),
+        key=lambda rule: rule.code,
+    )
 )

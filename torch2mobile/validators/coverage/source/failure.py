@@ -1,0 +1,82 @@
+"""What a capture that failed says: the finding at its line becomes an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch2mobile.errors import CaptureError
+from torch2mobile.records import Finding, Location, Severity
+from torch2mobile.validators.coverage.rules import RULES
+from torch2mobile.validators.coverage.subject import Subject
+
+# By words of torch's messages, the rules that such a failure can be of, the first for lines at
+# which none of them was found.
+_KINDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        ("specialized", "Constraints violated", "not all values"),
+        ("T2M152",),
+    ),
+    (
+        ("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
+        ("T2M107", "T2M101", "T2M102", "T2M103", "T2M104", "T2M106"),
+    ),
+    (("numpy", "NumPy"), ("T2M105",)),
+)
+# What can stop a capture in other words than these.
+_OTHERS = (
+    *("T2M101", "T2M102", "T2M103", "T2M104", "T2M105", "T2M106", "T2M107", "T2M110", "T2M112"),
+    *("T2M113", "T2M122", "T2M123", "T2M124", "T2M142", "T2M143", "T2M144", "T2M170", "T2M111"),
+    "T2M120",
+)
+
+
+def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
+    """The findings; where the capture failed, an error at the line that it names."""
+    if subject.error is None:
+        yield from found
+        yield from _traced(subject)
+        return
+    place = next((p for p in subject.error.locations if isinstance(p, Location)), None)
+    fallback, *others = _candidates(subject.error)
+    here = [f for f in found if place is not None and _same_line(f.location, place)]
+    blamed = [f for code in (fallback, *others) for f in here if f.code == code]
+    for finding in found:
+        is_blamed = finding in blamed[:1]
+        yield replace(finding, severity=Severity.ERROR) if is_blamed else finding
+    if not blamed:
+        rule = RULES[fallback]
+        yield rule.found(
+            place or Location(),
+            f"{rule.summary} ({_reason(subject.error)})",
+            severity=Severity.ERROR,
+            remedy=subject.error.remedy if fallback in {"T2M100", "T2M152"} else "",
+        )
+
+
+def _candidates(error: CaptureError) -> tuple[str, ...]:
+    text = " ".join(error.details)
+    for marks, codes in _KINDS:
+        if any(mark in text for mark in marks):
+            return codes if codes == ("T2M152",) else (*codes, *_OTHERS)
+    return ("T2M100", *_OTHERS)
+
+
+def _same_line(one: Location, other: Location) -> bool:
+    return (one.file, one.line) == (other.file, other.line)
+
+
+def _reason(error: CaptureError) -> str:
+    """What the first attempt met."""
+    return error.details[0].partition(": ")[2] if error.details else error.message
+
+
+def _traced(subject: Subject) -> Iterator[Finding]:
+    """Only the TorchScript tracer could take it."""
+    capture = subject.capture
+    if capture is None or capture.traced is None:
+        return
+    first = next((a for a in capture.attempts if not a.succeeded), None)
+    place = first.locations[0] if first and first.locations else Location()
+    reason = f" ({first.reason})" if first else ""
+    yield RULES["T2M109"].found(place, f"{RULES['T2M109'].summary}{reason}")

@@ -1,0 +1,82 @@
+"""All findings of the source level: from the code, the module tree, the graph, a failed capture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch2mobile.records import Finding, InputSpec, Severity
+from torch2mobile.validators.coverage.rules import RULES
+from torch2mobile.validators.coverage.source import failure, graph, tree
+from torch2mobile.validators.coverage.source.code import Library
+from torch2mobile.validators.coverage.source.values import Kind, Value, of_object
+from torch2mobile.validators.coverage.source.walk import Sighting, Walker
+from torch2mobile.validators.coverage.subject import Blame, Subject
+
+# Where there is a graph, its own operators and dtypes say more than the code's words.
+GRAPH_DECIDES = {"T2M111", "T2M131", "T2M160", "T2M161", "T2M170"}
+
+
+def findings(subject: Subject) -> Iterator[Finding]:
+    """Everything found, one of a rule at a line; what stops the capture is an error."""
+    assert subject.blame is not None
+    walker = walk(subject)
+    found = list(_from_code(walker, subject.blame))
+    if subject.program is not None:
+        found = [f for f in found if f.code not in GRAPH_DECIDES]
+        found = list(_state_that_counts(subject, found))
+        found += graph.look(subject, walker)
+    found += tree.look(subject)
+    yield from failure.escalated(subject, found)
+
+
+def walk(subject: Subject) -> Walker:
+    """The code of the module, followed from its forward with the inputs that it is given."""
+    loaded, blame = subject.loaded, subject.blame
+    assert loaded is not None
+    assert blame is not None
+    walker = Walker(loaded.module, Library(blame))
+    args, kwargs = subject.call
+    walker.module(
+        loaded.module,
+        [_value(part) for part in args],
+        {name: _value(part) for name, part in kwargs.items()},
+    )
+    return walker
+
+
+def _value(part: object) -> Value:
+    """What is known of an argument: an input's tensor, a container of them, or a constant."""
+    if isinstance(part, InputSpec):
+        boolean = part.dtype == "bool"
+        return Value(Kind.TENSOR, inputs=frozenset({part.name}), boolean=boolean)
+    inner = tuple(part.values()) if isinstance(part, dict) else part
+    if isinstance(inner, tuple | list):
+        items = tuple(_value(item) for item in inner)
+        tensors = any(item.kind is Kind.TENSOR for item in items)
+        return Value(Kind.TENSOR if tensors else Kind.PLAIN, items=items)
+    return of_object(part)
+
+
+def _state_that_counts(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
+    """A changed buffer is an error where an output is computed from it: the next call differs."""
+    changed = any(finding.code == "T2M122" for finding in found)
+    lasting = graph.lasting(subject) if changed else set()
+    for finding in found:
+        counts = finding.code == "T2M122" and any(name in finding.message for name in lasting)
+        yield replace(finding, severity=Severity.ERROR) if counts else finding
+
+
+def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:
+    """One finding of a rule at a line; how many more modules share it is in its message."""
+    groups: dict[tuple[str, str, int], list[Sighting]] = {}
+    for sighting in walker.sightings:
+        groups.setdefault((sighting.code, sighting.file, sighting.line), []).append(sighting)
+    for (code, file, line), group in groups.items():
+        first = group[0]
+        message = first.message or RULES[code].summary
+        others = len({s.module for s in group}) - 1
+        if others:
+            message += f" (also in {others} other module{'s' if others > 1 else ''})"
+        location = blame.location(file, line, module=first.module)
+        yield RULES[code].found(location, message, remedy=first.remedy)

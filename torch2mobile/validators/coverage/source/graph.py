@@ -1,0 +1,193 @@
+"""What the captured graph shows: dtypes, randomness, batch statistics, inputs that it ignores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from torch2mobile.records import Finding, InputSpec, Location
+from torch2mobile.validators.coverage.rules import RULES
+from torch2mobile.validators.coverage.source.walk import Walker
+from torch2mobile.validators.coverage.subject import Subject
+
+_DTYPES = {torch.float64: "T2M160", torch.bfloat16: "T2M161"}
+# The arguments by which an operator that can be random is not.
+_SWITCHES = ("train", "training", "dropout_p")
+_KNOWN_LIBRARIES = {"aten", "prim", "prims", "higher_order", "symbolic_shapes_op"}
+# Below these an operator gives NaN; the second number is where it does above.
+_DOMAINS = {
+    **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10"), (0.0, math.inf)),
+    "log1p": (-1.0, math.inf),
+    **dict.fromkeys(("acos", "asin", "atanh"), (-1.0, 1.0)),
+    "acosh": (1.0, math.inf),
+}
+_SHAPING = {"view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "flatten", "slice"}
+
+
+def look(subject: Subject, walker: Walker) -> list[Finding]:
+    """The findings of the graph, one of a rule at a place."""
+    assert subject.program is not None
+    places: dict[tuple[object, ...], Finding] = {}
+    for finding in (*_operators(subject), *_inputs(subject, walker)):
+        where = finding.location
+        # Without a line, the module's path is the place.
+        place = (where.file, where.line) if where.line else (where.module, where.op)
+        places.setdefault((finding.code, *place), finding)
+    return list(places.values())
+
+
+def _nodes(program: torch.export.ExportedProgram) -> Iterator[Node]:
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            yield from module.graph.nodes
+
+
+def _operators(subject: Subject) -> Iterator[Finding]:
+    assert subject.program is not None
+    for node in _nodes(subject.program):
+        if node.op != "call_function":
+            continue
+        where = place_of(subject, node)
+        for dtype in dtypes_of(node):
+            code = "T2M111" if dtype.is_complex else _DTYPES.get(dtype)
+            if code:
+                yield RULES[code].found(where, f"{_short(node)} gives {dtype}")
+        if _is_random(node):
+            yield RULES["T2M131"].found(where, f"{_short(node)} gives other numbers at every call")
+        if _name(node) == "batch_norm" and _argument(node, "training") is True:
+            yield RULES["T2M130"].found(where, "batch_norm works with the statistics of its input")
+        namespace = getattr(node.target, "namespace", "aten")
+        if namespace not in _KNOWN_LIBRARIES:
+            yield RULES["T2M170"].found(where, f"{_short(node)} comes from a library")
+        yield from _domain(subject, node, where)
+
+
+def place_of(subject: Subject, node: Node) -> Location:
+    """The user's line of a node, with its module path and operator."""
+    assert subject.blame is not None
+    found = subject.blame.from_trace_text(node.meta.get("stack_trace") or "") or Location()
+    scopes = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(scopes[-1][0]) if scopes else ""
+    module = path.removeprefix("L['self'].").removeprefix("inner").removeprefix(".")
+    return Location(module, found.file, found.line, found.code, op=str(node.target))
+
+
+def dtypes_of(node: Node) -> set[torch.dtype]:
+    """The dtypes of what a node gives."""
+    value = node.meta.get("val")
+    found = value if isinstance(value, tuple | list) else [value]
+    return {v.dtype for v in found if isinstance(v, torch.Tensor)}
+
+
+def _name(node: Node) -> str:
+    name: str = getattr(node.target, "__name__", str(node.target))
+    return name.partition(".")[0]
+
+
+def _short(node: Node) -> str:
+    return str(node.target).removesuffix(".default").removeprefix("aten.")
+
+
+def _argument(node: Node, name: str) -> Any:
+    schema = getattr(node.target, "_schema", None)
+    for index, argument in enumerate(schema.arguments if schema else ()):
+        if argument.name == name:
+            given = node.args[index] if index < len(node.args) else argument.default_value
+            return node.kwargs.get(name, given)
+    return None
+
+
+def _is_random(node: Node) -> bool:
+    operator = node.target
+    if not isinstance(operator, torch._ops.OpOverload):
+        return False
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return False
+    names = {argument.name for argument in operator._schema.arguments}
+    return all(bool(_argument(node, switch)) for switch in _SWITCHES if switch in names)
+
+
+def _inputs(subject: Subject, walker: Walker) -> Iterator[Finding]:
+    """Inputs that nothing in the graph reads: never used, or fixed while exporting."""
+    assert subject.program is not None
+    assert subject.capture is not None
+    assert subject.blame is not None
+    nodes = {node.name: node for node in subject.program.graph.nodes if node.op == "placeholder"}
+    for name, spec in _user_inputs(subject):
+        if nodes[name].users:
+            continue
+        lines = sorted(walker.uses.get(spec.name, ()))
+        for file, line in lines:
+            where = subject.blame.location(file, line)
+            yield RULES["T2M151"].found(where, f"the input {spec.name} is read here, yet fixed")
+        if not lines:
+            yield RULES["T2M150"].found(
+                _forward(subject), f"the input {spec.name} has no effect on any output"
+            )
+
+
+def _user_inputs(subject: Subject) -> list[tuple[str, InputSpec]]:
+    assert subject.program is not None
+    assert subject.capture is not None
+    names = [str(name) for name in subject.program.graph_signature.user_inputs]
+    specs = subject.capture.inputs
+    return list(zip(names, specs, strict=True)) if len(names) == len(specs) else []
+
+
+def _forward(subject: Subject) -> Location:
+    """The line of the module's own forward."""
+    from torch2mobile.validators.coverage.source.code import Library
+
+    assert subject.loaded is not None
+    assert subject.blame is not None
+    code = Library(subject.blame).find(type(subject.loaded.module).forward)
+    return subject.blame.location(code.file, code.tree.lineno) if code else Location()
+
+
+def lasting(subject: Subject) -> set[str]:
+    """The last names of buffers whose values reach an output."""
+    assert subject.program is not None
+    buffers = subject.program.graph_signature.inputs_to_buffers
+    found = set()
+    for node in subject.program.graph.nodes:
+        if node.op == "placeholder" and node.name in buffers and _reaches_output(node):
+            found.add(buffers[node.name].rpartition(".")[2])
+    return found
+
+
+def _reaches_output(node: Node) -> bool:
+    seen: set[Node] = set()
+    queue = [node]
+    while queue:
+        current = queue.pop()
+        if current.op == "output":
+            return True
+        fresh = [user for user in current.users if user not in seen]
+        seen.update(fresh)
+        queue += fresh
+    return False
+
+
+def _domain(subject: Subject, node: Node, where: Location) -> Iterator[Finding]:
+    """An operator that is NaN for values that the input, as declared, may have."""
+    bounds = _DOMAINS.get(_name(node))
+    source = node.args[0] if node.args else None
+    while isinstance(source, Node) and _name(source) in _SHAPING and source.args:
+        source = source.args[0]
+    if bounds is None or not isinstance(source, Node) or source.op != "placeholder":
+        return
+    spec = dict(_user_inputs(subject)).get(source.name)
+    if spec is None or spec.dtype == "bool" or spec.dtype.startswith("uint"):
+        return
+    low, high = -math.inf, math.inf
+    if spec.values is not None and spec.values.kind != "normal":
+        low, high = spec.values.low, spec.values.high
+    if low < bounds[0] or high > bounds[1]:
+        declared = "declared" if spec.values else "not declared"
+        yield RULES["T2M132"].found(
+            where, f"{_name(node)} is NaN where {spec.name} is out of range ({declared})"
+        )

@@ -1,0 +1,195 @@
+"""Does the module give the same on the same input, and if not, why and where?
+
+Three causes are told apart: randomness, state kept between calls, and what neither explains: a data
+race, or something outside the module such as the time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from torch2mobile.errors import Torch2MobileError
+from torch2mobile.records import LoadedModel
+from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
+from torch2mobile.validators.parity import recorder
+from torch2mobile.validators.parity.gate import Answers, Expected
+from torch2mobile.validators.parity.probes import Probe
+from torch2mobile.validators.parity.recorder import Step
+
+Cause = Literal["random", "state", "outside"]
+
+# So many calls in a row are compared with calls of a fresh module.
+CALLS = 6
+
+
+@dataclass(frozen=True)
+class Unsteady:
+    """Why two runs differ, the operations that make it so, and the state that a call changes."""
+
+    cause: Cause
+    steps: tuple[Step, ...]
+    changed: tuple[str, ...] = ()
+
+
+def _rewinder() -> Callable[[], None]:
+    """A function that puts the random states of torch, numpy and Python back to those of now."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    def rewind() -> None:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+    return rewind
+
+
+def diagnose(loaded: LoadedModel, probe: Probe) -> Unsteady:
+    """Find out why the module gives something else on a second call with this probe.
+
+    First from the same state with the same seed, then with that seed in the state that a call
+    leaves behind: the first of these that changes an operation is the cause. What is left is
+    randomness.
+    """
+    tensors = _tensors(loaded, probe)
+    changed = changed_state(loaded, probe)
+    with untouched(loaded.module):
+        first = recorder.record(loaded, tensors)
+    with untouched(loaded.module):
+        again = recorder.record(loaded, tensors)
+    outside = recorder.first_difference(first, again)
+    if outside is not None:
+        return Unsteady("outside", _either(outside), changed)
+    with untouched(loaded.module):
+        rewind = _rewinder()
+        recorder.record(loaded, tensors)
+        rewind()
+        later = recorder.record(loaded, tensors)
+    kept = recorder.first_difference(first, later)
+    if kept is not None:
+        return Unsteady("state", _either(kept), changed)
+    return Unsteady("random", tuple(step for step in first.steps if step.random), changed)
+
+
+def _either(pair: tuple[Step | None, Step | None]) -> tuple[Step, ...]:
+    return tuple(step for step in pair if step is not None)[-1:]
+
+
+def first_nan(loaded: LoadedModel, probe: Probe) -> Step | None:
+    """The first operation of the module that makes NaN out of numbers on this probe."""
+    with untouched(loaded.module):
+        steps = recorder.record(loaded, _tensors(loaded, probe)).steps
+    return next((step for step in steps if step.nan), None)
+
+
+# --- state that a call leaves behind ------------------------------------------------------------
+
+
+def changed_state(loaded: LoadedModel, probe: Probe) -> tuple[str, ...]:
+    """The names of buffers and attributes that one call leaves changed."""
+    tensors = _tensors(loaded, probe)
+    with untouched(loaded.module), quiet():
+        before = dict(_state(loaded.module))
+        try:
+            loaded.flat.call(*(tensor.clone() for tensor in tensors))
+        except Exception:  # noqa: BLE001 (a refused probe is reported elsewhere)
+            return ()
+        after = dict(_state(loaded.module))
+    return tuple(name for name in after if before.get(name) != after[name])
+
+
+def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """A print of everything that a module can keep: buffers, parameters, its own attributes."""
+    for path, child in module.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(child, torch.jit.ScriptModule):
+            continue
+        for name, value in vars(child).items():
+            if name == "_parameters":
+                # Not by their values: there may be gigabytes, and forward hardly writes there.
+                for key, tensor in value.items():
+                    yield prefix + key, (id(tensor), getattr(tensor, "_version", 0))
+            elif name == "_buffers":
+                for key, tensor in value.items():
+                    yield prefix + key, _print_of(tensor)
+            elif name not in _TORCHS_OWN:
+                yield prefix + name, _print_of(value)
+
+
+_TORCHS_OWN = frozenset(vars(torch.nn.Module()))
+
+
+def _print_of(value: Any, depth: int = 3) -> Any:
+    """Something that is equal for equal contents: numbers, digests, and nested ones of these."""
+    if isinstance(value, torch.Tensor):
+        return recorder.digest(value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if depth and isinstance(value, Mapping):
+        return [(repr(key), _print_of(item, depth - 1)) for key, item in value.items()]
+    # Lists, sets, deques: whatever has a length and can be looked through without using it up.
+    if depth and isinstance(value, Collection):
+        return len(value), [_print_of(item, depth - 1) for item in value]
+    return id(value)
+
+
+def writers(loaded: LoadedModel, probe: Probe, names: Sequence[str]) -> dict[str, Step]:
+    """The first operation that writes into each of these buffers in place."""
+    tensors = _tensors(loaded, probe)
+    buffers = dict(loaded.module.named_buffers())
+    watched = [(name, buffers[name]) for name in names if name in buffers]
+    with untouched(loaded.module):
+        steps = recorder.record(loaded, tensors, watched=watched).steps
+    found: dict[str, Step] = {}
+    for step in steps:
+        for name in step.wrote:
+            found.setdefault(name, step)
+    return found
+
+
+def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Expected], Answers]:
+    """The module called again and again without a fresh start, on probes of one shape.
+
+    Returns what a fresh module gives in each of these calls, and what the module in use gave. The
+    first probe is called twice, so that state shows that only counts.
+    """
+    first = expected[0]
+    shapes = _shapes(first.probe)
+    alike = [case for case in expected if not case.probe.extreme and _shapes(case.probe) == shapes]
+    cases = [first, first, *alike[1:], first][:CALLS]
+    answers: Answers = []
+    with untouched(loaded.module), quiet():
+        rewind = _rewinder()
+        for case in cases:
+            rewind()
+            answers.append(
+                _called(loaded, _tensors(loaded, case.probe), [name for name, _ in case.outputs])
+            )
+    return cases, answers
+
+
+def _tensors(loaded: LoadedModel, probe: Probe) -> list[torch.Tensor]:
+    return [to_torch(probe.feeds[spec.name]) for spec in loaded.specs]
+
+
+def _shapes(probe: Probe) -> list[tuple[int, ...]]:
+    return [array.shape for array in probe.feeds.values()]
+
+
+def _called(
+    loaded: LoadedModel, tensors: Sequence[torch.Tensor], names: Sequence[str]
+) -> list[tuple[str, np.ndarray]] | Torch2MobileError:
+    flat: Any = loaded.flat
+    try:
+        arrays = [to_numpy(tensor).copy() for tensor in flat(*(t.clone() for t in tensors))]
+    except Exception as error:  # noqa: BLE001 (the module is the user's code)
+        return Torch2MobileError(f"{type(error).__name__}: {error}"[:300])
+    more = [f"output number {number}" for number in range(len(names), len(arrays))]
+    return list(zip([*names, *more], arrays, strict=False))
