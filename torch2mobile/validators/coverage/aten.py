@@ -35,12 +35,14 @@ _ASSERTIONS = frozenset(
 class Missing:
     """An operator without a translation: its name, the FX node, and whether numbers are complex.
 
-    ``instead`` are the operators that it could be written with, all of which have one.
+    ``called`` is what the module called, which may consist of this one; ``instead`` are the
+    operators that it could be written with, all of which have one.
     """
 
     name: str
     node: torch.fx.Node
     complex_input: bool
+    called: str = ""
     instead: tuple[str, ...] = ()
 
     @property
@@ -69,7 +71,9 @@ def missing(program: torch.export.ExportedProgram) -> list[Missing]:
     for node in calls(decomposed):
         if not _known(node.target, _complex(node), translations.from_registry):
             name = translations.key(node.target)
-            found.append(Missing(name, node, _complex(node), _instead(node)))
+            original = node.meta.get("original_aten")
+            called = name if original is None else translations.key(original)
+            found.append(Missing(name, node, _complex(node), called, _instead(node)))
     return found
 
 

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch2mobile.validators.coverage.graph import Node
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Question = Callable[[Node], str]
 

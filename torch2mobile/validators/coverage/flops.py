@@ -7,9 +7,33 @@ import math
 from torch2mobile.validators.coverage.graph import Node, ValueType
 
 _MOVES = frozenset(
-    "Cast Concat Constant ConstantOfShape DepthToSpace Expand Flatten Gather GatherElements GatherND "
-    "Identity If Loop Pad Reshape Scan Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
+    [
+        "Cast",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "If",
+        "Loop",
+        "Pad",
+        "Reshape",
+        "Scan",
+        "Shape",
+        "Size",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 """Operators that move data, or call others, and count as no arithmetic."""
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
