@@ -64,9 +64,9 @@ def translate(
 def in_memory(
     capture: Capture, folder: Path, *, opset: int | None = None
 ) -> tuple[ir.Model, provenance.Origins]:
-    """The model that :func:`translate` writes, and its origins; a trace needs a ``folder`` for a while.
+    """The model that :func:`translate` writes, and its origins; raises what that raises.
 
-    Raises what :func:`translate` raises.
+    A trace is written into ``folder`` for a while.
     """
     check_opset(opset)
     try:

@@ -135,7 +135,7 @@ class _Watch(TorchDispatchMode):
     """Sees the operators that run, takes apart those without a translation, and notes the rest."""
 
     def __init__(self, lookup: Lookup, table: Callable[[Any], Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.parts = Parts()
         self._lookup, self._table = lookup, table
 
@@ -154,13 +154,14 @@ class _Watch(TorchDispatchMode):
         if _known(plain, complex_input, self._lookup):
             self.parts.translated[name] = None
             return func(*args, **kwargs)
-        taken_apart = self._decomposed(plain, args, kwargs)
+        taken_apart = self.decomposed(plain, args, kwargs)
         if taken_apart is not NotImplemented:
             return taken_apart if plain is func else func(*args, **kwargs)
         self.parts.missing[name] = None
         return func(*args, **kwargs)
 
-    def _decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What it gives when it is taken apart by a rule or its own; NotImplemented without one."""
         rule = self._table(func)
         with self:
             if rule is not None:
@@ -204,9 +205,10 @@ def _parts(
     guards = fake.shape_env.suppress_guards() if fake.shape_env else contextlib.nullcontext()
     try:
         with guards, fake, watch:
-            watch._decomposed(node.target, args, kwargs) if table is not _rule else node.target(
-                *args, **kwargs
-            )
+            if table is _rule:
+                node.target(*args, **kwargs)
+            else:
+                watch.decomposed(node.target, args, kwargs)
     except Exception:  # noqa: BLE001 (what a decomposition meets here says nothing about export)
         return None
     return watch.parts

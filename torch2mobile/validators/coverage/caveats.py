@@ -296,15 +296,18 @@ def _coreml_factors(node: Node) -> str:
     *outer, high, wide = factors
     if any(factor != 1 for factor in outer):
         return "it resizes other dimensions than the last two"
-    if _resized_by_sizes(node):
+    if _resized_by_sizes(node) or (high >= 1 and wide >= 1 and (high % 1, wide % 1) == (0, 0)):
         return ""
     if high >= 1 and wide >= 1:
-        whole = high.is_integer() and wide.is_integer()
-        return "" if whole else f"it enlarges by {high:g} and {wide:g}, which are no whole numbers"
-    if high > 1 or wide > 1:
+        return f"it enlarges by {high:g} and {wide:g}, which are no whole numbers"
+    return _shrinks_evenly(node, (high, wide))
+
+
+def _shrinks_evenly(node: Node, factors: tuple[float, float]) -> str:
+    if max(factors) > 1:
         return "it enlarges one side and shrinks the other"
     dims = node.input_type(0).dims or ()
-    for size, factor in zip(dims[-2:], (high, wide), strict=True):
+    for size, factor in zip(dims[-2:], factors, strict=True):
         step = round(1 / factor)
         if not isinstance(size, int) or abs(step * factor - 1) > 1e-6 or size % step:
             return f"it shrinks {size} by {factor:g}, which is no whole part of it"

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch2mobile.validators.coverage.graph import Node, ValueType
 
 _MOVES = frozenset(
-    [
-        "Cast",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "If",
-        "Loop",
-        "Pad",
-        "Reshape",
-        "Scan",
-        "Shape",
-        "Size",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
+    (
+        *("Cast", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"),
+        *("Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Pad", "Reshape"),
+        *("Scan", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile"),
+        *("Transpose", "Unsqueeze"),
+    )
 )
 """Operators that move data, or call others, and count as no arithmetic."""
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 def flops(node: Node) -> int | None:
@@ -46,22 +25,26 @@ def flops(node: Node) -> int | None:
     those of its matrices; anything else one for each element it reads or writes, whichever is more.
     """
     kind = node.proto.op_type
-    if kind in _MOVES:
-        return 0
-    if kind in ("Conv", "FusedConv", "QLinearConv", "ConvInteger"):
-        weight = node.input_type(3 if kind == "QLinearConv" else 1)
-        return _times(2, _count(node.output_type(0)), _tail(weight, 1))
-    if kind == "ConvTranspose":
-        return _times(2, _count(node.input_type(0)), _tail(node.input_type(1), 1))
-    if kind in ("MatMul", "MatMulInteger", "Gemm", "FusedMatMul", "QLinearMatMul"):
-        left = node.input_type(0).dims
-        inner = -2 if node.attributes.get("transA") else -1
-        depth = left[inner] if left and len(left) >= -inner else None
-        return _times(2, _count(node.output_type(0)), depth if isinstance(depth, int) else None)
-    if kind in _GATES:
-        return _recurrent(node)
-    if kind in ("Attention", "MultiHeadAttention"):
-        return _attention(node)
+    return 0 if kind in _MOVES else _RULES.get(kind, _elementwise)(node)
+
+
+def _convolution(node: Node) -> int | None:
+    weight = node.input_type(3 if node.proto.op_type == "QLinearConv" else 1)
+    return _times(2, _count(node.output_type(0)), _tail(weight, 1))
+
+
+def _transposed_convolution(node: Node) -> int | None:
+    return _times(2, _count(node.input_type(0)), _tail(node.input_type(1), 1))
+
+
+def _product_of_matrices(node: Node) -> int | None:
+    left = node.input_type(0).dims
+    inner = -2 if node.attributes.get("transA") else -1
+    depth = left[inner] if left and len(left) >= -inner else None
+    return _times(2, _count(node.output_type(0)), depth if isinstance(depth, int) else None)
+
+
+def _elementwise(node: Node) -> int | None:
     read = [_count(node.input_type(n)) for n in range(len(node.proto.input)) if node.has_input(n)]
     written = [_count(node.output_type(n)) for n in range(len(node.proto.output))]
     known = [count for count in (*read, *written) if count is not None]
@@ -106,3 +89,14 @@ def _product(dims: tuple[int | str | None, ...]) -> int | None:
 def _times(*factors: int | None) -> int | None:
     known = [factor for factor in factors if factor is not None]
     return math.prod(known) if len(known) == len(factors) else None
+
+
+_RULES: dict[str, Callable[[Node], int | None]] = {
+    **dict.fromkeys(("Conv", "FusedConv", "QLinearConv", "ConvInteger"), _convolution),
+    "ConvTranspose": _transposed_convolution,
+    **dict.fromkeys(
+        ("MatMul", "MatMulInteger", "Gemm", "FusedMatMul", "QLinearMatMul"), _product_of_matrices
+    ),
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent),
+    **dict.fromkeys(("Attention", "MultiHeadAttention"), _attention),
+}

@@ -298,7 +298,7 @@ def tensor_type(tensor: onnx.TensorProto) -> ValueType:
 def _element(code: int) -> str:
     import onnx
 
-    return onnx.TensorProto.DataType.Name(code).lower()
+    return str(onnx.TensorProto.DataType.Name(code)).lower()
 
 
 def _constant_value(node: onnx.NodeProto) -> Any:

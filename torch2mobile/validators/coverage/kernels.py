@@ -1,7 +1,7 @@
 """The operators and CPU kernels of the installed ONNX Runtime, as it lists them itself.
 
-A kernel is chosen as ``KernelRegistry`` does: by the version in which the operator last changed, and
-by the types of the first argument given for each of the kernel's type constraints.
+A kernel is chosen as ``KernelRegistry`` does: by the version in which the operator last changed,
+and by the types of the first argument given for each of the kernel's type constraints.
 """
 
 from __future__ import annotations
@@ -118,7 +118,11 @@ def _parameter(raw: Any) -> Parameter:
 def kernels(domain: str, name: str) -> tuple[Kernel, ...]:
     """All kernels of an operator, of all its versions."""
     return tuple(
-        Kernel(*raw.version_range, {k: frozenset(v) for k, v in raw.type_constraints.items()})
+        Kernel(
+            raw.version_range[0],
+            raw.version_range[1],
+            {name: frozenset(types) for name, types in raw.type_constraints.items()},
+        )
         for raw in _raw_kernels().get((domain, name), ())
     )
 
@@ -191,7 +195,7 @@ def _first(schema: Schema, constraint: str, inputs: Types, outputs: Types) -> st
     return None
 
 
-def types_of(found: Iterable[Kernel], schema: Schema, constraint: str) -> list[str]:
+def types_of(found: Iterable[Kernel], constraint: str) -> list[str]:
     """The types that some kernel takes for a constraint, by the word for the element."""
     allowed = {kind for kernel in found for kind in kernel.types.get(constraint, ())}
     return sorted(kind.removeprefix("tensor(").removesuffix(")") for kind in allowed)

@@ -1,4 +1,4 @@
-"""The ATen level of ``check``: operators of the captured graph that the exporter cannot translate."""
+"""The ATen level of ``check``: operators of the captured graph without a translation."""
 
 from __future__ import annotations
 

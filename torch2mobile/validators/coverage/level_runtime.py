@@ -78,15 +78,15 @@ def _table(verdicts: list[Verdict]) -> tuple[Table, ...]:
 def _older(model: Model, release: Release, subject: Subject) -> Section:
     """The limits of an older release; its kernels are not known, and the notes say so."""
     findings = tuple(_limits(model, release, subject))
-    notes = (
+    kernels_unknown = (
         f"the kernels of {release.version} are in no table: a type without a kernel there is found "
-        "only by loading the model",
+        "only by loading the model"
     )
-    if not release.exact:
-        notes += (
-            f"what {release.version} takes beyond opset {release.opset} is not in ONNX Runtime's "
-            "table, and may be more",
-        )
+    more = (
+        f"what {release.version} takes beyond opset {release.opset} is not in ONNX Runtime's "
+        "table, and may be more"
+    )
+    notes = (kernels_unknown,) if release.exact else (kernels_unknown, more)
     return Section(
         f"onnxruntime {release.version}",
         findings,
@@ -112,7 +112,7 @@ def _limits(model: Model, release: Release, subject: Subject) -> Iterator[Findin
         if schema is not None and schema.since > most:
             yield RULES["T2M312"].found(
                 places.of_node(node, subject),
-                f"{node.op} is as opset {schema.since} has it, and {release.version} ends at {most}",
+                f"{node.op} is that of opset {schema.since}, and {release.version} takes {most}",
                 severity=severity,
                 target="ort",
             )

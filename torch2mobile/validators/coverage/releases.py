@@ -1,7 +1,7 @@
 """What earlier releases of ONNX Runtime take: opsets, IR version, .ort format.
 
-Their lists of kernels are in no table: of an earlier release only these limits are known, and that a
-node's operator is not newer than its opset.
+Their lists of kernels are in no table: of an earlier release only these limits are known, and that
+a node's operator is not newer than its opset.
 """
 
 from __future__ import annotations

@@ -55,43 +55,54 @@ def judge(node: Node, depth: int = 0) -> Verdict:
     """What the installed ONNX Runtime does with one node."""
     name = node.proto.op_type
     schema = kernels.schema(node.domain, name, node.opset)
+    refused = _refused_by_schema(node, schema)
+    if refused is not None or schema is None:
+        return refused or Verdict(node, Outcome.NO_OPERATOR, _missing(node))
     if name == "Constant" and not node.domain:
-        return _constant(node)
-    if schema is None:
-        return Verdict(node, Outcome.NO_OPERATOR, _missing(node))
-    if schema.deprecated:
-        return Verdict(node, Outcome.DEPRECATED, f"{node.op} is gone since opset {schema.since}")
+        # It becomes an initializer: no kernel is needed, whatever its type.
+        return Verdict(node, Outcome.KERNEL)
     inputs, outputs = _types(node, "input"), _types(node, "output")
-    wrong = kernels.forbidden_type(schema, inputs, outputs)
-    if wrong:
-        return Verdict(node, Outcome.BAD_TYPE, f"{node.op}: {wrong}")
     found = [k for k in kernels.kernels(node.domain, name) if k.implements(schema.since)]
-    refused = _refusal(found, schema, inputs, outputs)
-    if refused is None and found:
+    kind = _refusal(found, schema, inputs, outputs)
+    if found and kind is None:
         return _of_attributes(node)
     body = _body(node) if depth < _DEEPEST else None
     if body is not None:
         return _of_body(node, body, depth)
-    if refused == "":
-        return Verdict(node, Outcome.UNKNOWN, f"{node.op}: the type of an input is not known")
-    if found and _runs_in_float32(found, schema, inputs, outputs):
-        return Verdict(node, Outcome.CASTS, f"{node.op} has no kernel for float16")
-    if found:
-        return Verdict(node, Outcome.NO_TYPE_KERNEL, _no_type(node, found, refused or "", schema))
-    return Verdict(node, Outcome.NO_KERNEL, f"{node.op}({schema.since}) has no kernel on the CPU")
+    return _without_kernel(node, schema, found, kind)
 
 
 _DEEPEST = 8
 """How deep functions may consist of functions; none in ONNX is deeper than four."""
 
 
-def _constant(node: Node) -> Verdict:
-    """A Constant becomes an initializer: no kernel is needed, whatever its type."""
-    return Verdict(node, Outcome.KERNEL)
+def _refused_by_schema(node: Node, schema: Schema | None) -> Verdict | None:
+    """What the operator itself says against the node, before there is any question of kernels."""
+    if schema is None:
+        return Verdict(node, Outcome.NO_OPERATOR, _missing(node))
+    if schema.deprecated:
+        return Verdict(node, Outcome.DEPRECATED, f"{node.op} is gone since opset {schema.since}")
+    wrong = kernels.forbidden_type(schema, _types(node, "input"), _types(node, "output"))
+    return Verdict(node, Outcome.BAD_TYPE, f"{node.op}: {wrong}") if wrong else None
+
+
+def _without_kernel(
+    node: Node, schema: Schema, found: Sequence[Kernel], refused: str | None
+) -> Verdict:
+    """A node that no kernel takes as it is, and that consists of no others."""
+    inputs, outputs = _types(node, "input"), _types(node, "output")
+    if not found:
+        reason = f"{node.op}({schema.since}) has no kernel on the CPU"
+        return Verdict(node, Outcome.NO_KERNEL, reason)
+    if not refused:
+        return Verdict(node, Outcome.UNKNOWN, f"{node.op}: the type of an input is not known")
+    if _runs_in_float32(found, schema, inputs, outputs):
+        return Verdict(node, Outcome.CASTS, f"{node.op} has no kernel for float16")
+    return Verdict(node, Outcome.NO_TYPE_KERNEL, _no_type(node, found, refused, schema))
 
 
 def _of_attributes(node: Node) -> Verdict:
-    """What a kernel that fits says when it is made: only these few look at their attributes then."""
+    """What a kernel that fits says when it is made: these few look at their attributes."""
     name = node.proto.op_type
     if name in ("RNN", "GRU", "LSTM") and node.attributes.get("layout", 0) != 0:
         return Verdict(node, Outcome.BAD_ATTRIBUTE, f"{name} runs with layout=0 only")
@@ -113,8 +124,10 @@ def _missing(node: Node) -> str:
 
 
 def _types(node: Node, side: str) -> list[str | None]:
+    """The types there are; an output's that is not known is the runtime's to infer, so left out."""
     names = getattr(node.proto, side)
-    return [node.scope.type(name).text if name else None for name in names]
+    types = [node.scope.type(name).text if name else None for name in names]
+    return [kind or None for kind in types] if side == "output" else types
 
 
 def _refusal(found: Sequence[Kernel], schema: Schema, inputs: Types, outputs: Types) -> str | None:
@@ -141,7 +154,7 @@ def _no_type(node: Node, found: Sequence[Kernel], refused: str, schema: Schema) 
     constraint = next(
         (c for k in found for c, types in k.types.items() if refused not in types), ""
     )
-    there = kernels.types_of(found, schema, constraint)
+    there = kernels.types_of(found, constraint)
     shown = ", ".join(there[:8]) + (" and others" if len(there) > 8 else "")
     return f"{node.op}({schema.since}) has no kernel for {refused}; it has them for {shown}"
 

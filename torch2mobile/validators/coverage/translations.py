@@ -32,7 +32,7 @@ Lookup = Callable[[Any, bool], bool]
 def key(target: Any) -> str:
     """An FX target as the exporter names it: ``aten::add.Tensor``, ``_operator::mul``."""
     if isinstance(target, torch._ops.OpOverload):
-        return target.name()
+        return str(target.name())
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"higher_order::{target._name}"
     return f"{getattr(target, '__module__', '')}::{getattr(target, '__name__', target)}"
@@ -63,12 +63,16 @@ def read_decorators(source: str) -> set[tuple[str, bool]]:
             for word in call.keywords
             if isinstance(word.value, ast.Constant)
         }
-        if options.get("private") or options.get("opset_introduced", 0) > _FROM_START:
+        if options.get("private") or _later(options.get("opset_introduced")):
             continue
         first = call.args[0]
         names = first.elts if isinstance(first, ast.Tuple) else [first]
         found |= {(_registered(name), bool(options.get("complex"))) for name in names}
     return found
+
+
+def _later(opset: Any) -> bool:
+    return isinstance(opset, int) and opset > _FROM_START
 
 
 def _registered(name: ast.expr) -> str:
