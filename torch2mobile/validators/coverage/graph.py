@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile.errors import ModelFileError, UsageError
 from torch2mobile.validators.coverage import kernels
+from torch2mobile.validators.coverage.value_types import (
+    UNKNOWN,
+    ValueType,
+    element,
+    tensor_type,
+    type_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,32 +28,6 @@ if TYPE_CHECKING:
 _SMALL = 4096
 """Elements up to which a constant's values are kept, for the axes, pads and sizes among them."""
 _WORD = re.compile(r"[A-Za-z_]\w*")
-
-Dims = tuple[int | str | None, ...]
-
-
-@dataclass(frozen=True)
-class ValueType:
-    """The type of a value as ONNX writes it (``tensor(float)``), and its dims where known.
-
-    A dim is a size, a symbol, or None for one that is not known.
-    """
-
-    text: str = ""
-    dims: Dims | None = None
-
-    @property
-    def rank(self) -> int | None:
-        """How many dimensions, or None where that is not known."""
-        return None if self.dims is None else len(self.dims)
-
-    @property
-    def static(self) -> bool:
-        """Whether every dimension is known."""
-        return self.dims is not None and all(isinstance(dim, int) for dim in self.dims)
-
-
-UNKNOWN = ValueType()
 
 
 class Scope:
@@ -65,7 +46,7 @@ class Scope:
             if tensor.name not in overridable:
                 self.constants[tensor.name] = tensor
         for sparse in graph.sparse_initializer:
-            kind = f"sparse_tensor({_element(sparse.values.data_type)})"
+            kind = f"sparse_tensor({element(sparse.values.data_type)})"
             self.types[sparse.values.name] = ValueType(kind, tuple(sparse.dims))
             self.constants[sparse.values.name] = None
         for node in graph.node:
@@ -246,59 +227,6 @@ def symbols(model: onnx.ModelProto) -> dict[str, None]:
         for dim in value.type.tensor_type.shape.dim
         if dim.dim_param
     }
-
-
-def type_of(proto: onnx.TypeProto) -> ValueType:
-    """A TypeProto as ONNX writes it in its operators' schemas."""
-    kind = proto.WhichOneof("value")
-    if kind in ("tensor_type", "sparse_tensor_type"):
-        tensor = getattr(proto, kind)
-        if not tensor.elem_type:
-            return UNKNOWN
-        text = f"{kind.removesuffix('_type')}({_element(tensor.elem_type)})"
-        dims = None
-        if tensor.HasField("shape"):
-            dims = tuple(
-                dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-                for dim in tensor.shape.dim
-            )
-        return ValueType(text, dims)
-    if kind == "sequence_type":
-        return ValueType(f"seq({type_of(proto.sequence_type.elem_type).text})")
-    if kind == "optional_type":
-        return ValueType(f"optional({type_of(proto.optional_type.elem_type).text})")
-    if kind == "map_type":
-        value = type_of(proto.map_type.value_type).text
-        return ValueType(f"map({_element(proto.map_type.key_type)}, {value})")
-    return UNKNOWN
-
-
-def type_proto(kind: ValueType) -> onnx.TypeProto:
-    """The TypeProto that :func:`type_of` reads so; an empty one for what is not known."""
-    import onnx
-
-    outer, _, inner = kind.text.removesuffix(")").partition("(")
-    if outer in ("tensor", "sparse_tensor"):
-        code = onnx.TensorProto.DataType.Value(inner.upper())
-        if outer == "tensor":
-            return onnx.helper.make_tensor_type_proto(code, kind.dims)
-        return onnx.helper.make_sparse_tensor_type_proto(code, kind.dims)
-    if outer == "seq":
-        return onnx.helper.make_sequence_type_proto(type_proto(ValueType(inner)))
-    if outer == "optional":
-        return onnx.helper.make_optional_type_proto(type_proto(ValueType(inner)))
-    return onnx.TypeProto()
-
-
-def tensor_type(tensor: onnx.TensorProto) -> ValueType:
-    """The type of an initializer."""
-    return ValueType(f"tensor({_element(tensor.data_type)})", tuple(tensor.dims))
-
-
-def _element(code: int) -> str:
-    import onnx
-
-    return str(onnx.TensorProto.DataType.Name(code)).lower()
 
 
 def _constant_value(node: onnx.NodeProto) -> Any:

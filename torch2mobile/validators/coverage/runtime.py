@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile.validators.coverage import graph, kernels
 from torch2mobile.validators.coverage.graph import Model, Node
 from torch2mobile.validators.coverage.kernels import Kernel, Schema, Types
+from torch2mobile.validators.coverage.value_types import type_proto
 
 if TYPE_CHECKING:
     import onnx
@@ -205,9 +206,7 @@ def _definition(schema: Any, node: Node) -> onnx.FunctionProto | None:
             return None
     elif schema.has_context_dependent_function:
         version = newest(schema.context_dependent_function_opset_versions)
-        types = [
-            graph.type_proto(node.scope.type(name)).SerializeToString() for name in node.proto.input
-        ]
+        types = [type_proto(node.scope.type(name)).SerializeToString() for name in node.proto.input]
         text = None
         # For types that are not known, onnx ends the process.
         if version is not None and all(
@@ -246,7 +245,7 @@ def _alone(node: Node) -> onnx.ModelProto:
 def _value(node: Node, name: str) -> onnx.ValueInfoProto:
     import onnx
 
-    return onnx.ValueInfoProto(name=name, type=graph.type_proto(node.scope.type(name)))
+    return onnx.ValueInfoProto(name=name, type=type_proto(node.scope.type(name)))
 
 
 def _of_body(node: Node, body: onnx.ModelProto, depth: int) -> Verdict:
