@@ -10,6 +10,10 @@ _COREML_RESIZE = (
     "providers/coreml/builders/impl/resize_op_builder.cc) implementation. There are too many "
     "permutations to describe the valid combinations."
 )
+# MatMul, on whose row this stands, has none of these attributes; a fused one may.
+_PLAIN_MATRICES = (
+    "Only support for transA == 0, alpha == 1.0 and beta == 1.0 is currently implemented."
+)
 CHANNELS_KNOWN = "Channels, height and width must be fixed."
 NO_CEILING = "ceil_mode must be 0, and the kernel larger than 1 by 1."
 NO_PADDING_COUNTED = "count_include_pad must be 0."
@@ -75,8 +79,7 @@ QUESTIONS: dict[str, Question] = {
     "(mode==linear && padding_mode==reflection && align_corners==0) is not supported.": (
         questions.no_reflected_linear
     ),
-    # MatMul, on whose row this stands, has none of these; a fused one may.
-    "Only support for transA == 0, alpha == 1.0 and beta == 1.0 is currently implemented.": questions.every(
+    _PLAIN_MATRICES: questions.every(
         questions.attribute("transA", 0, 0),
         questions.attribute("alpha", 1.0, 1.0),
         questions.attribute("beta", 1.0, 1.0),

@@ -7,12 +7,25 @@ from torch2mobile.validators.coverage.graph import Node
 
 
 def two_dimensional_resize(node: Node) -> str:
-    """Of four dimensions, the last two are resized."""
-    wrong = questions.rank(4)(node)
+    """Of four dimensions, the last two are resized, as ``ResizeOpBuilder`` of NNAPI asks for it."""
+    wrong = questions.every(
+        questions.rank(4),
+        questions.attribute("mode", "nearest", "linear", "nearest"),
+        _nearest_is_asymmetric,
+        nearest_floor,
+        questions.attribute("exclude_outside", 0, 0),
+        resize_sizes,
+    )(node)
     factors = resize_factors(node)
     if wrong or factors is None:
-        return wrong
+        return wrong or "its factors are not known"
     return "" if factors[0] == factors[1] == 1 else "it resizes the batch or the channels"
+
+
+def _nearest_is_asymmetric(node: Node) -> str:
+    if node.attributes.get("mode", "nearest") != "nearest":
+        return ""
+    return questions.attribute("coordinate_transformation_mode", "half_pixel", "asymmetric")(node)
 
 
 def resize_factors(node: Node) -> list[float] | None:
