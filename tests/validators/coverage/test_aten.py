@@ -98,7 +98,7 @@ def _exports(module: Any) -> bool:
 
 
 @pytest.mark.slow
-def test_the_exporter_does_as_said() -> None:
+def test_the_exporter_does_as_said(_operators_read_once: None) -> None:
     wrong = [case for case, (module, name) in CASES.items() if _exports(module) is not (not name)]
     assert not wrong
 
