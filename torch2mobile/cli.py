@@ -55,6 +55,13 @@ def cli() -> None:
     show_default=True,
     help="A mobile runtime to convert for; see 'torch2mobile targets'.",
 )
+@click.option(
+    "--rewrite",
+    "rewrites",
+    multiple=True,
+    metavar="CODE",
+    help="Apply this rule's remedy to the exported graph, where it has a mechanical one.",
+)
 @click.option("--no-simplify", is_flag=True, help="Leave the model as torch.onnx writes it.")
 @click.option(
     "--simplify-timeout",
@@ -93,6 +100,7 @@ def export(source: str, **options: Any) -> int:
         simplify_timeout=options["simplify_timeout"],
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
+        rewrites=tuple(code.upper() for code in options["rewrites"]),
         parity=make_parity(options),
     )
     out = Path(options["out"]) if options["out"] else None

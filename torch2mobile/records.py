@@ -118,6 +118,7 @@ class Request:
     simplify_timeout: float = 120.0
     external_data: bool = False
     targets: tuple[str, ...] = ("ort",)
+    rewrites: tuple[str, ...] = ()
     parity: ParityOptions = field(default_factory=ParityOptions)
 
 

@@ -84,6 +84,7 @@ def export(
     data: Sequence[Mapping[str, np.ndarray]] = (),
     opset: int | None = None,
     targets: Sequence[str] = ("ort",),
+    rewrites: Sequence[str] = (),
     simplify: bool = True,
     simplify_timeout: float = 120.0,
     external_data: bool = False,
@@ -95,6 +96,7 @@ def export(
     ``args`` and ``kwargs`` are an example call with tensors in it; ``dynamic_shapes`` is
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
+    ``rewrites`` are codes of rules whose remedy is applied to the exported graph.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, mismatches included, is in the result's report.
@@ -108,6 +110,7 @@ def export(
         simplify_timeout=simplify_timeout,
         external_data=external_data,
         targets=tuple(targets),
+        rewrites=tuple(rewrites),
         parity=parity or ParityOptions(),
     )
     return export_loaded(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Observer, SilentObserver, Target
 from torch2mobile.isolation import Worker
-from torch2mobile.pipeline import contents, judging
+from torch2mobile.pipeline import contents, judging, rewriting
 from torch2mobile.pipeline.conversion import convert, find_targets
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import ExportResult
@@ -41,6 +41,7 @@ def export_request(
 ) -> ExportResult:
     """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
     find_targets(request.targets)
+    rewriting.check_codes(request.rewrites)
     with _simplifier(request) as simplifier:
         from torch2mobile.exporter import source
         from torch2mobile.sample_models import SAMPLES
@@ -58,6 +59,7 @@ def export_loaded(
 ) -> ExportResult:
     """Export a module that is in memory."""
     find_targets(request.targets)
+    rewriting.check_codes(request.rewrites)
     with _simplifier(request) as simplifier:
         loaded = load()
         return _export(loaded, request, out or Path("dist") / loaded.name, observer, simplifier)
@@ -122,6 +124,9 @@ class _Export:
         raw = self.stages.attempt("translate", lambda: self._translate(capture))
         if raw is None:
             return None
+        if self.request.rewrites:
+            raw, check = rewriting.rewritten(raw, self.request.rewrites)
+            self.stages.add(check)
         simplified = self._simplify(raw, self.folder / "simplified.onnx")
         # The one process for all artefacts imports its runtime while the module runs here.
         with Worker(preload=["onnxruntime"]) as self.tools:

@@ -64,7 +64,7 @@ from torch import nn
 
 class Net(nn.Module):
     def forward(self, x):
-        while x.abs().amax() > 1:  # here
+        while x.abs().max() > 1:  # here
             x = x / 2
         return x
 """,
@@ -76,7 +76,7 @@ from torch import nn
 class Net(nn.Module):
     def forward(self, x):
         for _ in range(8):
-            x = torch.where(x.abs().amax() > 1, x / 2, x)
+            x = torch.where(x.abs().max() > 1, x / 2, x)
         return x
 """,
         inputs=_X,
@@ -94,7 +94,7 @@ from torch import nn
 
 class Net(nn.Module):
     def forward(self, x):
-        assert x.abs().amax() < 100, "too large"  # here
+        assert x.abs().max() < 100, "too large"  # here
         return x * 2
 """,
         after="""
@@ -123,7 +123,7 @@ from torch import nn
 
 class Net(nn.Module):
     def forward(self, x):
-        scale = x.abs().amax().item()  # here
+        scale = x.abs().max().item()  # here
         return x / (scale + 1)
 """,
         after="""
@@ -132,7 +132,7 @@ from torch import nn
 
 class Net(nn.Module):
     def forward(self, x):
-        scale = x.abs().amax()
+        scale = x.abs().max()
         return x / (scale + 1)
 """,
         inputs=_X,

@@ -74,10 +74,8 @@ def _method(
 
 def of_tensor(owner: Value, name: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> Value:
     """A method's result, or an attribute, of a tensor."""
-    if name in tables.SIZES:
-        return DATA if owner.unsized else PLAIN
-    if name in tables.FACTS:
-        return PLAIN
+    if name in tables.SIZES or tables.is_fact(name):
+        return DATA if owner.unsized and name in tables.SIZES else PLAIN
     if name in tables.TO_PYTHON | tables.TO_NUMPY | tables.TRUTHS:
         return DATA
     inputs = owner.inputs if name in tables.VIEWS or name.endswith("_") else frozenset()
@@ -160,10 +158,9 @@ def _function(
 
 
 def _takes_self(function: Any, owner: Any) -> bool:
-    import inspect
-
-    static = inspect.getattr_static(owner, getattr(function, "__name__", ""), None)
-    return not isinstance(static, staticmethod) and not inspect.ismethod(function)
+    """Whether it is a method of the owner's class, and no function kept as an attribute."""
+    own = getattr(function, "__func__", function)
+    return any(own is member for kind in type(owner).__mro__ for member in vars(kind).values())
 
 
 def _is_apply(walker: Walker, node: ast.Call, frame: Frame) -> bool:
@@ -214,7 +211,9 @@ def _torch(
         walker.report("T2M131", node, frame, f"{name} drops other values at every call")
     if name in {"is_scripting", "is_tracing"}:
         return Value(obj=False)
-    if name in tables.PLAIN_FUNCTIONS or function.name in tables.EXPORTING:
+    given = any(v.kind is Kind.TENSOR for v in [*args, *kwargs.values()])
+    made = given or function.name.partition(".")[2] == name  # torch.zeros(3)
+    if not made or name in tables.PLAIN_FUNCTIONS or tables.is_fact(name):
         return PLAIN
     if name.endswith("_") and not name.startswith("_") and args and args[0].kind is Kind.TENSOR:
         statements.written(walker, node, args[0], frame)

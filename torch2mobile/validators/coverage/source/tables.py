@@ -5,17 +5,13 @@ from __future__ import annotations
 # Methods (and attributes) of tensors that do not depend on what is in them.
 SIZES = {"shape", "size", "numel", "nelement", "stride", "storage_offset", "__len__"}
 FACTS = {
-    *("dim", "ndim", "ndimension", "dtype", "device", "layout", "is_floating_point", "is_complex"),
-    *("is_contiguous", "is_cuda", "is_sparse", "is_quantized", "is_leaf", "requires_grad", "grad"),
-    *("element_size", "itemsize", "nbytes", "get_device", "is_signed", "is_meta", "names", "type"),
-    *("grad_fn", "data_ptr", "is_conj", "is_neg"),
+    *("dim", "ndim", "ndimension", "dtype", "device", "layout", "requires_grad", "grad", "grad_fn"),
+    *("element_size", "itemsize", "nbytes", "names", "data_ptr"),
 }
 # Functions of torch that give no tensor, whatever they are given.
 PLAIN_FUNCTIONS = {
-    *("is_tensor", "is_grad_enabled", "is_floating_point", "is_complex", "finfo", "iinfo"),
-    *("get_default_dtype", "device", "Size", "result_type", "promote_types", "can_cast"),
-    *("is_inference_mode_enabled", "is_autocast_enabled", "numel", "_assert", "_check"),
-    *("_check_is_size", "is_scripting", "is_tracing"),
+    *("finfo", "iinfo", "device", "Size", "result_type", "promote_types", "can_cast", "numel"),
+    *("_assert", "_check", "_check_is_size", "_check_value", "has_torch_function"),
 }
 # Python values out of tensors: a truth, a number, a list.
 TRUTHS = {"equal", "allclose", "is_nonzero", "is_same_size"}
@@ -74,7 +70,7 @@ CHANGING = {
 OUTSIDE = ("time", "datetime", "random", "os", "uuid", "secrets", "socket", "numpy.random")
 OUTSIDE_NOT = ("os.path",)
 PRINTING = {"print", "open", "input", "breakpoint"}
-PRINTING_MODULES = ("logging", "warnings", "sys.stdout", "sys.stderr")
+PRINTING_MODULES = ("logging", "sys.stdout", "sys.stderr")
 # Values with their indices, along a dimension; and what always gives two tensors.
 REDUCTIONS = {"max", "min", "median", "mode", "nanmedian"}
 PAIRS = {"topk", "sort", "kthvalue", "cummax", "cummin", "std_mean", "var_mean", "frexp", "aminmax"}
@@ -91,3 +87,9 @@ SAID: tuple[tuple[set[str], str, str], ...] = (
     ({"double"}, "T2M160", "{}() converts to float64"),
     ({"bfloat16"}, "T2M161", "{}() converts to bfloat16"),
 )
+
+
+def is_fact(name: str) -> bool:
+    """Whether a method or attribute of a tensor, or a function of torch, tells of no data."""
+    asks = name.lstrip("_").startswith(("is_", "are_", "has_", "get_"))
+    return name in FACTS or (asks and name not in TRUTHS | {"is_nonzero"})
