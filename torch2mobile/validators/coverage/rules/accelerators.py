@@ -163,7 +163,6 @@ class Net(nn.Module):
 """,
         inputs=("x:float32[1,2,8,8]",),
         target="nnapi",
-        also=("T2M1",),
     ),
     Rule(
         code="T2M407",

@@ -121,6 +121,5 @@ class Net(nn.Module):
         return torch.fft.rfft(x).real.exp()
 """,
         inputs=("x:float32[2,8]",),
-        also=("T2M1",),
     ),
 )

@@ -72,7 +72,6 @@ class Net(nn.Module):
         return self.conv(x)
 """,
         inputs=("x:float32[1,2,8]",),
-        also=("T2M1",),
         target="ort",
     ),
     Rule(
@@ -164,7 +163,6 @@ class Net(nn.Module):
         return self.conv(x)
 """,
         inputs=("x:float32[1,2,8]",),
-        also=("T2M1",),
         target="ort",
     ),
     Rule(
