@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -355,3 +356,23 @@ def test_findings_are_values(tmp_path: Path) -> None:
     assert all(
         isinstance(f, Finding) for f in _of_file(_lstm(1), CheckOptions(), tmp_path).findings
     )
+
+
+def test_a_file_is_checked_without_torch(tmp_path: Path) -> None:
+    onnx.save(models.one("HardSwish", ["N", 2], opset=22), tmp_path / "model.onnx")
+    words = ["check", "model.onnx", "-q", "--ort-version", "1.17", "--fix-dim", "N=1"]
+    words += [word for name in accelerators.ACCELERATORS for word in ("--target", name)]
+    program = f"""
+import subprocess
+import sys
+from torch2mobile.cli import run
+code = run({words!r})
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "T2M311" in done.stdout
+    assert "T2M401" in done.stdout
