@@ -80,7 +80,7 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
 @click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
 @common_with(*FORMATS)
 def check(source: str, **options: Any) -> int:
-    """Check whether SOURCE can be exported, which lines are in the way, and what to write instead.
+    """Check whether SOURCE can be exported, and if not, which lines are in the way.
 
     SOURCE is a module as for export, an .onnx file or a bundle. Nothing is converted or written.
 

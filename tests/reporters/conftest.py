@@ -8,11 +8,14 @@ import pytest
 
 from torch2mobile.records import (
     Check,
+    Finding,
     Location,
     Mismatch,
     ParityOptions,
     Report,
     Request,
+    RuleInfo,
+    Severity,
     Status,
     Tolerance,
 )
@@ -97,3 +100,31 @@ def canned() -> Report:
             parity=ParityOptions(seed=7, tolerances={"image": Tolerance(atol=1e-6, rtol=math.inf)}),
         ),
     )
+
+
+@pytest.fixture
+def linted() -> Report:
+    """What ``check`` reports: an error at a line, a suppressed one, and one without a line."""
+    remedy = "Use torch.where."
+    where = Location("body.0", "models/my net.py", 12, "if x.mean() > 0:")
+    node = Location(module="head", node="node_gather", op="Gather")
+    message = "a branch depends on tensor values"
+    findings = (
+        Finding("T2M101", Severity.ERROR, message, where, remedy),
+        Finding(
+            "T2M142",
+            Severity.WARNING,
+            "print() runs",
+            Location(file="models/my net.py", line=13),
+            "Return it.",
+            suppressed="while debugging",
+        ),
+        Finding("T2M401", Severity.INFO, "Gather is not on NNAPI", node, target="nnapi"),
+    )
+    rules = (
+        RuleInfo("T2M101", "data-dependent-branch", Severity.WARNING, message, "Why.", remedy),
+        RuleInfo("T2M142", "python-side-effect", Severity.WARNING, "prints", "Why.", "Return it."),
+        RuleInfo("T2M401", "not-on-accelerator", Severity.INFO, "not there", "Why.", "Do."),
+    )
+    check = Check("source", Status.FAILED, "1 error, 1 suppressed", findings=findings)
+    return Report("check", "net.py:Net", (check,), {"torch2mobile": "0.1.0"}, rules=rules)

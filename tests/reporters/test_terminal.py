@@ -207,3 +207,31 @@ def test_importing_the_reporters_is_light() -> None:
     )
     heavy = {"torch", "numpy", "onnx", "onnxruntime", "onnxsim", "msgspec", "click"}
     assert not heavy & set(done.stdout.split())
+
+
+LINTED = """\
+check net.py:Net
+
+FAILED   source  1 error, 1 suppressed
+         at models/my net.py:12  if x.mean() > 0:
+           module body.0
+             T2M101 error: a branch depends on tensor values
+               Use torch.where.
+         at module head, op Gather, node node_gather
+           T2M401 Gather is not on NNAPI
+
+FAILED: 1 failed
+"""
+
+
+def test_findings_are_grouped_by_line_module_and_operator(linted: Report) -> None:
+    assert REPORTERS["text"](linted) == LINTED
+
+
+def test_findings_of_many_nodes_are_one_line(linted: Report) -> None:
+    (check,) = linted.checks
+    last = check.findings[-1]
+    many = [replace(last, location=replace(last.location, node=f"n{i}")) for i in range(7)]
+    text = REPORTERS["text"](replace(linted, checks=(replace(check, findings=tuple(many)),)))
+    assert "at module head, op Gather, node n0, n1, ... (7 nodes)" in text
+    assert text.count("T2M401") == 1

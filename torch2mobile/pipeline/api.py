@@ -202,7 +202,8 @@ def check(
         source=str(source) if in_file else "", inputs=tuple(inputs), values=tuple(values)
     )
     if in_file:
-        if args or kwargs or data or dynamic_shapes is not None:
+        called = not isinstance(args, tuple | list) or bool(args)
+        if called or kwargs or data or dynamic_shapes is not None:
             raise UsageError(
                 "args, kwargs, dynamic_shapes and data go with a module in memory",
                 "Describe the inputs of a source with inputs= and values=.",

@@ -12,14 +12,15 @@ from torch2mobile.validators.coverage.subject import Subject
 
 # By words of torch's messages, the rules that such a failure can be of, the first for lines at
 # which none of them was found.
+_ON_DATA = ("T2M107", "T2M101", "T2M102", "T2M103", "T2M104", "T2M106")
 _KINDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         ("specialized", "Constraints violated", "not all values"),
-        ("T2M152",),
+        ("T2M152", *_ON_DATA),
     ),
     (
         ("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
-        ("T2M107", "T2M101", "T2M102", "T2M103", "T2M104", "T2M106"),
+        _ON_DATA,
     ),
     (("numpy", "NumPy"), ("T2M105",)),
 )
@@ -55,10 +56,12 @@ def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _candidates(error: CaptureError) -> tuple[str, ...]:
-    text = " ".join(error.details)
-    for marks, codes in _KINDS:
-        if any(mark in text for mark in marks):
-            return codes if codes == ("T2M152",) else (*codes, *_OTHERS)
+    # The later attempts meet what the first one does, or something of their own.
+    for text in (_reason(error), " ".join(error.details)):
+        for marks, codes in _KINDS:
+            if any(mark in text for mark in marks):
+                # A size that was fixed is no side effect's fault that stands on the same line.
+                return codes if codes[0] == "T2M152" else (*codes, *_OTHERS)
     return ("T2M100", *_OTHERS)
 
 

@@ -1,0 +1,298 @@
+"""check as a whole: what fails to export is named at the same line, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+import torch2mobile
+from torch2mobile.errors import UsageError
+from torch2mobile.pipeline.check import CheckOptions, check_request
+from torch2mobile.pipeline.config import read_selection
+from torch2mobile.records import LoadedModel, Request, Severity, Status
+from torch2mobile.reporters import REPORTERS, codec
+from torch2mobile.sample_models import SAMPLES
+from torch2mobile.validators.coverage.selection import Selection, Suppression
+
+ORDINARY = [name for name, sample in SAMPLES.items() if sample.ordinary]
+AWKWARD = [name for name, sample in SAMPLES.items() if sample.expect_line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_samples_have_no_errors(name: str) -> None:
+    result = torch2mobile.check(f"sample:{name}")
+    assert result.passed
+    assert [f for f in result.findings if f.severity is Severity.ERROR] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_samples_are_found_at_their_line(name: str) -> None:
+    findings = torch2mobile.check(f"sample:{name}").findings
+    assert any(SAMPLES[name].expect_line in finding.location.code for finding in findings)
+
+
+# --- modules that cannot be captured ----------------------------------------------------------
+
+FAILING = {
+    "branch": ("if x.sum() > 0:\n            x = x * 2\n        return x", "T2M101"),
+    "ternary": ("return x if x.mean() > 0 else -x", "T2M101"),
+    "loop": ("while x.abs().max() > 1:\n            x = x / 2\n        return x", "T2M102"),
+    "range": (
+        "for _ in range(int(x.sum())):\n            x = x * 2\n        return x",
+        "T2M102",
+    ),
+    "float": ("return x * float(x.max()) if float(x.max()) > 1 else x", "T2M101"),
+    "numpy": ("return torch.from_numpy(np.interp(x.detach().numpy(), KNOTS, KNOTS))", "T2M105"),
+    "tolist": ("return x * sum(x[0].tolist()) if x[0].tolist()[0] > 0 else x", "T2M101"),
+    "sized": ("if len(x.nonzero()) > 3:\n            x = -x\n        return x", "T2M107"),
+    "in": ("return x if 3 in x else -x", "T2M101"),
+    "fixed": ("return x.reshape(2, 6) * 2", "T2M152"),
+    "nested": ("return self.block(x)", "T2M101"),
+    "helper": ("return helper(x)", "T2M101"),
+}
+TEXT = """\
+import numpy as np
+import torch
+from torch import nn
+
+KNOTS = (0.0, 0.5, 1.0)
+
+
+def helper(x):
+    if not x.sum() > 0:
+        raise ValueError("not positive")
+    return x
+
+
+class Block(nn.Module):
+    def forward(self, x):
+        if x.max() > 3:
+            return x * 2
+        return x
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x):
+        {body}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAILING)
+def test_the_line_that_export_blames_is_the_one_that_check_names(name: str, tmp_path: Path) -> None:
+    body, code = FAILING[name]
+    path = tmp_path / f"failing_{name}.py"
+    path.write_text(TEXT.format(body=body), encoding="utf-8")
+    request = Request(source=f"{path}:Net", inputs=("x:float32[N=1..4,6]",), simplify=False)
+
+    from torch2mobile.pipeline.export import export_request
+
+    exported = export_request(request, out=tmp_path / "bundle").report.checks[-1]
+    assert (exported.name, exported.status) == ("capture", Status.ERROR)
+    result = check_request(request, CheckOptions())
+    assert result.exit_code == 1
+    errors = [f for f in result.findings if f.severity is Severity.ERROR]
+    assert [f.location.line for f in errors] == [exported.locations[0].line]
+    assert errors[0].location.code == exported.locations[0].code
+    assert errors[0].code == code
+
+
+def test_a_failure_that_no_rule_explains_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch2mobile.errors import CaptureError
+    from torch2mobile.exporter import capture
+
+    def refuse(loaded: LoadedModel) -> None:
+        raise CaptureError("no", "Do something.", (), ("non-strict: KeyError: something new",))
+
+    monkeypatch.setattr(capture, "capture", refuse)
+    result = torch2mobile.check(nn.Linear(6, 3), torch.ones(1, 6))
+    (finding,) = result.findings
+    assert (finding.code, finding.severity) == ("T2M100", Severity.ERROR)
+    assert "KeyError: something new" in finding.message
+    assert finding.remedy == "Do something."
+    assert result.exit_code == 1
+
+
+# --- what counts ------------------------------------------------------------------------------
+
+
+class Prints(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("forward")  # noqa: T201 (this is what is found)
+        return x * 2
+
+
+class Branches(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("forward")  # noqa: T201 (this is what is found)
+        if x.sum() > 0:
+            return x * 2
+        return x
+
+
+def test_fail_on() -> None:
+    x = torch.ones(2, 3)
+    assert torch2mobile.check(Prints(), x).exit_code == 0
+    assert torch2mobile.check(Prints(), x, fail_on="warning").exit_code == 1
+    assert torch2mobile.check(Prints(), x, fail_on=Severity.WARNING).exit_code == 1
+    assert torch2mobile.check(Branches(), x).exit_code == 1
+    assert torch2mobile.check(Branches(), x, ignore=["T2M101"]).exit_code == 0
+
+
+def test_selection() -> None:
+    def found(**options: list[str]) -> list[str]:
+        result = torch2mobile.check(Branches(), torch.ones(2, 3), **options)
+        assert [rule.code for rule in result.report.rules] == sorted(
+            {f.code for f in result.findings}
+        )
+        return sorted(f.code for f in result.findings)
+
+    assert found() == ["T2M101", "T2M142"]
+    assert found(select=["T2M142"]) == ["T2M142"]
+    assert found(select=["T2M1"]) == ["T2M101", "T2M142"]
+    assert found(ignore=["T2M14"]) == ["T2M101"]
+    assert found(select=["T2M142"], ignore=["T2M1"]) == ["T2M142"]
+    assert found(select=["T2M1"], ignore=["T2M142"]) == ["T2M101"]
+    assert found(select=["T2M142"], ignore=["T2M142"]) == []
+
+
+def test_a_suppressed_finding_is_kept_and_does_not_count() -> None:
+    suppress = [
+        Suppression("T2M101", "bright images only", "test_check.py"),
+        Suppression("T2M142", "elsewhere", "other/*.py"),
+    ]
+    result = torch2mobile.check(Branches(), torch.ones(2, 3), suppress=suppress)
+    assert result.exit_code == 0
+    suppressed = {f.code: f.suppressed for f in result.findings}
+    assert suppressed == {"T2M101": "bright images only", "T2M142": ""}
+    assert "1 suppressed" in str(result)
+    assert "T2M101" not in str(result)
+    assert "T2M101" in REPORTERS["json"](result.report)
+    left = result.report.checks[-1]
+    assert (left.name, left.status) == ("suppressions", Status.SKIPPED)
+    assert left.notes == ("T2M142 in other/*.py (elsewhere)",)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Selection(select=("T2M9",)), "no rule's code is or begins with 'T2M9'"),
+        (lambda: Selection(ignore=("",)), "no rule's code is or begins with ''"),
+        (lambda: Selection(suppress=(Suppression("T2M1", "why"),)), "there is no rule 'T2M1'"),
+        (lambda: Selection(suppress=(Suppression("T2M101", " "),)), "gives no reason"),
+        (lambda: CheckOptions(targets=("android",)), "no target 'android'"),
+    ],
+)
+def test_what_is_unknown_is_refused(make: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()  # type: ignore[operator]
+
+
+# --- configuration ----------------------------------------------------------------------------
+
+
+def configure(folder: Path, text: str) -> Selection:
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    return read_selection(folder)
+
+
+def test_configuration(tmp_path: Path) -> None:
+    assert read_selection(tmp_path) == Selection()
+    assert configure(tmp_path, "[project]\nname = 'x'\n") == Selection()
+    text = """
+    [tool.torch2mobile.check]
+    select = ["T2M1"]
+    ignore = ["T2M141"]
+    suppress = [{code = "T2M142", path = "net.py", reason = "only while debugging"}]
+    """
+    suppressed = (Suppression("T2M142", "only while debugging", "net.py"),)
+    assert configure(tmp_path, text) == Selection(("T2M1",), ("T2M141",), suppressed)
+    given = read_selection(tmp_path, select=("T2M101",), ignore=("T2M102",))
+    assert given == Selection(("T2M101",), ("T2M141", "T2M102"), suppressed)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("select = 'T2M1'", r"Expected `array`, got `str`"),
+        ("selct = ['T2M1']", "no key 'selct'"),
+        ("ignore = ['T2M999']", r"\[tool.torch2mobile.check\]: no rule's code .* 'T2M999'"),
+        ("suppress = [{code = 'T2M142', path = 'x.py'}]", "gives no reason"),
+        ("suppress = [{code = 'T2M142', reasn = 'x'}]", "no key 'reasn'"),
+        ("suppress = [{path = 'x.py', reason = 'x'}]", "missing required field `code`"),
+        ("select = [", "is not TOML"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(table: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        configure(tmp_path, f"[tool.torch2mobile.check]\n{table}\n")
+    assert caught.value.remedy
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "relu")], "g", [x], [y])
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+def test_a_file_is_checked_without_torch(small_model: Path) -> None:
+    script = (
+        "import sys, torch2mobile\n"
+        f"result = torch2mobile.check({str(small_model)!r})\n"
+        "print(result.report.checks[0].status.value, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["skipped", "False"]
+
+
+def test_options_about_a_module_are_refused_for_a_file(small_model: Path) -> None:
+    with pytest.raises(UsageError, match="--input says something about a module"):
+        torch2mobile.check(small_model, inputs=["x:float32[N,3]"])
+    with pytest.raises(UsageError, match="go with a module in memory"):
+        torch2mobile.check(small_model, torch.ones(1, 3))
+
+
+def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch2mobile.check(Branches(), torch.ones(2, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_is_the_same_from_json() -> None:
+    report = torch2mobile.check(Branches(), torch.ones(2, 3)).report
+    again = codec.from_json(codec.to_json(report))
+    assert again == report
+    for form in REPORTERS:
+        assert REPORTERS[form](again) == REPORTERS[form](report)
+    assert json.loads(codec.to_json(report))["checks"][0]["findings"][0]["severity"] == "warning"
+
+
+def test_the_users_module_is_left_as_it_was() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(3), Branches()).train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    torch2mobile.check(module, torch.ones(2, 3))
+    assert module.training
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
