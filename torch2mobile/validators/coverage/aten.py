@@ -171,12 +171,11 @@ class _Watch(TorchDispatchMode):
 
 def _functional(func: Any) -> Any:
     """``add_`` as ``add``: the exporter has replaced what writes into its input by then."""
-    packet, name = func.overloadpacket, func._schema.name.split("::")[1]
+    name = func._schema.name.split("::")[1]
     if not func._schema.is_mutable or not name.endswith("_"):
         return func
-    space = getattr(torch.ops, func.namespace)
-    plain = getattr(space, name[:-1], None)
-    return getattr(plain, func._overloadname, func) if plain is not None else packet and func
+    plain = getattr(getattr(torch.ops, func.namespace), name[:-1], None)
+    return func if plain is None else getattr(plain, func._overloadname, func)
 
 
 def _rule(func: Any) -> Any:

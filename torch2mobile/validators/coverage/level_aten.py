@@ -25,9 +25,12 @@ def look(subject: Subject) -> Iterator[Section]:
     if subject.program is None:
         yield Section("aten", skipped="the module could not be captured as a graph")
         return
+    from torch2mobile.tensors import quiet
     from torch2mobile.validators.coverage import aten
 
-    found = aten.missing(subject.program)
+    # The exporter logs what is not installed while its registry loads.
+    with quiet():
+        found = aten.missing(subject.program)
     count = sum(1 for _ in aten.calls(subject.program))
     yield Section(
         "aten",
