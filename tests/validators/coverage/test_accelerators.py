@@ -543,6 +543,12 @@ def test_the_share_counts_the_arithmetic() -> None:
     assert accelerators.place(graph.read(proto), ACCELERATORS["nnapi"]).share is None
 
 
+def test_a_model_without_arithmetic_has_a_share_too() -> None:
+    for mode, share in (("DCR", 1.0), ("CRD", 0.0)):
+        model = models.one("DepthToSpace", IMAGE, blocksize=2, mode=mode)
+        assert accelerators.place(graph.read(model), ACCELERATORS["nnapi"]).share == share
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [

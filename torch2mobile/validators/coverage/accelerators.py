@@ -154,7 +154,9 @@ def _share(verdicts: Sequence[NodeVerdict]) -> float | None:
     if any(amount is None for amount, _ in work):
         return None
     whole = sum(amount or 0 for amount, _ in work)
-    return sum(amount or 0 for amount, taken in work if taken) / whole if whole else None
+    if not whole:  # nothing but moving data
+        return float(all(taken for _, taken in work))
+    return sum(amount or 0 for amount, taken in work if taken) / whole
 
 
 def _judge(

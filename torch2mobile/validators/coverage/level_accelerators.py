@@ -124,7 +124,8 @@ def _findings(found: Placement, model: Model, subject: Subject) -> tuple[Finding
         code = _CODES.get(verdict.answer)
         if code:
             where = places.of_node(verdict.node, subject)
-            result.append(RULES[code].found(where, verdict.reason, target=target))
+            asked = f"Write it so that this holds: {verdict.condition}" if verdict.condition else ""
+            result.append(RULES[code].found(where, verdict.reason, remedy=asked, target=target))
     waiting = [v for v in found.verdicts if v.answer is Answer.NOT_STATIC]
     if waiting:
         result.append(_not_static(waiting, model, subject, target))
