@@ -1,4 +1,4 @@
-"""``check`` in a warm process: ``python benchmarks/check_warm.py [--runs N]``, with the tool installed.
+"""``check`` in a warm process: ``python benchmarks/check_warm.py [--runs N]``.
 
 Prints, for each ordinary sample, the CPU time of ``check`` on the module by that of one
 ``torch.export.export`` with the same settings, in turns in one process: the median ratio, and the

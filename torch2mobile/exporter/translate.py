@@ -50,11 +50,31 @@ def translate(
     Raises TranslateError with the user's line for an operator that has no ONNX form, and
     OpsetError rather than write another opset than the one asked for.
     """
+    model, origins = in_memory(capture, path.parent, opset=opset)
+    _save(model, path, external_data=external_data)
+    return OnnxModel(
+        path=path,
+        opset=model.opset_imports.get("", 0),
+        inputs=capture.inputs,
+        outputs=tuple(_output_spec(value) for value in model.graph.outputs),
+        origins=origins,
+    )
+
+
+def in_memory(
+    capture: Capture, folder: Path, *, opset: int | None = None
+) -> tuple[ir.Model, provenance.Origins]:
+    """The model that :func:`translate` writes, and its origins; raises what that raises.
+
+    A trace is written into ``folder`` for a while.
+    """
     check_opset(opset)
     try:
         with untouched(capture.loaded.module), quiet(), whole_recurrent_layers():
             model = (
-                _program_to_ir(capture, opset) if capture.program else _trace(capture, path, opset)
+                _program_to_ir(capture, opset)
+                if capture.program
+                else _trace(capture, folder, opset)
             )
     except (OpsetError, OSError):
         raise
@@ -77,14 +97,7 @@ def translate(
     found = provenance.from_names(model, module) if traced else provenance.collect(model)
     origins = provenance.complete(model, module, found)
     provenance.strip(model)
-    _save(model, path, external_data=external_data)
-    return OnnxModel(
-        path=path,
-        opset=got,
-        inputs=capture.inputs,
-        outputs=tuple(_output_spec(value) for value in model.graph.outputs),
-        origins=origins,
-    )
+    return model, origins
 
 
 def _refuse_bfloat16(model: ir.Model) -> None:
@@ -111,15 +124,15 @@ def _program_to_ir(capture: Capture, opset: int | None) -> ir.Model:
     return program.model
 
 
-def _trace(capture: Capture, path: Path, opset: int | None) -> ir.Model:
+def _trace(capture: Capture, folder: Path, opset: int | None) -> ir.Model:
     """The TorchScript exporter; it writes a file of its own, which is then read back."""
     axes = {
         spec.name: {i: str(dim.label) for i, dim in enumerate(spec.dims) if dim.symbol}
         for spec in capture.inputs
     }
     assert capture.traced is not None
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _native_prints_dropped():
-        rough = Path(scratch) / path.name
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, _native_prints_dropped():
+        rough = Path(scratch) / "model.onnx"
         try:
             torch.onnx.export(
                 capture.traced,
