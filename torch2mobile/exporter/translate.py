@@ -56,6 +56,16 @@ class Translation:
     twins: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class InMemory:
+    """A translation that is not written yet, with the origin of each of its values."""
+
+    model: ir.Model
+    origins: provenance.Origins
+    program: torch.export.ExportedProgram | None
+    twins: Mapping[str, str]
+
+
 def translate(
     capture: Capture, path: Path, *, opset: int | None = None, external_data: bool = False
 ) -> OnnxModel:
@@ -71,12 +81,29 @@ def translation(
     Raises TranslateError with the user's line for an operator that has no ONNX form, and
     OpsetError rather than write another opset than the one asked for.
     """
+    made = in_memory(capture, path.parent, opset=opset)
+    _save(made.model, path, external_data=external_data)
+    written = OnnxModel(
+        path=path,
+        opset=made.model.opset_imports.get("", 0),
+        inputs=capture.inputs,
+        outputs=tuple(_output_spec(value) for value in made.model.graph.outputs),
+        origins=made.origins,
+    )
+    return Translation(written, made.program, made.twins)
+
+
+def in_memory(capture: Capture, folder: Path, *, opset: int | None = None) -> InMemory:
+    """What :func:`translation` writes; raises what that raises.
+
+    A trace is written into ``folder`` for a while.
+    """
     check_opset(opset)
     try:
         with untouched(capture.loaded.module), quiet(), whole_recurrent_layers():
             program = None
             if capture.program is None:
-                model = _trace(capture, path, opset)
+                model = _trace(capture, folder, opset)
             else:
                 model, program = _program_to_ir(capture, opset)
     except (OpsetError, OSError):
@@ -102,15 +129,7 @@ def translation(
     found = provenance.from_names(model, module) if traced else provenance.collect(model)
     origins = provenance.complete(model, module, found)
     provenance.strip(model)
-    _save(model, path, external_data=external_data)
-    written = OnnxModel(
-        path=path,
-        opset=got,
-        inputs=capture.inputs,
-        outputs=tuple(_output_spec(value) for value in model.graph.outputs),
-        origins=origins,
-    )
-    return Translation(written, program, same)
+    return InMemory(model, origins, program, same)
 
 
 def _refuse_bfloat16(model: ir.Model) -> None:
@@ -140,15 +159,15 @@ def _program_to_ir(
     return program.model, program.exported_program
 
 
-def _trace(capture: Capture, path: Path, opset: int | None) -> ir.Model:
+def _trace(capture: Capture, folder: Path, opset: int | None) -> ir.Model:
     """The TorchScript exporter; it writes a file of its own, which is then read back."""
     axes = {
         spec.name: {i: str(dim.label) for i, dim in enumerate(spec.dims) if dim.symbol}
         for spec in capture.inputs
     }
     assert capture.traced is not None
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _native_prints_dropped():
-        rough = Path(scratch) / path.name
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, _native_prints_dropped():
+        rough = Path(scratch) / "model.onnx"
         try:
             torch.onnx.export(
                 capture.traced,

@@ -6,17 +6,20 @@ looked at as it is, without torch.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from torch2mobile.errors import CaptureError, UsageError
+from torch2mobile.errors import CaptureError, TranslateError, UsageError
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
+    Capture,
     Check,
     Finding,
     LoadedModel,
@@ -102,12 +105,13 @@ def check_loaded(
     subject: str = "",
     observer: Observer | None = None,
 ) -> CheckResult:
-    """Check a module: one capture, no translation."""
+    """Check a module: one capture; a translation, in memory, only for a target's sake."""
     stages = Stages(observer or SilentObserver())
     stages.observer.started("capture")
     loaded = load()
     from torch2mobile.exporter import blame, calling
     from torch2mobile.exporter.capture import capture
+    from torch2mobile.exporter.recurrent import whole_recurrent_layers
 
     captured, error = None, None
     try:
@@ -123,9 +127,31 @@ def check_loaded(
         blame=blame,
         capture=captured,
         error=error,
+        **_onnx_of(captured, options, stages),
         call=calling.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
     )
-    return _look(found, options, stages, subject or loaded.name)
+    # As at export: a graph is decomposed with LSTM and GRU kept whole.
+    with whole_recurrent_layers():
+        return _look(found, options, stages, subject or loaded.name)
+
+
+def _onnx_of(captured: Capture | None, options: CheckOptions, stages: Stages) -> dict[str, Any]:
+    """The subject's ONNX model where something asks for one, or why there is none."""
+    if not (options.targets or options.ort_version or options.fixed):
+        return {}
+    if captured is None:
+        return {"no_model": "the module could not be captured as a graph"}
+    import onnx_ir
+
+    from torch2mobile.exporter import translate
+
+    stages.observer.started("translate")
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            made = translate.in_memory(captured, Path(scratch))
+    except TranslateError as error:
+        return {"no_model": f"the module cannot be translated: {error.message}"}
+    return {"model": onnx_ir.to_proto(made.model), "origins": made.origins}
 
 
 def _look(subject: Subject, options: CheckOptions, stages: Stages, name: str) -> CheckResult:

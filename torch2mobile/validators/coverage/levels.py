@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from torch2mobile.validators.coverage import source
+from torch2mobile.validators.coverage import (
+    level_accelerators,
+    level_aten,
+    level_runtime,
+    source,
+)
+from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.subject import Level
 
-LEVELS: tuple[Level, ...] = (source.look,)
+LEVELS: tuple[Level, ...] = (
+    source.look,
+    level_aten.look,
+    level_runtime.look,
+    level_accelerators.look,
+)
 
-TARGETS: dict[str, str] = {"ort": "ONNX Runtime"}
+TARGETS: dict[str, str] = {
+    "ort": "ONNX Runtime",
+    **{name: found.title for name, found in ACCELERATORS.items()},
+}
 """What ``--target`` of ``check`` takes, with titles."""

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from os.path import commonpath
 
 from torch2mobile.errors import UsageError
 from torch2mobile.records import Finding, Severity
@@ -103,7 +104,9 @@ def find_rule(code: str) -> Rule:
 
 def _unknown(code: str, problem: str) -> UsageError:
     known = [*RULES, *(rule.name for rule in RULES.values())]
-    close = difflib.get_close_matches(code.upper(), RULES, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(code.upper(), RULES, n=9, cutoff=0.5)
+    # Of codes that are equally close, those that begin alike are likelier meant.
+    close = sorted(close, key=lambda c: len(commonpath([c, code.upper()])))[:-4:-1]
     close = close or difflib.get_close_matches(code, known, n=3)
     return UsageError(
         f"{problem} {code!r}",

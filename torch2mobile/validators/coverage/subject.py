@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch2mobile.records import Capture, Finding, LoadedModel, Location, Metric, Origin, Table
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from torch2mobile.errors import CaptureError
+    from torch2mobile.validators.coverage.graph import Model
 
 
 class Blame(Protocol):
@@ -35,7 +37,8 @@ class Subject:
     From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
     ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols or inputs'
     dimensions; ``ort_version`` is the app's pinned runtime, or None for the installed one.
-    ``call`` is forward's args and kwargs with an InputSpec for each tensor.
+    ``no_model`` says why a module has no ONNX model where one was asked for. ``call`` is forward's
+    args and kwargs with an InputSpec for each tensor.
     """
 
     name: str
@@ -49,11 +52,20 @@ class Subject:
     model: onnx.ModelProto | None = None
     origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+    no_model: str = ""
 
     @property
     def program(self) -> torch.export.ExportedProgram | None:
         """The captured graph, not decomposed."""
         return self.capture.program if self.capture else None
+
+    @cached_property
+    def graph(self) -> Model:
+        """The model with its shapes inferred; ModelFileError where that cannot be done."""
+        from torch2mobile.validators.coverage import graph
+
+        assert self.model is not None
+        return graph.read(self.model)
 
 
 Checker = Callable[[Subject], Iterator[Finding]]

@@ -31,6 +31,7 @@ def page(rule: Rule) -> str:
     if rule.inputs:
         words = [f"--input '{text}'" for text in rule.inputs]
         words += [f"--values '{text}'" for text in rule.values]
+        words += [f"--target {rule.target}"] if rule.target else []
         parts.append(f"Both with `{' '.join(words)}`.")
     if rule.no_example:
         parts += ["## Example", rule.no_example]

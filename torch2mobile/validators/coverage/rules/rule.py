@@ -19,8 +19,8 @@ class Rule(RuleInfo):
 
     ``before`` and ``after`` are the texts of Python files with a class ``Net``; ``inputs`` and
     ``values`` describe the inputs of both, ``also`` are codes that ``before`` cannot do without.
-    Where a module cannot show the rule, they are empty and ``no_example`` says why. ``rewrite``
-    says what ``export --rewrite`` does about it.
+    Where a module cannot show the rule, they are empty and ``no_example`` says why. ``target`` is
+    the --target that shows it. ``rewrite`` says what ``export --rewrite`` does about it.
     """
 
     level: LevelName = "source"
@@ -30,6 +30,7 @@ class Rule(RuleInfo):
     values: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     no_example: str = ""
+    target: str = ""
     rewrite: str = ""
 
     def found(

@@ -1,0 +1,221 @@
+"""ATen to ONNX: has every operator of the captured graph a translation? Without translating.
+
+An operator without one may consist of others that have: those it is made of for the shapes and
+types at hand are found by running its decomposition on them, with no data. If any is missing even
+so, the whole graph is decomposed as the exporter does it, and what is left is what export refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torch2mobile.validators.coverage import translations
+from torch2mobile.validators.coverage.translations import Lookup
+
+# The exporter removes these (torch.onnx's _fx_passes.remove_assertion_nodes): sizes are checked.
+_ASSERTIONS = frozenset(
+    {
+        "aten::sym_constrain_range_for_size",
+        "aten::_assert_async",
+        "aten::_assert_async.msg",
+        "aten::_assert_scalar",
+        "aten::_assert_tensor_metadata",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An operator without a translation: its name, the FX node, and whether numbers are complex.
+
+    ``called`` is what the module called, which may consist of this one; ``instead`` are the
+    operators that it could be written with, all of which have one.
+    """
+
+    name: str
+    node: torch.fx.Node
+    complex_input: bool
+    called: str = ""
+    instead: tuple[str, ...] = ()
+
+    @property
+    def namespace(self) -> str:
+        """``aten``, or that of a library of custom operators."""
+        return self.name.split("::", 1)[0]
+
+    @property
+    def overload(self) -> str:
+        """How Python calls it: ``torch.ops.aten.add.Tensor``."""
+        space, _, name = self.name.partition("::")
+        return f"torch.ops.{space}.{name if '.' in name else name + '.default'}"
+
+
+def missing(program: torch.export.ExportedProgram) -> list[Missing]:
+    """The operators of a program that the exporter cannot translate, one entry a node."""
+    seen: dict[Any, bool] = {}
+    for node in calls(program):
+        signature = _signature(node)
+        if signature not in seen:
+            seen[signature] = _translated(node)
+    if all(seen.values()):
+        return []
+    decomposed = translations.decompose(program)
+    found = []
+    for node in calls(decomposed):
+        if not _known(node.target, _complex(node), translations.from_registry):
+            name = translations.key(node.target)
+            original = node.meta.get("original_aten")
+            called = name if original is None else translations.key(original)
+            found.append(Missing(name, node, _complex(node), called, _instead(node)))
+    return found
+
+
+def calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
+    """Every call of an operator, those of subgraphs included."""
+    for module in program.graph_module.modules():
+        graph = getattr(module, "graph", None)
+        if not isinstance(graph, torch.fx.Graph):
+            continue
+        for node in graph.nodes:
+            if node.op == "call_function" and node.target is not operator.getitem:
+                yield node
+
+
+def _known(target: Any, complex_input: bool, lookup: Lookup) -> bool:
+    name = translations.key(target)
+    # Operators of ONNX itself, torch.onnx.ops, go into the file as they are.
+    return name in _ASSERTIONS or name.startswith("onnx::") or lookup(target, complex_input)
+
+
+def _signature(node: torch.fx.Node) -> str:
+    """What decides about an operator's parts: the types and ranks around it, not the values."""
+
+    def shown(argument: torch.fx.Node) -> Any:
+        value = argument.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            return f"{value.dtype} of {value.dim()}"
+        return type(value).__name__
+
+    arguments = torch.fx.node.map_arg((node.args, node.kwargs), shown)
+    return f"{translations.key(node.target)} {arguments}"
+
+
+def _translated(node: torch.fx.Node) -> bool:
+    """Whether an operator, or all that it consists of, stands in the exporter's source."""
+    if _known(node.target, _complex(node), translations.from_source):
+        return True
+    parts = _parts(node, translations.from_source)
+    return parts is not None and not parts.missing
+
+
+def _complex(node: torch.fx.Node) -> bool:
+    """Whether an argument is complex, by the exporter's own way of looking (lists included)."""
+    from torch.onnx._internal.exporter import _dispatching
+
+    arguments = (*node.args, *node.kwargs.values())
+    return any(bool(_dispatching._arg_has_complex_dtype(arg)) for arg in arguments)
+
+
+@dataclass
+class Parts:
+    """What an operator consists of: the names that have a translation, and those that have not."""
+
+    translated: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees the operators that run, takes apart those without a translation, and notes the rest."""
+
+    def __init__(self, lookup: Lookup, table: Callable[[Any], Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.parts = Parts()
+        self._lookup, self._table = lookup, table
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # (the types are torch's own)
+        kwargs = kwargs or {}
+        plain = _functional(func)
+        complex_input = any(
+            isinstance(value, torch.Tensor) and value.is_complex()
+            for value in torch.utils._pytree.tree_leaves((args, kwargs))
+        )
+        name = translations.key(plain)
+        if name.startswith("prim::"):  # asks a tensor for its device, and is no part of a graph
+            return func(*args, **kwargs)
+        if _known(plain, complex_input, self._lookup):
+            self.parts.translated[name] = None
+            return func(*args, **kwargs)
+        taken_apart = self.decomposed(plain, args, kwargs)
+        if taken_apart is not NotImplemented:
+            return taken_apart if plain is func else func(*args, **kwargs)
+        self.parts.missing[name] = None
+        return func(*args, **kwargs)
+
+    def decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What it gives when it is taken apart by a rule or its own; NotImplemented without one."""
+        rule = self._table(func)
+        with self:
+            if rule is not None:
+                return rule(*args, **kwargs)
+            return func.decompose(*args, **kwargs) if func._can_decompose() else NotImplemented
+
+
+def _functional(func: Any) -> Any:
+    """``add_`` as ``add``: the exporter has replaced what writes into its input by then."""
+    name = func._schema.name.split("::")[1]
+    if not func._schema.is_mutable or not name.endswith("_"):
+        return func
+    plain = getattr(getattr(torch.ops, func.namespace), name[:-1], None)
+    return func if plain is None else getattr(plain, func._overloadname, func)
+
+
+def _rule(func: Any) -> Any:
+    return torch._decomp.decomposition_table.get(func)
+
+
+def _reference(func: Any) -> Any:
+    """torch's own description of an operator in Python, which export does not use."""
+    import torch._refs
+
+    rule = _rule(func)
+    return rule or getattr(torch._refs, func._schema.name.split("::")[1], None)
+
+
+def _parts(
+    node: torch.fx.Node, lookup: Lookup, table: Callable[[Any], Any] = _rule
+) -> Parts | None:
+    """What an operator consists of for the shapes at hand; None where it cannot be run so."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta.get("val"))
+    fake = torch._guards.detect_fake_mode([args, kwargs])
+    if fake is None:
+        return None
+    watch = _Watch(lookup, table)
+    guards = fake.shape_env.suppress_guards() if fake.shape_env else contextlib.nullcontext()
+    try:
+        with guards, fake, watch:
+            if table is _rule:
+                node.target(*args, **kwargs)
+            else:
+                watch.decomposed(node.target, args, kwargs)
+    except Exception:  # noqa: BLE001 (what a decomposition meets here says nothing about export)
+        return None
+    return watch.parts
+
+
+def _instead(node: torch.fx.Node) -> tuple[str, ...]:
+    """What an operator could be written with: torch's own description, if all of it translates."""
+    parts = _parts(node, translations.from_registry, _reference)
+    if parts is None or parts.missing:
+        return ()
+    return tuple(parts.translated)

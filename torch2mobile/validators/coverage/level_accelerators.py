@@ -1,0 +1,158 @@
+"""The accelerators' level of ``check``: what of the model each of them would take over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch2mobile.errors import UsageError
+from torch2mobile.records import Finding, Metric, Table
+from torch2mobile.validators.coverage import graph, places
+from torch2mobile.validators.coverage.accelerators import (
+    ACCELERATORS,
+    Answer,
+    NodeVerdict,
+    Placement,
+    place,
+)
+from torch2mobile.validators.coverage.rules import RULES
+from torch2mobile.validators.coverage.subject import Section, Subject
+
+if TYPE_CHECKING:
+    from torch2mobile.validators.coverage.graph import Model
+
+_CODES = {
+    Answer.NOT_LISTED: "T2M401",
+    Answer.CONDITION_NOT_MET: "T2M402",
+    Answer.NOT_EVALUATED: "T2M404",
+    Answer.RANK: "T2M405",
+    Answer.TYPE: "T2M406",
+    Answer.SUBGRAPH: "T2M408",
+}
+_NAMED = 6
+"""How many nodes a message names before it says how many more there are."""
+
+
+def look(subject: Subject) -> Iterator[Section]:
+    """Every accelerator that was asked for, as the model is, and again with sizes fixed.
+
+    Raises UsageError where a size is fixed that no input has, or for no accelerator.
+    """
+    wanted = [ACCELERATORS[name] for name in subject.targets if name in ACCELERATORS]
+    if subject.fixed and not wanted:
+        raise UsageError(
+            "--fix-dim says something about an accelerator, and none is asked for",
+            f"Add --target {', or '.join(ACCELERATORS)}, or leave it out.",
+        )
+    if subject.model is None:
+        for accelerator in wanted:
+            why = subject.no_model or "there is no ONNX model to look at"
+            yield Section("accelerator", target=accelerator.name, skipped=why)
+        return
+    fixed = graph.read(subject.model, subject.fixed) if subject.fixed else None
+    sizes = ", ".join(f"{name}={size}" for name, size in subject.fixed.items())
+    for accelerator in wanted:
+        as_is = place(subject.graph, accelerator)
+        if fixed is None:
+            yield _section("accelerator", as_is, _findings(as_is, subject.graph, subject))
+            continue
+        note = f"what is found is that of the model with {sizes}"
+        yield _section("accelerator", as_is, (), (note,))
+        again = place(fixed, accelerator)
+        yield _section(f"accelerator {sizes}", again, _findings(again, fixed, subject))
+
+
+def _section(
+    name: str, found: Placement, findings: tuple[Finding, ...], notes: tuple[str, ...] = ()
+) -> Section:
+    count, pieces = len(found.verdicts), len(found.pieces)
+    share = "unknown" if found.share is None else f"{found.share:.0%}"
+    metrics: dict[str, Metric] = {
+        "nodes": count,
+        "taken": found.taken,
+        "pieces": pieces,
+        "advice": _advice(found),
+    }
+    if found.share is not None:
+        metrics["share of FLOPs"] = round(found.share, 4)
+    else:
+        notes += ("the share of FLOPs needs fixed sizes: see --fix-dim",)
+    return Section(
+        name,
+        findings,
+        summary=(
+            f"{found.taken} of {count} nodes in {pieces} piece{'' if pieces == 1 else 's'}, "
+            f"FLOPs {share}, worth trying: {_advice(found)}"
+        ),
+        target=found.accelerator.name,
+        metrics=metrics,
+        tables=tuple(_tables(found)),
+        notes=notes,
+    )
+
+
+def _advice(found: Placement) -> str:
+    """ONNX Runtime's own rule of thumb (``PartitioningInfo.suitability``)."""
+    percent = 100 * found.taken / max(len(found.verdicts), 1)
+    if len(found.pieces) == 1:
+        return "yes" if percent > 75 else "maybe" if percent > 50 else "no"
+    return "maybe" if len(found.pieces) == 2 and percent > 75 else "no"
+
+
+def _tables(found: Placement) -> Iterator[Table]:
+    counted: dict[tuple[str, str], list[NodeVerdict]] = {}
+    for verdict in found.verdicts:
+        counted.setdefault((verdict.node.op, verdict.answer.value), []).append(verdict)
+    rows = tuple(
+        (op, len(members), answer, members[0].condition)
+        for (op, answer), members in sorted(counted.items())
+    )
+    yield Table("operators", ("operator", "nodes", "verdict", "condition"), rows)
+    if len(found.pieces) > 1:
+        sizes = tuple((number, size) for number, size in enumerate(found.pieces, 1))
+        yield Table("pieces", ("piece", "nodes"), sizes)
+        between = tuple(
+            (verdict.node.label, verdict.node.op, verdict.answer.value) for verdict in found.joining
+        )
+        yield Table("to be replaced for one piece", ("node", "operator", "verdict"), between)
+
+
+def _findings(found: Placement, model: Model, subject: Subject) -> tuple[Finding, ...]:
+    target = found.accelerator.name
+    result = []
+    for verdict in found.verdicts:
+        code = _CODES.get(verdict.answer)
+        if code:
+            where = places.of_node(verdict.node, subject)
+            asked = f"Write it so that this holds: {verdict.condition}" if verdict.condition else ""
+            result.append(RULES[code].found(where, verdict.reason, remedy=asked, target=target))
+    waiting = [v for v in found.verdicts if v.answer is Answer.NOT_STATIC]
+    if waiting:
+        result.append(_not_static(waiting, model, subject, target))
+    if len(found.pieces) > 1:
+        message = f"{len(found.pieces)} pieces; one would be left without {_named(found.joining)}"
+        where = places.of_node(found.joining[0].node, subject)
+        result.append(RULES["T2M407"].found(where, message, target=target))
+    return tuple(result)
+
+
+def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, target: str) -> Finding:
+    """One finding for all: it is the inputs that make the sizes vary, not the single lines."""
+    first = waiting[0]
+    symbols = list(graph.symbols(model.proto))
+    remedy = ""
+    if symbols:
+        words = " ".join(f"--fix-dim {name}=SIZE" for name in symbols)
+        remedy = f"Export with fixed sizes; {words} shows what that would give."
+    return RULES["T2M403"].found(
+        places.of_node(first.node, subject),
+        f"{len(waiting)} nodes are not taken because a size may vary; first {first.reason}",
+        remedy=remedy,
+        target=target,
+    )
+
+
+def _named(verdicts: tuple[NodeVerdict, ...]) -> str:
+    names = [f"{verdict.node.label} ({verdict.node.op})" for verdict in verdicts[:_NAMED]]
+    more = len(verdicts) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")

@@ -1,0 +1,81 @@
+"""The ATen level of ``check``: operators of the captured graph without a translation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch2mobile.records import Finding, Location
+from torch2mobile.validators.coverage.rules import RULES
+from torch2mobile.validators.coverage.rules.aten import REWRITTEN
+from torch2mobile.validators.coverage.subject import Section, Subject
+
+if TYPE_CHECKING:
+    from torch2mobile.validators.coverage.aten import Missing
+
+_OWN = ("aten", "prims", "prim", "_operator", "math", "torch", "higher_order")
+"""Namespaces of PyTorch itself; any other is a library of custom operators."""
+
+
+def look(subject: Subject) -> Iterator[Section]:
+    """Every operator of a captured module; skipped where there is no captured graph."""
+    if subject.loaded is None:
+        yield Section("aten", skipped="a file holds no operators of PyTorch any more")
+        return
+    if subject.program is None:
+        yield Section("aten", skipped="the module could not be captured as a graph")
+        return
+    from torch2mobile.tensors import quiet
+    from torch2mobile.validators.coverage import aten
+
+    # The exporter logs what is not installed while its registry loads.
+    with quiet():
+        found = aten.missing(subject.program)
+    count = sum(1 for _ in aten.calls(subject.program))
+    yield Section(
+        "aten",
+        tuple(_finding(item, subject) for item in found),
+        summary=f"{count} operators",
+        metrics={"operators": count, "without translation": len(found)},
+    )
+
+
+def _finding(item: Missing, subject: Subject) -> Finding:
+    where = _place(item, subject)
+    name = item.called
+    if item.called != item.name:
+        name += f" consists of {item.name}, which"
+    if item.namespace not in _OWN:
+        call = f"custom_translation_table={{{item.overload}: your_function}}"
+        return RULES["T2M202"].found(
+            where,
+            f"the custom operator {item.name} has no translation to ONNX",
+            remedy=f"Write it with PyTorch's own operators, or give torch.onnx.export {call}.",
+        )
+    if item.complex_input:
+        return RULES["T2M203"].found(where, f"{name} has no translation for complex numbers")
+    text = REWRITTEN.get(item.name, "")
+    remedy = f"Write {text}." if text else ""
+    if item.instead:
+        remedy = f"Write it with {', '.join(item.instead)}, of which torch itself can make it."
+    return RULES["T2M201"].found(where, f"{name} has no translation to ONNX", remedy=remedy)
+
+
+def _place(item: Missing, subject: Subject) -> Location:
+    """The user's line that calls it, its module, and the operator with its overload."""
+    trace = str(item.node.meta.get("stack_trace") or "")
+    found = subject.blame.from_trace_text(trace) if subject.blame else None
+    where = found or Location()
+    stack = item.node.meta.get("nn_module_stack") or {}
+    paths = [str(path) for path, _ in stack.values()]
+    # The outermost levels are the flat signature's own.
+    module = paths[-1].removeprefix("L['self'].").removeprefix("inner") if paths else ""
+    op = item.overload.removeprefix("torch.ops.")
+    return Location(
+        module=module.removeprefix("."),
+        file=where.file,
+        line=where.line,
+        code=where.code,
+        node=item.node.name,
+        op=op,
+    )

@@ -1,0 +1,113 @@
+"""Which operators of PyTorch the ONNX exporter has a translation for, as it registers them itself.
+
+The exporter's registry takes longer to load than many a module to capture. Its names stand in the
+decorators of its source, though, and are read from there first: they say at once what is supported.
+Whatever is not found so is looked up in the registry itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SOURCES = (
+    ("onnxscript", "function_libs/torch_lib/ops"),
+    ("torch", "onnx/_internal/exporter/_torchlib/ops"),
+)
+_DECORATOR = re.compile(r"^@(?:torch_op|onnx_impl)\((.*?)\)\n(?=def |@|class )", re.M | re.S)
+_FROM_START = 18
+"""The opset of the exporter's library; what came later is looked up in the registry."""
+
+Lookup = Callable[[Any, bool], bool]
+"""Whether an FX target has a translation, and, if the flag is set, one for complex numbers."""
+
+
+def key(target: Any) -> str:
+    """An FX target as the exporter names it: ``aten::add.Tensor``, ``_operator::mul``."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.name())
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order::{target._name}"
+    return f"{getattr(target, '__module__', '')}::{getattr(target, '__name__', target)}"
+
+
+@cache
+def written() -> frozenset[tuple[str, bool]]:
+    """Names and whether they are for complex numbers, from the decorators in the source."""
+    found: set[tuple[str, bool]] = set()
+    for package, folder in _SOURCES:
+        spec = importlib.util.find_spec(package)
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        for place in places:
+            for file in sorted((Path(place) / folder).glob("*.py")):
+                found |= read_decorators(file.read_text(encoding="utf-8"))
+    return frozenset(found)
+
+
+def read_decorators(source: str) -> set[tuple[str, bool]]:
+    """The names that ``@torch_op(...)`` and ``@onnx_impl(...)`` register in a module's text."""
+    found: set[tuple[str, bool]] = set()
+    for match in _DECORATOR.finditer(source):
+        call = ast.parse(f"f({match[1]})", mode="eval").body
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        options = {
+            word.arg: word.value.value
+            for word in call.keywords
+            if isinstance(word.value, ast.Constant)
+        }
+        if options.get("private") or _later(options.get("opset_introduced")):
+            continue
+        first = call.args[0]
+        names = first.elts if isinstance(first, ast.Tuple) else [first]
+        found |= {(_registered(name), bool(options.get("complex"))) for name in names}
+    return found
+
+
+def _later(opset: Any) -> bool:
+    return isinstance(opset, int) and opset > _FROM_START
+
+
+def _registered(name: ast.expr) -> str:
+    """``"aten::relu"`` as it is; ``aten.add.Tensor``, ``torch.ops.x.y`` or ``operator.abs``."""
+    if isinstance(name, ast.Constant):
+        return str(name.value)
+    parts = ast.unparse(name).removeprefix("torch.ops.").split(".")
+    if parts[-1] == "default":
+        parts.pop()
+    space = "_operator" if parts[0] == "operator" else parts[0]
+    return f"{space}::{'.'.join(parts[1:])}"
+
+
+def from_source(target: Any, complex_input: bool) -> bool:
+    """Whether the exporter's source registers a translation; False says nothing."""
+    return (key(target), complex_input) in written()
+
+
+@cache
+def registry() -> Any:
+    """The exporter's registry for the opset that it writes when none is asked for."""
+    from torch.onnx import _constants
+    from torch.onnx._internal.exporter import _registration
+
+    return _registration.ONNXRegistry.from_torchlib(_constants.ONNX_DEFAULT_OPSET)
+
+
+def from_registry(target: Any, complex_input: bool) -> bool:
+    """Whether the exporter's registry has a translation, as its dispatcher looks for one."""
+    found = registry().get_decomps(target)
+    return any(bool(meta.is_complex) is complex_input for meta in found)
+
+
+def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program made of the operators that the exporter translates, as far as it can be."""
+    from torch.onnx._internal.exporter import _fx_passes
+
+    return _fx_passes.decompose_with_registry(program, registry())
