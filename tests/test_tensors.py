@@ -6,6 +6,7 @@ import logging
 import random
 import sys
 import warnings
+from collections import deque
 from typing import Any
 
 import ml_dtypes
@@ -215,6 +216,43 @@ def test_training_goes_on_afterwards() -> None:
         assert not module(torch.rand(1, 3)).requires_grad
     module(torch.rand(1, 3)).sum().backward()
     assert module.weight.grad is not None
+
+
+class Collector(nn.Module):
+    """Keeps things in all kinds of containers, also in each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = [1, torch.zeros(2)]
+        self.table: dict[str, Any] = {"a": [1], "b": 2}
+        self.names = {"x"}
+        self.last: deque[int] = deque([1, 2, 3], maxlen=3)
+        self.pair = ([1], {"k": 1})
+        self.plain = torch.zeros(3)
+
+    def collect(self) -> None:
+        self.seen.append(2)
+        self.seen[1].add_(1)
+        self.table["a"].append(2)
+        self.table["c"] = 3
+        del self.table["b"]
+        self.names.add("y")
+        self.last.append(4)
+        self.pair[0].clear()
+        self.pair[1]["k"] = 2
+        self.plain[1] = 5
+
+
+def test_what_containers_hold_is_put_back_in_place() -> None:
+    module = Collector()
+    before, seen, last = repr(vars(module)), module.seen, module.last
+    with untouched(module):
+        module.collect()
+        assert repr(vars(module)) != before
+    assert repr(vars(module)) == before
+    assert module.seen is seen
+    assert module.last is last
+    assert module.last.maxlen == 3
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import copy
 import io
 import logging
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,8 +57,9 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
     """Run with ``module`` in eval mode and without gradients, then put everything back.
 
     Restored, also after an error: train/eval and all other attributes of every submodule (a
-    cache filled while tracing would hold a tensor without data), all buffers and their values,
-    the random states of torch, numpy and Python, grad mode and the default dtype.
+    cache filled while tracing would hold a tensor without data), what lists, dicts, sets and
+    deques among them hold, all buffers and their values, the random states of torch, numpy and
+    Python, grad mode and the default dtype.
     """
     children = list(module.modules())
     modes = [(child, child.training) for child in children]
@@ -65,7 +68,11 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
         for child in children
         if not isinstance(child, torch.jit.ScriptModule)
     ]
+    kept = [value for _, attributes, _ in owned for value in _own(attributes)]
+    containers = [(box, copy.copy(box)) for value in kept for box in _containers(value)]
     held = [tensor for child in children for tensor in child._buffers.values()]
+    held += [value for value in kept if isinstance(value, torch.Tensor)]
+    held += [item for _, box in containers for item in _items(box) if torch.is_tensor(item)]
     buffers = [(tensor, tensor.detach().clone()) for tensor in held if tensor is not None]
     dtype = torch.get_default_dtype()
     seeds = random.getstate(), np.random.get_state()
@@ -86,12 +93,46 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
                 # forward() may have put other tensors in their places.
                 child._buffers.clear()
                 child._buffers.update(own)
+            for box, contents in containers:
+                _refill(box, contents)
             random.setstate(seeds[0])
             np.random.set_state(seeds[1])
             for buffer, value in buffers:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
             torch.set_default_dtype(dtype)
+
+
+_TORCHS_OWN = frozenset(vars(torch.nn.Module()))
+_BOXES = (list, dict, set, collections.deque)
+
+
+def _own(attributes: Mapping[str, Any]) -> list[Any]:
+    """What a module keeps beside torch's own attributes."""
+    return [value for name, value in attributes.items() if name not in _TORCHS_OWN]
+
+
+def _items(box: Any) -> list[Any]:
+    return list(box.values() if isinstance(box, dict) else box)
+
+
+def _containers(value: Any, depth: int = 3) -> Iterator[Any]:
+    """A container that can be changed in place, and those in it."""
+    if depth and isinstance(value, (*_BOXES, tuple)):
+        if isinstance(value, _BOXES):
+            yield value
+        for item in _items(value):
+            yield from _containers(item, depth - 1)
+
+
+def _refill(box: Any, contents: Any) -> None:
+    """Give a container what it held before, if it holds anything else."""
+    before, now = _items(contents), _items(box)
+    same = len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
+    if same and not (isinstance(box, dict) and list(box) != list(contents)):
+        return
+    box.clear()
+    box.update(contents) if isinstance(box, dict | set) else box.extend(contents)
 
 
 def dtype_name(value: Any) -> str:

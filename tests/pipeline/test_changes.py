@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -74,6 +74,10 @@ def test_nothing() -> None:
             ],
         ),
         (
+            {"request": Request("net.py:Net", rewrites=("T2M401",))},
+            [("request", "request: rewrites T2M401 -> none")],
+        ),
+        (
             {"request": Request("net.py:Net", parity=ParityOptions(seed=7))},
             [("request", "request: seed 7 -> 0")],
         ),
@@ -87,6 +91,13 @@ def test_nothing() -> None:
 )
 def test_each_kind(then: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     assert between(**then) == expected
+
+
+def test_every_field_of_a_request_counts_unless_it_is_said_not_to() -> None:
+    """A field that is new in a request is a change, not overlooked."""
+    names = {field.name for field in fields(Request)}
+    assert set(changes._NO_MATTER) < names
+    assert {"inputs", "opset", "simplify", "targets", "rewrites"} <= names - set(changes._NO_MATTER)
 
 
 def test_what_was_not_recorded_is_unknown() -> None:

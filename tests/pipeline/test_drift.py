@@ -314,9 +314,18 @@ def test_other_inputs_are_an_interface_change(pair: Any, earlier: Path) -> None:
     assert row(check, "input x", "interface") == {
         "what": "input x",
         "then": None,
-        "now": "float32 ['N', 6]",
+        "now": "float32 ['N=1..5', 6]",
     }
     assert of(result, "onnx").status is Status.SKIPPED
+
+
+def test_a_narrower_range_of_sizes_is_an_interface_change(pair: Any, earlier: Path) -> None:
+    (spec,) = bundles.load_bundle(earlier).manifest.inputs
+    wider = replace(spec, dims=(replace(spec.dims[0], greatest=8), *spec.dims[1:]))
+    change(earlier, inputs=(wider,))
+    check = of(torch2mobile.verify(pair.path, baseline=earlier))
+    assert check.status is Status.FAILED
+    assert row(check, "input x", "interface")["then"] == "float32 ['N=1..8', 6]"
 
 
 @pytest.mark.parametrize("part", ["dims", "dtype", "order"])

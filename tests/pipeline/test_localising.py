@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -169,6 +170,31 @@ class TestDebug:
         assert "nodes up to" in check.summary
         row = check.tables[0].rows[0]
         assert row[1] == "Gemm, Relu, Gemm"
+
+    def test_a_file_that_lost_an_input(self, tmp_path: Path) -> None:
+        """As verify has it: a failed check, and not a slip of the user's."""
+
+        class Shifts(nn.Module):
+            def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+                return x * 2 + y.sum()
+
+        two = onnx.numpy_helper.from_array(np.float32(2), "two")
+        info = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Mul", ["x", "two"], ["output"], name="twice")],
+            "lost",
+            [info("x", 1, ["N", 3])],
+            [info("output", 1, ["N", 3])],
+            [two],
+        )
+        opset = [onnx.helper.make_opsetid("", 20)]
+        model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+        onnx.save(model, tmp_path / "lost.onnx")
+        specs = ["x:float32[N=1..4,3]", "y:float32[2]"]
+        for judge in (torch2mobile.debug, torch2mobile.verify):
+            result = judge(tmp_path / "lost.onnx", against=Shifts(), inputs=specs)
+            assert result.exit_code is ExitCode.FAILED
+            assert find(result, "contract").summary.startswith("the module takes y, and the file")
 
     def test_on_a_probe_of_choice(self, pair: Any) -> None:
         result = debug(pair.path, pair.module, probe="N=5")

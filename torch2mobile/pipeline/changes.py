@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from torch2mobile.records import Fingerprint, Manifest, Request, Table
 from torch2mobile.validators.parity.attribution import UNKNOWN, Change, Changes, Kind
 
-# Fields of a request that change the file, or the inputs on which it was proven. The source and
-# the weights' file are only names; what is in them has hashes.
-_REQUEST = ("inputs", "values", "data", "opset", "simplify", "external_data", "targets")
+# Fields of a request that change neither the file nor the inputs on which it was proven. The source
+# and the weights' file are only names; what is in them has hashes.
+_NO_MATTER = ("source", "weights", "simplify_timeout", "parity")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _request(then: Request | None, now: Request | None) -> Iterator[Change]:
             yield Change("request", "request", UNKNOWN, "as in manifest.json")
         return
     for field in fields(Request):
-        if field.name in _REQUEST:
+        if field.name not in _NO_MATTER:
             old, new = _text(getattr(then, field.name)), _text(getattr(now, field.name))
             if old != new:
                 yield Change("request", f"request: {field.name}", old, new)

@@ -12,7 +12,7 @@ from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Check, LoadedModel, Report, Request, Status
+from torch2mobile.records import Check, Report, Request, Status
 
 
 def debug_against(
@@ -30,18 +30,24 @@ def debug_against(
     """
     stages = Stages(observer or SilentObserver())
     load = load or matching.load_source
-    opset = None
+    timeout = request.parity.timeout
     if path.is_dir():
         bundle = open_bundle(path)
         stages.add(verification.integrity(bundle))
         loaded = matching.with_manifest_inputs(load(matching.as_exported(request, bundle)), bundle)
         names = [spec.name for spec in bundle.manifest.outputs]
-        model, opset = bundle.file(MODEL), matching.opset_of(bundle)
+        model = bundle.file(MODEL)
+        with judging.onnx_runner(model, timeout) as runner:
+            matched = matching.Matched(loaded, runner, names, ())
+            _localise(stages, matched, model, bundle.manifest.request, request, probe)
     else:
         _refuse_ort(path)
-        loaded, names = _matched(path, load(request), request.parity.timeout)
-        model = path
-    _localise(stages, loaded, names, model, opset, request, probe)
+        loaded = load(request)
+        with judging.onnx_runner(path, timeout) as runner:
+            matched = matching.match_file(loaded, runner, path)
+            if matched.lost:
+                stages.add(matching.lost_check("onnx", matched.lost))
+            _localise(stages, matched, path, None, request, probe)
     return DebugResult(Report("debug", str(path), tuple(stages.checks), {"source": loaded.name}))
 
 
@@ -56,25 +62,19 @@ def _refuse_ort(path: Path) -> None:
         )
 
 
-def _matched(path: Path, loaded: LoadedModel, timeout: float) -> tuple[LoadedModel, list[str]]:
-    with judging.onnx_runner(path, timeout) as runner:
-        loaded = matching.match_inputs(loaded, [spec.name for spec in runner.inputs()], path)
-        return loaded, matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
-
-
 def _localise(
     stages: Stages,
-    loaded: LoadedModel,
-    names: list[str],
+    matched: matching.Matched,
     model: Path,
-    opset: int | None,
+    asked: Request | None,
     request: Request,
     probe: str,
 ) -> None:
+    """``asked`` is what the bundle was exported with."""
     from torch2mobile.validators.parity import gate
 
     options = request.parity
-    expected = judging.module_side(stages, loaded, names, options, None)
+    expected = judging.module_side(stages, matched.loaded, matched.outputs, options, None)
     if expected is None:
         reason = "there is nothing repeatable to compare with"
         stages.add(Check("localise", Status.SKIPPED, reason, target="onnx"))
@@ -83,8 +83,7 @@ def _localise(
         localising.choose(expected, (), probe)
     stages.observer.started("parity onnx")
     try:
-        with judging.onnx_runner(model, options.timeout) as runner:
-            answers = gate.run_probes(runner, expected)
+        answers = gate.run_probes(matched.runner, expected)
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target="onnx"))
         return
@@ -92,7 +91,8 @@ def _localise(
     if not expected:
         return
     case = localising.choose(expected, parity.mismatches, probe)
-    with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
+    loaded = matched.loaded
+    with localising.localiser(loaded, model, asked, options, stages.observer) as localiser:
         found = stages.attempt("localise", lambda: localiser.find(expected, case), target="onnx")
     if found is not None:
         stages.add(found)

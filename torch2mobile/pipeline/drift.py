@@ -21,6 +21,7 @@ from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Bundle,
     Check,
+    Dim,
     InputSpec,
     LoadedModel,
     Manifest,
@@ -260,9 +261,17 @@ def _with_module(here: Here, loaded: LoadedModel, source: str, earlier: Manifest
 
 def _interface(manifest: Manifest) -> dict[str, str]:
     """By input and output, in order, what an app has to know of it."""
-    inputs = {f"input {s.name}": (s.dtype, [d.label for d in s.dims]) for s in manifest.inputs}
+    inputs = {f"input {s.name}": (s.dtype, [_range(d) for d in s.dims]) for s in manifest.inputs}
     outputs = {f"output {s.name}": (s.dtype, list(s.dims)) for s in manifest.outputs}
     return {name: f"{dtype} {dims}" for name, (dtype, dims) in {**inputs, **outputs}.items()}
+
+
+def _range(dim: Dim) -> int | str:
+    """A dimension with the sizes that were proven: a narrower range is another promise."""
+    if dim.symbol is None or (dim.least is None and dim.greatest is None):
+        return dim.label
+    ends = ("" if end is None else str(end) for end in (dim.least, dim.greatest))
+    return f"{dim.label}={'..'.join(ends)}"
 
 
 def _files_of(bundle: Bundle, target: str) -> list[Path]:

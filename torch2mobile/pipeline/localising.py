@@ -20,6 +20,7 @@ from torch2mobile.records import (
     Mismatch,
     Origin,
     ParityOptions,
+    Request,
     Status,
 )
 
@@ -139,25 +140,32 @@ class Localiser:
 def localiser(
     loaded: LoadedModel,
     path: Path,
-    opset: int | None,
+    asked: Request | None,
     options: ParityOptions,
     observer: Observer,
 ) -> Iterator[Localiser]:
-    """For an .onnx that is there: captures and translates the module once it is needed."""
+    """For an .onnx that is there: captures and translates the module once it is needed.
+
+    ``asked`` is the request that the file was exported with, where that is known: it is translated
+    in the same way.
+    """
     with tempfile.TemporaryDirectory(prefix="torch2mobile-") as folder:
         target = Path(folder) / "model.onnx"
-        yield Localiser(path, lambda: _translated(loaded, path, target, opset), options, observer)
+        yield Localiser(path, lambda: _translated(loaded, path, target, asked), options, observer)
 
 
-def _translated(loaded: LoadedModel, artifact: Path, path: Path, opset: int | None) -> Basis:
+def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request | None) -> Basis:
     import onnx
 
     from torch2mobile.exporter import provenance
     from torch2mobile.exporter.capture import capture
+    from torch2mobile.exporter.rewrite import rewrite
     from torch2mobile.exporter.translate import translation
 
     captured = capture(loaded)
-    found = translation(captured, path, opset=opset)
+    found = translation(captured, path, opset=asked.opset if asked is not None else None)
+    if asked is not None and asked.rewrites:
+        found = replace(found, model=rewrite(found.model, asked.rewrites)[0])
     before, after = (onnx.load(each, load_external_data=False) for each in (path, artifact))
     origins = provenance.carry(before, after, found.model.origins)
     simplify = partial(_simplified, path)

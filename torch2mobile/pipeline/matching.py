@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +120,25 @@ def match_outputs(loaded: LoadedModel, names: Sequence[str]) -> list[str]:
     return own if set(own) & set(names) or len(own) != len(names) else list(names)
 
 
-def opset_of(bundle: Bundle) -> int | None:
-    """The opset that the bundle's export was asked for; None where the exporter chose."""
-    return bundle.manifest.request.opset if bundle.manifest.request is not None else None
+@dataclass(frozen=True)
+class Matched:
+    """The module under a file's interface: what to feed, the outputs' names, the lost inputs."""
+
+    loaded: LoadedModel
+    runner: Runner
+    outputs: Sequence[str]
+    lost: Sequence[str]
+
+
+def match_file(loaded: LoadedModel, runner: Runner, path: Path) -> Matched:
+    """A file of any origin beside the module: by name, else by position.
+
+    ``runner`` is then given only the inputs that the file has. Raises UsageError where the inputs
+    cannot be matched.
+    """
+    inputs = [spec.name for spec in runner.inputs()]
+    lost = lost_inputs(loaded, inputs)
+    if not lost:
+        loaded = match_inputs(loaded, inputs, path)
+    outputs = match_outputs(loaded, [spec.name for spec in runner.outputs()])
+    return Matched(loaded, Fed(runner, inputs) if lost else runner, outputs, lost)

@@ -119,7 +119,7 @@ def verify_bundle_against(
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     runners = _artifacts(bundle, options.timeout)
-    model, opset = bundle.file(MODEL), matching.opset_of(bundle)
+    model, asked_then = bundle.file(MODEL), bundle.manifest.request
     scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
     try:
         for name, runner in runners:
@@ -129,7 +129,7 @@ def verify_bundle_against(
                 stages.add(check)
             if compared is not None:
                 compared.target_check(stages, name, runner)
-        with localising.localiser(loaded, model, opset, options, stages.observer) as localiser:
+        with localising.localiser(loaded, model, asked_then, options, stages.observer) as localiser:
             _against(stages, loaded, names, runners, options, localiser, scrutinizer)
     finally:
         for _, runner in runners:
@@ -157,17 +157,15 @@ def verify_model_against(
     check_file(path)
     loaded = (load or matching.load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
-        target, inputs = path.suffix[1:], [spec.name for spec in runner.inputs()]
-        fed: Runner = runner
-        if lost := matching.lost_inputs(loaded, inputs):
-            stages.add(matching.lost_check(target, lost))
-            fed = matching.Fed(runner, inputs)
-        else:
-            loaded = matching.match_inputs(loaded, inputs, path)
-        names = matching.match_outputs(loaded, [spec.name for spec in runner.outputs()])
+        target, matched = path.suffix[1:], matching.match_file(loaded, runner, path)
+        loaded, names = matched.loaded, matched.outputs
+        if matched.lost:
+            stages.add(matching.lost_check(target, matched.lost))
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
-            _against(stages, loaded, names, [(target, fed)], options, localiser, scrutinizer)
+            _against(
+                stages, loaded, names, [(target, matched.runner)], options, localiser, scrutinizer
+            )
     return _result(stages, str(path), {"source": loaded.name})
 
 

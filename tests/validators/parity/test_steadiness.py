@@ -52,6 +52,18 @@ class Counts(nn.Module):
         return x * self.calls
 
 
+class Appends(nn.Module):
+    """Keeps a list that grows in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(1)
+        return x * len(self.seen)
+
+
 class Buffer(nn.Module):
     """The second call with the same input gives the same; one after another input does not."""
 
@@ -132,6 +144,7 @@ def state_of(load: Load, module: nn.Module) -> tuple[tuple[str, ...], Check]:
         (Outside, "outside", "aten.add.Tensor"),
         (Counts, "state", "aten.mul.Tensor"),
         (Cache, "state", "aten.stack.default"),
+        (Appends, "state", "aten.mul.Tensor"),
     ],
 )
 def test_the_cause_and_the_operation(load: Load, module: Any, cause: str, op: str) -> None:
@@ -147,6 +160,7 @@ def test_the_cause_and_the_operation(load: Load, module: Any, cause: str, op: st
         (Counts, ("calls",)),
         (Buffer, ("last",)),
         (Cache, ("seen",)),
+        (Appends, ("seen",)),
         (Telltale, ("calls",)),
         (Statistics, ("norm.running_mean", "norm.running_var")),
         (Dropped, ()),
@@ -161,7 +175,7 @@ def test_what_a_call_leaves_changed(load: Load, module: Any, names: tuple[str, .
     assert steadiness.changed_state(loaded, probe) == names
 
 
-@pytest.mark.parametrize("module", [Counts, Buffer, Cache])
+@pytest.mark.parametrize("module", [Counts, Buffer, Cache, Appends])
 def test_a_file_cannot_follow_state_that_outputs_depend_on(load: Load, module: Any) -> None:
     changed, check = state_of(load, module())
     assert check.status is Status.FAILED

@@ -151,6 +151,9 @@ class _Search:
                     judged = self._judged(name, answers.pop(name))
                     wrong += [judged] if judged.problem else []
         self.carried.update(answers)
+        past = [name for name in self.carried if self.last_use.get(name, 0) <= numbers[-1]]
+        for name in past:
+            del self.carried[name]
         if wrong:
             self.found = [self._examined(wrong[0]), *wrong[1:SHOWN]]
 

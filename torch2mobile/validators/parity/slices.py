@@ -153,6 +153,8 @@ class Sliced:
     ) -> dict[str, np.ndarray]:
         """The file's outputs, and inner values beside them, all nodes fed by one another."""
         graph = self._model.graph
+        # The file may have lost inputs that nothing in it reads.
+        feeds = {value.name: feeds[value.name] for value in graph.input if value.name in feeds}
         names = [value.name for value in graph.output]
         extra = [name for name in exposed if name not in names]
         if not extra:
