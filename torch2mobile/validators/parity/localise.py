@@ -240,6 +240,8 @@ class _Search:
             look.narrow_by_translation(each, self.known)
         for each in translations[:1]:
             look.compare_with(each)
+        for each in translations:
+            each.forget()
         look.blame()
         look.around()
         return look.suspect
