@@ -198,7 +198,7 @@ class Deep(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Seven operators a block."""
+        """Seven ONNX nodes a block."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h = norm(x)
             x = x + torch.tanh(layer(h)) * torch.sigmoid(h) * 0.1
@@ -248,11 +248,12 @@ def speed(loaded: LoadedModel, label: str, runs: int) -> None:
                 once = statistics.median(pair[0][number] for pair in pairs)
                 whole = statistics.median(pair[1][number] for pair in pairs)
                 ratio = statistics.median(b[number] / a[number] for a, b in pairs)
-                print(f"  {what:9} {unit:9} {ratio:5.1f}x  ({whole:.2f} s against {once:.2f} s)")
+                print(f"  {what:9} {unit:9} {ratio:.1f}x  ({whole:.2f} s against {once:.2f} s)")
             with ready() as process:
                 least = peak_mib(partial(plain, loaded, case, path))
                 most = peak_mib(partial(localise, question, process))
-            print(f"  {what:9} memory on top {most:.0f} MiB, of plain runs {least:.0f} MiB")
+            ratio = most / least
+            print(f"  {what:9} memory    {ratio:.1f}x  ({most:.0f} MiB against {least:.0f} MiB)")
 
 
 def ready() -> Process:
@@ -263,17 +264,14 @@ def ready() -> Process:
 
 
 def peak_mib(action: Callable[[], object]) -> float:
-    """How much the memory of this process and its children grows while something runs, at most."""
-
-    def now() -> float:
-        return sum(measure.pss(pid) for pid in measure.children(os.getpid())) / 1024
-
-    before, highest, done = now(), 0.0, threading.Event()
+    """The memory of this process and of those it has started while something runs, at most."""
+    highest, done = 0.0, threading.Event()
 
     def watch() -> None:
         nonlocal highest
         while not done.wait(0.02):
-            highest = max(highest, now())
+            sizes = [measure.pss(pid) for pid in measure.children(os.getpid())]
+            highest = max(highest, sum(sizes) / 1024)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -282,7 +280,7 @@ def peak_mib(action: Callable[[], object]) -> float:
     finally:
         done.set()
         thread.join()
-    return highest - before
+    return highest
 
 
 Clocked = tuple[float, float]
@@ -310,8 +308,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["accuracy", "speed"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=60, help="Faults a file.")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--count", type=int, default=24, help="Faults a file.")
+    parser.add_argument("--runs", type=int, default=3)
     ordinary = [name for name, sample in SAMPLES.items() if sample.ordinary]
     parser.add_argument("--sample", action="append", choices=ordinary)
     parser.add_argument("--verbose", action="store_true", help="Show the faults that were missed.")

@@ -99,18 +99,19 @@ class _Search:
         if list(self.topology.outputs) != names:
             given = ", ".join(self.topology.outputs)
             return self._finding("interface", f"the outputs are {given}, not {', '.join(names)}")
-        held = 0
-        try:
-            for node in self.tape.steps():
-                held += self.tape.nbytes(node) if node in self.nodes else 0
-                if held > SLICE_BYTES:
-                    self._advance(final=False)
-                    held = 0
-        except Torch2MobileError:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever an operator of the program raises)
-            text = (str(error).strip().splitlines() or [""])[0]
-            return self._finding("capture", f"the captured program raises {text[:200]}")
+        held, steps = 0, self.tape.steps()
+        while True:
+            try:
+                node = next(steps, None)
+            except Exception as error:  # noqa: BLE001 (whatever an operator of the program raises)
+                text = (str(error).strip().splitlines() or [""])[0]
+                return self._finding("capture", f"the captured program raises {text[:200]}")
+            if node is None:
+                break
+            held += self.tape.nbytes(node) if node in self.nodes else 0
+            if held > SLICE_BYTES:
+                self._advance(final=False)
+                held = 0
         self._advance(final=True)
         return self._verdict()
 
@@ -243,6 +244,8 @@ class _Search:
             look.narrow_by_translation(each, self.known)
         for each in translations[:1]:
             look.compare_with(each)
+        for each in translations:
+            each.forget()
         look.blame()
         look.around()
         return look.suspect

@@ -100,6 +100,11 @@ class Pieces:
         found = self._call("whole", dict(feeds), list(exposed), optimised)
         return list(found.items())
 
+    def forget(self) -> None:
+        """Give the memory back in the process, if that is still there."""
+        if self._generation == self._process.generation and self._process.alive:
+            self._call("forget")
+
     def portrait(self, value: str) -> Portrait | None:
         """The node that gives a value, to be compared with another; None where there is none."""
         found: Portrait | None = self._call("portrait", value)

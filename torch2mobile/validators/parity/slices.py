@@ -181,6 +181,10 @@ class Sliced:
         names = {place: node.input[place] for place in constants}
         return Portrait(node.op_type, attributes, inputs, constants, names)
 
+    def forget(self) -> None:
+        """Give the model's memory back; nothing can be asked of it any more."""
+        self._model, self._constants, self._constant_nodes, self._nodes = None, {}, {}, []
+
     def _array(self, name: str) -> np.ndarray | None:
         if name in self._constants:
             return numpy_helper.to_array(self._constants[name])
