@@ -64,6 +64,19 @@ class Appends(nn.Module):
         return x * len(self.seen)
 
 
+class Narrow(nn.Module):
+    """Keeps a plain tensor, which no float64 copy of the module has in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.kept = torch.zeros(2, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept = torch.tanh(self.layer(x[:2]) + torch.mm(self.kept, self.layer.weight))
+        return self.kept
+
+
 class Buffer(nn.Module):
     """The second call with the same input gives the same; one after another input does not."""
 
@@ -161,6 +174,7 @@ def test_the_cause_and_the_operation(load: Load, module: Any, cause: str, op: st
         (Buffer, ("last",)),
         (Cache, ("seen",)),
         (Appends, ("seen",)),
+        (Narrow, ("kept",)),
         (Telltale, ("calls",)),
         (Statistics, ("norm.running_mean", "norm.running_var")),
         (Dropped, ()),
@@ -175,7 +189,7 @@ def test_what_a_call_leaves_changed(load: Load, module: Any, names: tuple[str, .
     assert steadiness.changed_state(loaded, probe) == names
 
 
-@pytest.mark.parametrize("module", [Counts, Buffer, Cache, Appends])
+@pytest.mark.parametrize("module", [Counts, Buffer, Cache, Appends, Narrow])
 def test_a_file_cannot_follow_state_that_outputs_depend_on(load: Load, module: Any) -> None:
     changed, check = state_of(load, module())
     assert check.status is Status.FAILED
