@@ -194,6 +194,19 @@ def test_what_cannot_be_meant_is_refused(pair: Any, asked: dict[str, Any], probl
         torch2mobile.verify(pair.path, pair.module, inputs=[SPEC], **asked)
 
 
+def test_the_least_share_has_one_default() -> None:
+    import inspect
+
+    from torch2mobile import records
+    from torch2mobile.cli_proving import verify
+    from torch2mobile.pipeline.mutation import Scrutiny
+
+    (option,) = [each for each in verify.params if each.name == "min_caught"]
+    signature = inspect.signature(torch2mobile.verify)
+    given = [option.default, signature.parameters["min_caught"].default, Scrutiny().min_caught]
+    assert all(each is records.MIN_CAUGHT for each in given)
+
+
 def test_without_a_module_it_is_refused(pair: Any) -> None:
     with pytest.raises(UsageError, match="need the module"):
         torch2mobile.verify(pair.path, mutants=5)

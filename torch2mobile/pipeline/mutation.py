@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Check, LoadedModel, Location, ParityOptions, Status
+from torch2mobile.records import (
+    MIN_CAUGHT,
+    Check,
+    LoadedModel,
+    Location,
+    ParityOptions,
+    Status,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +42,7 @@ class Scrutiny:
 
     mutants: int = 0
     search: bool | None = None
-    min_caught: float = 0.95
+    min_caught: float = MIN_CAUGHT
 
     @property
     def asked(self) -> bool:
@@ -57,7 +64,7 @@ def check_scrutiny(path: Path, scrutiny: Scrutiny) -> None:
         )
     if scrutiny.mutants < 0:
         raise UsageError(f"{scrutiny.mutants} mutants were asked for", "Give a number from 0 up.")
-    if scrutiny.min_caught != Scrutiny.min_caught and not scrutiny.mutants:
+    if scrutiny.min_caught != MIN_CAUGHT and not scrutiny.mutants:
         raise UsageError(
             "a least share of mutants to be caught was given, but no mutants were asked for",
             "Add --mutants N, or leave --min-caught out.",

@@ -8,9 +8,6 @@ from torch2mobile.records import Check, Location, Metric, Status, Table
 from torch2mobile.validators.parity.gate import SHOWN
 from torch2mobile.validators.parity.mutants import Outcome, Trial, Verdict
 
-# The least share of mutants that the gate has to catch, where the user gives none.
-MIN_CAUGHT = 0.95
-
 
 def mutants_check(
     target: str, trial: Trial, min_caught: float, places: Mapping[str, Location]
