@@ -166,7 +166,9 @@ class Scrutinizer:
         for (row, side), result in zip(targets, results, strict=True):
             if result.score > 0:
                 labels.setdefault(result.run, (found[row].label(side), result.feeds))
-        probes = [Probe(f"search {label}", inputs) for label, inputs in labels.values()]
+        probes = [
+            Probe(f"search {label}", inputs, searched=True) for label, inputs in labels.values()
+        ]
         return self._evaluate(probes[:_KEPT])
 
     def _remember(self, found: Sequence[Decision], best: np.ndarray) -> None:

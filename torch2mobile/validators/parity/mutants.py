@@ -239,7 +239,7 @@ class _Study:
             (best,) = search(lambda feeds: self._difference(number, feeds), space, 1, budget=budget)
             mutation = verdict.mutation
             label = f"search {mutation.kind} {mutation.output}".rstrip()
-            cases = evaluate([Probe(f"{label} {best.run}", best.feeds)])
+            cases = evaluate([Probe(f"{label} {best.run}", best.feeds, searched=True)])
             for case in cases:
                 (base,) = self._bench.run(_BASE, [case.probe.feeds])
                 (answer,) = self._bench.run(number, [case.probe.feeds])
