@@ -43,7 +43,7 @@ def test_mutants_of_a_bundle_are_caught(scrutinized: Any) -> None:
     metrics = check.metrics
     assert metrics["asked"] == 40
     assert metrics["made"] == sum(
-        int(metrics[name]) for name in ("caught", "missed", "equivalent", "controls")
+        int(metrics[name]) for name in ("caught", "missed", "unreached", "equivalent", "controls")
     )
     assert metrics["controls"] > 0
     assert metrics["false_alarms"] == 0
@@ -254,6 +254,55 @@ def test_a_search_leaves_every_limit_of_the_probes_as_it_was(
     assert len(set(seen[True]) - set(seen[False])) == 2
     for label, allowed in seen[False].items():
         assert all(map(np.array_equal, allowed, seen[True][label])), label
+
+
+class Dead(nn.Module):
+    """Something else happens where an input is greater than any float32 that occurs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rare = x.abs().amax(dim=1, keepdim=True) > 3e7
+        return torch.where(rare, torch.relu(-x), x * 1.5)
+
+
+def dead_file(path: Path) -> Path:
+    """A file of the module, written by hand."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("ReduceMax", ["a", "one"], ["m"], keepdims=1),
+        helper.make_node("Greater", ["m", "most"], ["rare"]),
+        helper.make_node("Neg", ["x"], ["n"]),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("Mul", ["x", "k"], ["p"]),
+        helper.make_node("Where", ["rare", "r", "p"], ["y"]),
+    ]
+    tensors = {"one": np.array([1]), "most": np.float32(3e7), "k": np.float32(1.5)}
+    graph = helper.make_graph(
+        nodes,
+        "dead",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 6])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_faults_in_a_branch_that_no_input_takes_are_not_equivalent(tmp_path: Path) -> None:
+    path = dead_file(tmp_path / "model.onnx")
+    options = {"inputs": FIXED, "parity": ParityOptions(probes=2), "mutants": 40}
+    result = torch2mobile.verify(path, Dead(), **options)
+    assert result.exit_code is ExitCode.FAILED
+    check = by_name(result, "mutants")
+    assert check.metrics["unreached"] >= 2
+    assert float(check.metrics["share"]) < 0.9
+    assert "the Greater rare was never greater" in check.hint
+    kinds = {row[0]: row[1:] for row in check.tables[0].rows}
+    assert kinds["relu_slope"] == (0, 0, 1, 0)
+    declared = torch2mobile.verify(path, Dead(), **options, values=["x=-4..4"])
+    check = by_name(declared, "mutants")
+    assert check.status is Status.PASSED
+    assert check.metrics["unreached"] == 0
 
 
 @pytest.mark.parametrize("asked", [{"mutants": 3}, {"search": True}])

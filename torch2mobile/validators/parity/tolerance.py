@@ -115,7 +115,7 @@ class Yardstick:
         if known is None or want.shape[self.axis : self.axis + 1] == known.shape:
             return self
         noise = None if self.noise is None else self.noise.min(keepdims=True)
-        return Yardstick(self.scale.min(keepdims=True), noise, self.unit.all(keepdims=True))
+        return Yardstick(self.scale.min(keepdims=True), noise, np.array([self.unit.all()]))
 
 
 @dataclass(frozen=True)
