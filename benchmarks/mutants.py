@@ -1,9 +1,9 @@
 """Can the gate fail: ``python benchmarks/mutants.py [--seeds N] [--samples NAME …] [--time]``.
 
 Over every ordinary sample and seed, prints how many of the mutants the gate catches, how many it
-misses, how many are equivalent, and how often it takes for a fault what is none: a constant off by
-one unit in the last place, or the sample's own file. ``--time`` compares the time of 50 mutants on
-super_resolution with that of verify without them.
+misses or never reaches, how many are equivalent, and how often it takes for a fault what is none: a
+constant off by one unit in the last place, or the sample's own file. ``--time`` compares the time
+of 50 mutants on super_resolution with that of verify without them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch2mobile.records import ParityOptions, Report, Status
 from torch2mobile.sample_models import SAMPLES
 
 TOOL = str(Path(sys.executable).with_name("torch2mobile"))
-OUTCOMES = ("caught", "missed", "equivalent", "controls", "false_alarms")
+OUTCOMES = ("caught", "missed", "unreached", "equivalent", "controls", "false_alarms")
 
 
 def main() -> None:
@@ -83,16 +83,17 @@ def measure_rates(folder: Path, samples: Sequence[str], seeds: int, mutants: int
             ).report
             found = _count(report, kinds)
             total += found
-            judged = found["caught"] + found["missed"]
+            judged = found["caught"] + found["missed"] + found["unreached"]
             shares.append(found["caught"] / judged if judged else 1.0)
             _tell(sample, seed, report)
-        share = total["caught"] / max(1, total["caught"] + total["missed"])
+        judged = total["caught"] + total["missed"] + total["unreached"]
+        share = total["caught"] / max(1, judged)
         row = "".join(f"{total[name]:>14}" for name in OUTCOMES)
         seconds = time.perf_counter() - start
         print(f"{sample:<18}{row}{share:>14.4f}{min(shares):>14.4f}  {seconds / seeds:.1f} s a run")
-    print(f"\n{'kind':<24}" + "".join(f"{name:>12}" for name in OUTCOMES[:3]))
+    print(f"\n{'kind':<24}" + "".join(f"{name:>12}" for name in OUTCOMES[:4]))
     for kind, counted in sorted(kinds.items()):
-        print(f"{kind:<24}" + "".join(f"{counted[name]:>12}" for name in OUTCOMES[:3]))
+        print(f"{kind:<24}" + "".join(f"{counted[name]:>12}" for name in OUTCOMES[:4]))
 
 
 def _count(report: Report, kinds: dict[str, Counter[str]]) -> Counter[str]:
@@ -103,7 +104,7 @@ def _count(report: Report, kinds: dict[str, Counter[str]]) -> Counter[str]:
     found["false_alarms"] += sum(each.status is Status.FAILED for each in others)
     for kind, *counts in check.tables[0].rows:
         row = kinds.setdefault(str(kind), Counter())
-        row.update(dict(zip(OUTCOMES[:3], (int(count or 0) for count in counts), strict=True)))
+        row.update(dict(zip(OUTCOMES[:4], (int(count or 0) for count in counts), strict=True)))
     return found
 
 
@@ -113,7 +114,7 @@ def _tell(sample: str, seed: int, report: Report) -> None:
         if check.status is Status.FAILED:
             print(f"{sample} {seed}: {check.name} {check.summary}", file=sys.stderr)
         for table in check.tables:
-            if table.title in {"missed", "false alarms"}:
+            if table.title in {"missed", "unreached", "false alarms"}:
                 for row in table.rows:
                     print(f"{sample} {seed}: {table.title} {row}", file=sys.stderr)
 

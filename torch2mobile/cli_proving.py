@@ -18,6 +18,7 @@ from torch2mobile.cli_support import (
 )
 from torch2mobile.errors import UsageError
 from torch2mobile.isolation import REPLAY_MODULES, Worker
+from torch2mobile.records import MIN_CAUGHT
 
 if TYPE_CHECKING:
     from torch2mobile.records import Request
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-caught",
     type=click.FloatRange(0, 1),
-    default=0.95,
+    default=MIN_CAUGHT,
     show_default=True,
     metavar="SHARE",
     help="With --mutants: fail if a smaller share of them is caught.",

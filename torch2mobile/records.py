@@ -104,6 +104,10 @@ class ParityOptions:
     timeout: float = 300.0
 
 
+# The least share of mutants that the gate has to catch, where the user gives none.
+MIN_CAUGHT = 0.95
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user asked ``export`` for; written into the report as it is."""

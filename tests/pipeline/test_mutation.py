@@ -43,7 +43,7 @@ def test_mutants_of_a_bundle_are_caught(scrutinized: Any) -> None:
     metrics = check.metrics
     assert metrics["asked"] == 40
     assert metrics["made"] == sum(
-        int(metrics[name]) for name in ("caught", "missed", "equivalent", "controls")
+        int(metrics[name]) for name in ("caught", "missed", "unreached", "equivalent", "controls")
     )
     assert metrics["controls"] > 0
     assert metrics["false_alarms"] == 0
@@ -175,6 +175,136 @@ def test_a_file_that_is_wrong_only_there_fails_with_the_search_alone(tmp_path: P
     assert parity.mismatches[0].probe.startswith("search y true")
 
 
+FIXED = ["x:float32[2,6]"]
+
+
+class Lossy(nn.Module):
+    """Half of its digits are lost where the mean is far off 0, which no probe's is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        m = x.mean()
+        high, low = torch.where(m > 2, 1e4, 0.0), torch.where(m < -2, 2e4, 0.0)
+        return x * 1.5371 + high + low - high - low
+
+
+def lossy_file(path: Path, error: float) -> Path:
+    """A file of the module, written by hand, that is off by so much where an input is 1 or more."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "two"], ["is_high"]),
+        helper.make_node("Less", ["m", "minus"], ["is_low"]),
+        helper.make_node("Where", ["is_high", "ten", "zero"], ["high"]),
+        helper.make_node("Where", ["is_low", "twenty", "zero"], ["low"]),
+        helper.make_node("Mul", ["x", "k"], ["p0"]),
+        helper.make_node("Add", ["p0", "high"], ["p1"]),
+        helper.make_node("Add", ["p1", "low"], ["p2"]),
+        helper.make_node("Sub", ["p2", "high"], ["p3"]),
+        helper.make_node("Sub", ["p3", "low"], ["p4"]),
+        helper.make_node("Mul", ["x", "error"], ["e0"]),
+        helper.make_node("Clip", ["e0", "least", "error"], ["e1"]),
+        helper.make_node("Add", ["p4", "e1"], ["y"]),
+    ]
+    tensors = {"two": 2, "minus": -2, "ten": 1e4, "twenty": 2e4, "zero": 0, "k": 1.5371}
+    tensors |= {"error": error, "least": -error}
+    graph = helper.make_graph(
+        nodes,
+        "lossy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 6])],
+        [numpy_helper.from_array(np.asarray(v, np.float32), name) for name, v in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_a_search_makes_nothing_pass_that_fails_without(tmp_path: Path) -> None:
+    wrong = lossy_file(tmp_path / "wrong.onnx", 4e-6)
+    right = lossy_file(tmp_path / "right.onnx", 0.0)
+    results = {}
+    for path in (wrong, right):
+        for search in (False, True):
+            results[path, search] = torch2mobile.verify(
+                path, Lossy(), inputs=FIXED, parity=ParityOptions(probes=4), search=search
+            )
+    assert by_name(results[right, True], "decisions").metrics["added"] == 2
+    assert results[right, False].exit_code is results[right, True].exit_code is ExitCode.PASSED
+    assert results[wrong, False].exit_code is results[wrong, True].exit_code is ExitCode.FAILED
+
+
+def test_a_search_leaves_every_limit_of_the_probes_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch2mobile.validators.parity import gate
+
+    path = lossy_file(tmp_path / "model.onnx", 0.0)
+    original = gate.limits_of
+    seen: dict[bool, dict[str, list[np.ndarray]]] = {False: {}, True: {}}
+    for search in (False, True):
+
+        def watched(case: Any, *rest: Any, found: Any = seen[search]) -> Any:
+            limits = original(case, *rest)
+            found.setdefault(case.probe.label, []).extend(one.allowed for one in limits)
+            return limits
+
+        monkeypatch.setattr(gate, "limits_of", watched)
+        torch2mobile.verify(
+            path, Lossy(), inputs=FIXED, parity=ParityOptions(probes=4), search=search
+        )
+    assert len(set(seen[True]) - set(seen[False])) == 2
+    for label, allowed in seen[False].items():
+        assert all(map(np.array_equal, allowed, seen[True][label])), label
+
+
+class Dead(nn.Module):
+    """Something else happens where an input is greater than any float32 that occurs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rare = x.abs().amax(dim=1, keepdim=True) > 3e7
+        return torch.where(rare, torch.relu(-x), x * 1.5)
+
+
+def dead_file(path: Path) -> Path:
+    """A file of the module, written by hand."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("ReduceMax", ["a", "one"], ["m"], keepdims=1),
+        helper.make_node("Greater", ["m", "most"], ["rare"]),
+        helper.make_node("Neg", ["x"], ["n"]),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("Mul", ["x", "k"], ["p"]),
+        helper.make_node("Where", ["rare", "r", "p"], ["y"]),
+    ]
+    tensors = {"one": np.array([1]), "most": np.float32(3e7), "k": np.float32(1.5)}
+    graph = helper.make_graph(
+        nodes,
+        "dead",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 6])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_faults_in_a_branch_that_no_input_takes_are_not_equivalent(tmp_path: Path) -> None:
+    path = dead_file(tmp_path / "model.onnx")
+    options = {"inputs": FIXED, "parity": ParityOptions(probes=2), "mutants": 40}
+    result = torch2mobile.verify(path, Dead(), **options)
+    assert result.exit_code is ExitCode.FAILED
+    check = by_name(result, "mutants")
+    assert check.metrics["unreached"] >= 2
+    assert float(check.metrics["share"]) < 0.9
+    assert "the Greater rare was never greater" in check.hint
+    kinds = {row[0]: row[1:] for row in check.tables[0].rows}
+    assert kinds["relu_slope"] == (0, 0, 1, 0)
+    declared = torch2mobile.verify(path, Dead(), **options, values=["x=-4..4"])
+    check = by_name(declared, "mutants")
+    assert check.status is Status.PASSED
+    assert check.metrics["unreached"] == 0
+
+
 @pytest.mark.parametrize("asked", [{"mutants": 3}, {"search": True}])
 def test_an_ort_has_no_graph_to_change(pair: Any, asked: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"model\.ort is no \.onnx"):
@@ -192,6 +322,19 @@ def test_an_ort_has_no_graph_to_change(pair: Any, asked: dict[str, Any]) -> None
 def test_what_cannot_be_meant_is_refused(pair: Any, asked: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         torch2mobile.verify(pair.path, pair.module, inputs=[SPEC], **asked)
+
+
+def test_the_least_share_has_one_default() -> None:
+    import inspect
+
+    from torch2mobile import records
+    from torch2mobile.cli_proving import verify
+    from torch2mobile.pipeline.mutation import Scrutiny
+
+    (option,) = [each for each in verify.params if each.name == "min_caught"]
+    signature = inspect.signature(torch2mobile.verify)
+    given = [option.default, signature.parameters["min_caught"].default, Scrutiny().min_caught]
+    assert all(each is records.MIN_CAUGHT for each in given)
 
 
 def test_without_a_module_it_is_refused(pair: Any) -> None:

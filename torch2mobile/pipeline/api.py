@@ -26,7 +26,7 @@ from torch2mobile.pipeline.results import (
     VerifyResult,
 )
 from torch2mobile.pipeline.simplify import simplify_file
-from torch2mobile.records import LoadedModel, ParityOptions, Request, Severity
+from torch2mobile.records import MIN_CAUGHT, LoadedModel, ParityOptions, Request, Severity
 from torch2mobile.validators.coverage.selection import Selection, Suppression
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def verify(
     parity: ParityOptions | None = None,
     mutants: int = 0,
     search: bool | None = None,
-    min_caught: float = 0.95,
+    min_caught: float = MIN_CAUGHT,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """Verify a bundle, or an .onnx or .ort file against a module.

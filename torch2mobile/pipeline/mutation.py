@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Check, LoadedModel, Location, ParityOptions, Status
+from torch2mobile.records import (
+    MIN_CAUGHT,
+    Check,
+    LoadedModel,
+    Location,
+    ParityOptions,
+    Status,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.decisions import Decision, Instrumented
     from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.probes import Probe
+    from torch2mobile.validators.parity.reach import Untaken
 
 # Inputs that a search for the sides of decisions tries, and how many of them are kept as probes.
 DECISION_BUDGET = 512
@@ -35,7 +43,7 @@ class Scrutiny:
 
     mutants: int = 0
     search: bool | None = None
-    min_caught: float = 0.95
+    min_caught: float = MIN_CAUGHT
 
     @property
     def asked(self) -> bool:
@@ -57,7 +65,7 @@ def check_scrutiny(path: Path, scrutiny: Scrutiny) -> None:
         )
     if scrutiny.mutants < 0:
         raise UsageError(f"{scrutiny.mutants} mutants were asked for", "Give a number from 0 up.")
-    if scrutiny.min_caught != Scrutiny.min_caught and not scrutiny.mutants:
+    if scrutiny.min_caught != MIN_CAUGHT and not scrutiny.mutants:
         raise UsageError(
             "a least share of mutants to be caught was given, but no mutants were asked for",
             "Add --mutants N, or leave --min-caught out.",
@@ -83,7 +91,7 @@ class Scrutinizer:
     ) -> None:
         self._stages, self._path, self._loaded = stages, path, loaded
         self._names, self._options, self._scrutiny = names, options, scrutiny
-        self._untaken: dict[str, str] = {}
+        self._untaken: list[Untaken] = []
         self._places = places(path.parent)
 
     def _evaluate(self, probes: Sequence[Probe]) -> list[Expected]:
@@ -128,7 +136,7 @@ class Scrutinizer:
                 reached = margins([case.probe.feeds for case in extra])
                 best = _greatest([best, *reached], len(found))
                 tried += DECISION_BUDGET
-        self._remember(found, best)
+        self._untaken = self._untaken_of(model, weights, found, best)
         self._stages.add(
             decisions.decisions_check("onnx", found, best, tried, len(extra), self._places)
         )
@@ -159,14 +167,30 @@ class Scrutinizer:
         for (row, side), result in zip(targets, results, strict=True):
             if result.score > 0:
                 labels.setdefault(result.run, (found[row].label(side), result.feeds))
-        probes = [Probe(f"search {label}", inputs) for label, inputs in labels.values()]
+        probes = [
+            Probe(f"search {label}", inputs, searched=True) for label, inputs in labels.values()
+        ]
         return self._evaluate(probes[:_KEPT])
 
-    def _remember(self, found: Sequence[Decision], best: np.ndarray) -> None:
-        for decision, sides in zip(found, best, strict=True):
-            never = [decision.sides[side] for side in (0, 1) if sides[side] <= 0]
-            if never:
-                self._untaken.setdefault(decision.output, never[0])
+    def _untaken_of(
+        self,
+        model: onnx.ModelProto,
+        weights: Mapping[str, np.ndarray],
+        found: Sequence[Decision],
+        best: np.ndarray,
+    ) -> list[Untaken]:
+        """The sides that no input took, except those that no declared input can take."""
+        from torch2mobile.validators.parity.mutations_graph import Graph
+        from torch2mobile.validators.parity.ranges import impossible, ranges_of
+        from torch2mobile.validators.parity.reach import Untaken
+
+        known = ranges_of(Graph(model, weights=weights), self._loaded.specs)
+        return [
+            Untaken(decision, side)
+            for decision, margins in zip(found, best, strict=True)
+            for side in (0, 1)
+            if margins[side] <= 0 and side not in impossible(decision, known)
+        ]
 
     def mutants(self, expected: Sequence[Expected], *, passed: bool) -> None:
         """Mutants of the file, judged as it was; skipped where it does not pass itself."""

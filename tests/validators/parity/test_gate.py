@@ -923,3 +923,31 @@ def test_judge_probe_reports_nothing_as_judged_where_structure_differs() -> None
     judged, wrong = judge_probe(case, [], typical_of([case]), {})
     assert judged == []
     assert len(wrong) == 1
+
+
+class TestSearchedProbes:
+    """They are judged, but say nothing of what is usual."""
+
+    def noisy(self, **options: Any) -> Expected:
+        want = np.full((3, 4), 1e4, np.float32)
+        return Expected(probe(99, **options), [("a", want)], [want.astype(np.float64) + 10])
+
+    def test_the_yardstick_is_that_of_the_others(self) -> None:
+        built = [expected(case.outputs[0][1], number=n) for n, case in enumerate(several())]
+        extra = [self.noisy(searched=True)] * 5
+        assert repr(typical_of([*built, *extra])) == repr(typical_of(built))
+        assert repr(typical_of([*built, *([self.noisy()] * 5)])) != repr(typical_of(built))
+
+    def test_one_with_other_channels_is_judged_as_the_strictest(self) -> None:
+        scales = np.array([1, 1000], np.float32)
+        built = []
+        for number in range(4):
+            a = np.random.default_rng(number).standard_normal((3, 2)).astype(np.float32) * scales
+            built.append(expected(a, number=number))
+        assert typical_of(built)["a"].groups is not None
+        more = expected(np.ones((3, 5), np.float32), number=9, searched=True)
+        cases = [*built, more]
+        assert verdict(cases, copies(cases)).status is Status.PASSED
+        answers = copies(cases)
+        answers[-1][0][1][0, 0] += 1e-4
+        assert verdict(cases, answers).status is Status.FAILED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,14 @@ import pytest
 
 from torch2mobile.errors import ModelFileError, WorkerCrashError
 from torch2mobile.records import Location, ParityOptions, Status, Tolerance
-from torch2mobile.validators.parity import bench, float64, mutants
-from torch2mobile.validators.parity.mutants import Trial, Verdict
+from torch2mobile.validators.parity import bench, decisions, float64, mutants
+from torch2mobile.validators.parity.mutants import Trial
 from torch2mobile.validators.parity.mutants_report import mutants_check
 from torch2mobile.validators.parity.mutations import Mutation
+from torch2mobile.validators.parity.mutations_graph import Graph
+from torch2mobile.validators.parity.outcomes import Verdict
+from torch2mobile.validators.parity.ranges import impossible, ranges_of
+from torch2mobile.validators.parity.reach import Reach, Untaken
 
 ROWS = ("x:float32[N=1..3,4]",)
 LINE = "(float[N,4] x) => (float[N,4] y)"
@@ -30,7 +34,14 @@ def net(tiny: Callable[..., Any]) -> Any:
     return tiny(f"{LINE} {{ {nodes} }}", ROWS, w=array(4, 4), b=array(4))
 
 
-def trial(model: Any, *kinds: str, count: int = 100, search: bool = True, **options: Any) -> Trial:
+def trial(
+    model: Any,
+    *kinds: str,
+    count: int = 100,
+    search: bool = True,
+    untaken: Sequence[Untaken] = (),
+    **options: Any,
+) -> Trial:
     return mutants.run(
         model.copy(),
         model.specs,
@@ -39,6 +50,7 @@ def trial(model: Any, *kinds: str, count: int = 100, search: bool = True, **opti
         count=count,
         kinds=kinds or None,
         evaluate=model.evaluate if search else None,
+        untaken=untaken,
         budget=24,
     )
 
@@ -147,12 +159,79 @@ def test_a_searched_input_on_which_the_file_itself_is_wrong_fails(tiny: Callable
     assert check.mismatches[0].probe.startswith("search relu_slope y")
 
 
-def test_without_a_search_a_survivor_rests_on_the_probes(tiny: Callable[..., Any]) -> None:
+def test_what_the_graph_shows_needs_no_search(tiny: Callable[..., Any]) -> None:
     model = tiny(f"{LINE} {{ a = Abs(x) y = Relu(a) }}", ROWS)
     (verdict,) = trial(model, "relu_slope", search=False).verdicts
     assert verdict.outcome == "equivalent"
     assert "searched" not in verdict.reason
-    assert "y has the same bits" in verdict.reason
+    assert verdict.reason.endswith("no declared input takes its data below 0")
+
+
+def test_without_a_search_the_same_bits_are_no_reason(tiny: Callable[..., Any]) -> None:
+    text = f"{LINE} {{ a = Mul(x, x) b = MatMul(a, w) y = Relu(b) }}"
+    model = tiny(text, ROWS, w=np.abs(array(4, 4)))
+    (verdict,) = trial(model, "relu_slope", search=False).verdicts
+    assert verdict.outcome == "unreached"
+    assert verdict.reason.endswith("no input was searched for")
+    (verdict,) = trial(model, "relu_slope").verdicts
+    assert verdict.outcome == "equivalent"
+
+
+DEAD = "a = Abs(x) m = ReduceMax(a, k) c = Greater(m, t) n = Neg(x) r = Relu(n) y = Where(c, r, x)"
+MASK = (
+    "a = Abs(x) m = ReduceMax(a, k) c = Greater(m, t) g = Cast<to=1>(c) n = Neg(x) r = Relu(n) "
+    "z = Mul(r, g) y = Add(z, x)"
+)
+
+
+def untaken(model: Any) -> list[Untaken]:
+    """The side of the first comparison that no probe takes, unless no declared input can."""
+    (found,) = [each for each in decisions.find(model.model) if each.op == "Greater"]
+    known = ranges_of(Graph(model.model), model.specs)
+    return [Untaken(found, 1)] if 1 not in impossible(found, known) else []
+
+
+@pytest.mark.parametrize("nodes", [DEAD, MASK])
+def test_what_no_input_reaches_is_not_equivalent(tiny: Callable[..., Any], nodes: str) -> None:
+    model = tiny(f"{LINE} {{ {nodes} }}", ROWS, k=np.array([1]), t=np.float32(3e7))
+    assert untaken(model)
+    found = trial(model, "relu_slope", untaken=untaken(model))
+    (verdict,) = found.verdicts
+    assert verdict.outcome == "unreached"
+    assert verdict.behind == untaken(model)[0]
+    assert verdict.reason.startswith("the Greater c was never greater on ")
+    check = mutants_check("onnx", found, 0.95, {"c": Location(file="net.py", line=3)})
+    assert check.status is Status.FAILED
+    assert check.metrics["unreached"] == 1
+    assert check.metrics["share"] == 0
+    assert "the Greater c was never greater" in check.hint
+    (table,) = [table for table in check.tables if table.title == "unreached"]
+    assert table.rows[0][3:5] == ("c (Greater)", "greater")
+    assert table.rows[0][-1] == "net.py:3"
+
+
+@pytest.mark.parametrize("nodes", [DEAD, MASK])
+def test_what_no_declared_input_reaches_is_equivalent(tiny: Callable[..., Any], nodes: str) -> None:
+    tensors = {"k": np.array([1]), "t": np.float32(3e7)}
+    model = tiny(f"{LINE} {{ {nodes} }}", ROWS, ["x=-2..3"], **tensors)
+    assert not untaken(model)
+    (verdict,) = trial(model, "relu_slope", untaken=untaken(model)).verdicts
+    assert verdict.outcome == "equivalent"
+
+
+def test_a_fault_on_the_taken_side_is_not_hidden(tiny: Callable[..., Any]) -> None:
+    nodes = (
+        "a = Abs(x) m = ReduceMax(a, k) c = Greater(m, t) n = Neg(x) r = Relu(a) y = Where(c, n, r)"
+    )
+    model = tiny(f"{LINE} {{ {nodes} }}", ROWS, k=np.array([1]), t=np.float32(3e7))
+    graph = Graph(model.model)
+    reach = Reach(graph, untaken(model))
+    at = {node.output[0]: address for address, node in graph.nodes}
+    assert reach.hidden(at["r"]) is None
+    assert reach.hidden(at["n"]) == untaken(model)[0]
+    assert reach.hidden(at["m"]) == untaken(model)[0]
+    assert reach.unfed(at["c"]) == untaken(model)[0]
+    assert reach.unfed(at["r"]) is None
 
 
 def test_what_is_only_rounded_elsewhere_is_shown_in_float64(tiny: Callable[..., Any]) -> None:
@@ -249,20 +328,25 @@ def test_nothing_to_judge_is_skipped_and_fewer_than_asked_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("caught", "missed", "least", "status"),
+    ("caught", "missed", "unreached", "least", "status"),
     [
-        (19, 1, 0.95, Status.PASSED),
-        (18, 1, 0.95, Status.FAILED),
-        (0, 1, 0.0, Status.PASSED),
-        (0, 1, 1e-9, Status.FAILED),
-        (5, 0, 1.0, Status.PASSED),
+        (19, 1, 0, 0.95, Status.PASSED),
+        (19, 0, 1, 0.95, Status.PASSED),
+        (19, 1, 1, 0.95, Status.FAILED),
+        (18, 1, 0, 0.95, Status.FAILED),
+        (0, 1, 0, 0.0, Status.PASSED),
+        (0, 0, 1, 1e-9, Status.FAILED),
+        (5, 0, 0, 1.0, Status.PASSED),
     ],
 )
-def test_the_share_decides(caught: int, missed: int, least: float, status: Status) -> None:
+def test_the_share_decides(
+    caught: int, missed: int, unreached: int, least: float, status: Status
+) -> None:
     one = Mutation("epsilon", "n", "y", "epsilon to 0.001")
     verdicts = [Verdict(one, "caught")] * caught + [Verdict(one, "missed")] * missed
+    verdicts += [Verdict(one, "unreached")] * unreached
     verdicts.append(Verdict(one, "equivalent", reason="the same bits"))
     check = mutants_check("onnx", Trial(tuple(verdicts), len(verdicts)), least, {})
     assert check.status is status
-    assert check.metrics["share"] == caught / (caught + missed)
-    assert check.tables[0].rows == (("epsilon", caught, missed, 1),)
+    assert check.metrics["share"] == caught / (caught + missed + unreached)
+    assert check.tables[0].rows == (("epsilon", caught, missed, unreached, 1),)

@@ -56,7 +56,8 @@ class Decision:
 
     It goes by a value of the graph (``of``, or ``of - minus``): the first side is taken where
     that is below ``threshold``, the second where it is above. ``guide`` tells how near a condition
-    came to the side that it did not take.
+    came to the side that it did not take. ``passes`` are the sides that have to be taken for a
+    change of the node's input to go on to its output.
     """
 
     node: str
@@ -67,6 +68,7 @@ class Decision:
     minus: str = ""
     threshold: float = 0.0
     guide: Condition | None = None
+    passes: tuple[int, ...] = ()
 
     def label(self, side: int) -> str:
         """A side in words: ``relu_3 below 0``."""
@@ -132,15 +134,15 @@ def _live(graph: Graph) -> set[str]:
 def _of_node(graph: Graph, node: onnx.NodeProto) -> Iterator[Decision]:
     op, value = node.op_type, input_at(node, 0)
     if op in _AT_ZERO:
-        yield _at(node, value, 0.0)
+        yield _at(node, value, 0.0, {"Relu": (1,), "Sign": (0, 1)}.get(op, ()))
     elif op == "ThresholdedRelu":
-        yield _at(node, value, attribute(node, "alpha", 1.0))
+        yield _at(node, value, attribute(node, "alpha", 1.0), (1,))
     elif op in {"HardSwish", "HardSigmoid"}:
         hard_swish = op == "HardSwish"
         alpha = 1 / 6 if hard_swish else attribute(node, "alpha", 0.2)
         beta = 0.5 if hard_swish else attribute(node, "beta", 0.5)
-        yield _at(node, value, -beta / alpha)
-        yield _at(node, value, (1 - beta) / alpha)
+        yield _at(node, value, -beta / alpha, (1,))
+        yield _at(node, value, (1 - beta) / alpha, () if hard_swish else (0,))
     elif op == "Clip":
         yield from _clip(graph, node)
     elif op in {"Max", "Min"} and len(node.input) == 2:
@@ -156,19 +158,24 @@ def _of_node(graph: Graph, node: onnx.NodeProto) -> Iterator[Decision]:
             yield replace(_truth(node, value, ("false", "true")), guide=_condition(graph, value))
 
 
-def _at(node: onnx.NodeProto, value: str, threshold: float) -> Decision:
+def _at(
+    node: onnx.NodeProto, value: str, threshold: float, passes: tuple[int, ...] = ()
+) -> Decision:
     text = f"{threshold:.4g}"
     sides = (f"below {text}", f"above {text}")
-    return Decision(node.name, node.output[0], node.op_type, sides, value, threshold=threshold)
+    name, op = node.output[0], node.op_type
+    return Decision(node.name, name, op, sides, value, threshold=threshold, passes=passes)
 
 
 def _difference(node: onnx.NodeProto, sides: tuple[str, str]) -> Decision:
     first, second = node.input[:2]
-    return Decision(node.name, node.output[0], node.op_type, sides, first, minus=second)
+    name, op = node.output[0], node.op_type
+    return Decision(node.name, name, op, sides, first, minus=second, passes=(0, 1))
 
 
 def _truth(node: onnx.NodeProto, value: str, sides: tuple[str, str]) -> Decision:
-    return Decision(node.name, node.output[0], node.op_type, sides, value, threshold=0.5)
+    name, op = node.output[0], node.op_type
+    return Decision(node.name, name, op, sides, value, threshold=0.5, passes=(0, 1))
 
 
 def _condition(graph: Graph, value: str) -> Condition | None:
@@ -187,14 +194,15 @@ def _condition(graph: Graph, value: str) -> Condition | None:
 
 def _clip(graph: Graph, node: onnx.NodeProto) -> Iterator[Decision]:
     value = node.input[0]
-    for index, name in ((1, "lower"), (2, "upper")):
+    for index, name, passes in ((1, "lower", (1,)), (2, "upper", (0,))):
         bound = input_at(node, index)
         given = graph.constant(bound) if bound else None
         if given is not None:
-            yield _at(node, value, float(given.reshape(())))
+            yield _at(node, value, float(given.reshape(())), passes)
         elif bound:
             sides = (f"below its {name} bound", f"above its {name} bound")
-            yield Decision(node.name, node.output[0], "Clip", sides, value, minus=bound)
+            output = node.output[0]
+            yield Decision(node.name, output, "Clip", sides, value, minus=bound, passes=passes)
 
 
 def instrument(model: onnx.ModelProto, decisions: Sequence[Decision]) -> Instrumented:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile.validators.parity.mutations_graph import Graph, attribute
+from torch2mobile.validators.parity.ranges import Range
 
 if TYPE_CHECKING:
     import onnx
@@ -17,27 +18,32 @@ if TYPE_CHECKING:
 Outputs = Sequence[tuple[str, np.ndarray]]
 
 
-def local_reason(graph: Graph, mutation: Mutation, untaken: Mapping[str, str]) -> str:
-    """What about the graph makes a fault invisible; empty where nothing is known.
+def proof(graph: Graph, mutation: Mutation, ranges: Mapping[str, Range]) -> str:
+    """What about the graph makes a fault the same function; empty where nothing is known.
 
-    ``untaken`` says by a node's output which side of its decision no input took.
+    ``ranges`` are the ends between which its values stay, see :mod:`.ranges`.
     """
     node = graph.producers.get(mutation.output)
+    if node is None:
+        return ""
+    results = {info.name for info in graph.model.graph.output}
+    if not any(name in results or graph.users.get(name) for name in node.output):
+        return f"nothing reads {mutation.output}"
+    if mutation.kind == "relu_slope":
+        least = ranges.get(node.input[0], (-np.inf, np.inf))[0]
+        return "no declared input takes its data below 0" if least >= 0 else ""
     known = _REASONS.get(mutation.kind)
-    reason = known(graph, node) if known is not None and node is not None else ""
-    if not reason and mutation.output in untaken:
-        reason = f"its data was never {untaken[mutation.output]}"
-    return reason
+    return known(graph, node) if known is not None else ""
 
 
-def exposed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model that gives every value of its graph."""
+def exposed(model: onnx.ModelProto, *only: str) -> onnx.ModelProto:
+    """A copy of a model that gives every value of its graph, or only these."""
     import onnx
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     del copied.graph.output[:]
-    names = [name for node in copied.graph.node for name in node.output if name]
+    names = list(only) or [name for node in copied.graph.node for name in node.output if name]
     copied.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return copied
 

@@ -8,9 +8,9 @@ float32 noise of the module.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,15 @@ from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.records import Mismatch, ParityOptions
 from torch2mobile.validators.parity import float64
 from torch2mobile.validators.parity.bench import Bench, pack, split
-from torch2mobile.validators.parity.equivalence import exposed, local_reason, where_it_ends
+from torch2mobile.validators.parity.equivalence import exposed, proof, where_it_ends
 from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.mutants_judge import Judge, relative_difference
 from torch2mobile.validators.parity.mutations import Mutation, plan
 from torch2mobile.validators.parity.mutations_graph import Graph, Patch, apply, symbol_sizes
+from torch2mobile.validators.parity.outcomes import Look, Outcome, Verdict, is_small, settled
 from torch2mobile.validators.parity.probes import Probe
+from torch2mobile.validators.parity.ranges import ranges_of
+from torch2mobile.validators.parity.reach import Reach, Untaken
 from torch2mobile.validators.parity.search import Feeds, Space, search, small_first
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
     from torch2mobile.records import InputSpec
 
-Outcome = Literal["caught", "missed", "equivalent", "passed", "false alarm"]
 # The module on more probes; those that it refuses are left out.
 Evaluate = Callable[[Sequence[Probe]], Sequence[Expected]]
 
@@ -39,25 +41,10 @@ Evaluate = Callable[[Sequence[Probe]], Sequence[Expected]]
 # be sure that the gate sees it.
 SEARCH_BUDGET = 64
 _CLEAR = 1e-4
+# Kernels of other fused nodes round otherwise; a fault of a value is greater.
+_SAME = 1e-6
 # The unchanged model among the variants, and the same with every value as an output.
 _BASE, _ALL = -1, -2
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one mutant.
-
-    ``probe`` is the probe or check that caught it, or for a missed one that would have; ``effect``
-    is a survivor's greatest difference from the unchanged file, in units of the float32 noise, and
-    ``exact`` the same in float64, where it was asked for.
-    """
-
-    mutation: Mutation
-    outcome: Outcome
-    probe: str = ""
-    reason: str = ""
-    effect: float = 0.0
-    exact: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +66,11 @@ class Trial:
 
     @property
     def share(self) -> float:
-        """The share of those caught among all that are neither equivalent nor a control."""
-        judged = self.count("caught", "missed")
+        """The share of those caught among all that are neither equivalent nor a control.
+
+        A fault that no input reached may be one that is missed: it counts as not caught.
+        """
+        judged = self.count("caught", "missed", "unreached")
         return self.count("caught") / judged if judged else 1.0
 
 
@@ -93,13 +83,13 @@ def run(
     count: int,
     evaluate: Evaluate | None,
     kinds: Sequence[str] | None = None,
-    untaken: Mapping[str, str] | None = None,
+    untaken: Sequence[Untaken] = (),
     budget: int = SEARCH_BUDGET,
 ) -> Trial:
     """Judge ``count`` mutants of a model that carries its weights, and is emptied of them.
 
     ``evaluate`` runs the module on searched inputs; without it nothing is searched. ``untaken``
-    says by a node's output which side of its decision no input took.
+    are the sides of decisions that no input took, though declared values may.
 
     Raises ModelFileError where the unchanged model does not pass its own gate.
     """
@@ -115,6 +105,7 @@ def run(
         survivors = [n for n, one in enumerate(verdicts) if one.outcome == "missed"]
         found: list[Expected] = []
         graph = Graph(skeleton, sizes, weights)
+        ranges, reach = ranges_of(graph, specs), Reach(graph, untaken)
         for number in survivors:
             mutation, patch = drawn[number]
             extra: list[Expected] = []
@@ -123,37 +114,16 @@ def run(
                 extra, verdicts[number] = study.look_further(
                     number, patch, verdicts[number], space, evaluate, budget
                 )
-            # Inputs that the module refuses say nothing.
-            tried = budget if extra else 0
-            why = local_reason(graph, mutation, untaken or {})
-            why = why or study.where_it_ends(number, mutation, patch)
             if not verdicts[number].probe and verdicts[number].effect > 1:
                 verdicts[number] = study.without_rounding(verdicts[number], patch, weights)
-            verdicts[number] = _settled(verdicts[number], len(expected), tried, why)
+            # Inputs that the module refuses say nothing.
+            look = Look(len(expected), budget if extra else 0)
+            if is_small(verdicts[number]):
+                look = replace(look, proof=proof(graph, mutation, ranges))
+                look = study.closer(number, mutation, patch, look, reach, extra)
+            verdicts[number] = settled(verdicts[number], look)
             found += extra if verdicts[number].probe else []
     return Trial(tuple(verdicts), count, tuple(found), tuple(study.wrong))
-
-
-def _settled(verdict: Verdict, probes: int, tried: int, why: str) -> Verdict:
-    """A survivor that no input showed is equivalent where its effect is below the noise."""
-    if verdict.probe:
-        return verdict
-    inputs = f"{probes} probes" + (f" and {tried} searched inputs" if tried else "")
-    because = f": {why}" if why else ""
-    if verdict.effect == 0:
-        reason = f"the same bits on {inputs}{because}"
-        return replace(verdict, outcome="equivalent", reason=reason)
-    if verdict.effect <= 1:
-        reason = f"{verdict.effect:.2g} of the float32 noise at most, on {inputs}{because}"
-        return replace(verdict, outcome="equivalent", reason=reason)
-    if verdict.exact is not None and verdict.exact <= 1:
-        reason = (
-            f"rounding alone: without it, in float64, {verdict.exact:.2g} of the float32 noise "
-            f"where it differs most of {inputs}{because}"
-        )
-        return replace(verdict, outcome="equivalent", reason=reason)
-    reason = f"within what is allowed on {inputs}, {verdict.effect:.2g} times the noise at most"
-    return replace(verdict, reason=reason)
 
 
 class _Study:
@@ -239,7 +209,7 @@ class _Study:
             (best,) = search(lambda feeds: self._difference(number, feeds), space, 1, budget=budget)
             mutation = verdict.mutation
             label = f"search {mutation.kind} {mutation.output}".rstrip()
-            cases = evaluate([Probe(f"{label} {best.run}", best.feeds)])
+            cases = evaluate([Probe(f"{label} {best.run}", best.feeds, searched=True)])
             for case in cases:
                 (base,) = self._bench.run(_BASE, [case.probe.feeds])
                 (answer,) = self._bench.run(number, [case.probe.feeds])
@@ -261,6 +231,38 @@ class _Study:
         if before is None or after is None:
             return verdict
         return replace(verdict, exact=self._judge.effect(case, before, after))
+
+    def closer(
+        self,
+        number: int,
+        mutation: Mutation,
+        patch: Patch,
+        look: Look,
+        reach: Reach,
+        extra: Sequence[Expected],
+    ) -> Look:
+        """Where a survivor's effect is lost, and whether it was reached at all."""
+        same = self._same_there(number, mutation, patch, extra)
+        behind = reach.hidden(patch.address) if same is False else reach.unfed(patch.address)
+        ends = self.where_it_ends(number, mutation, patch)
+        return replace(look, same=same, behind=behind, ends=ends)
+
+    def _same_there(
+        self, number: int, mutation: Mutation, patch: Patch, extra: Sequence[Expected]
+    ) -> bool | None:
+        """Whether the node at fault gives the same on all inputs; None where it cannot be seen."""
+        if len(patch.address) != 1:
+            return None
+        inputs = [*range(len(self._expected)), *(case.probe.feeds for case in extra)]
+        before, after = (
+            pack(exposed(model, mutation.output)) for model in (self._skeleton, self._mutant(patch))
+        )
+        with self._bench.variant(_ALL, before, []), self._bench.variant(number, after, []):
+            for each in inputs:
+                (a,), (b,) = (self._bench.run(key, [each]) for key in (_ALL, number))
+                if relative_difference(a, b) > _SAME:
+                    return False
+        return True
 
     def where_it_ends(self, number: int, mutation: Mutation, patch: Patch) -> str:
         """In which nodes the effect of a fault is lost on the example; empty where unknown."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch2mobile.records import Check, Location, Metric, Status, Table
 from torch2mobile.validators.parity.gate import SHOWN
-from torch2mobile.validators.parity.mutants import Outcome, Trial, Verdict
-
-# The least share of mutants that the gate has to catch, where the user gives none.
-MIN_CAUGHT = 0.95
+from torch2mobile.validators.parity.mutants import Trial
+from torch2mobile.validators.parity.outcomes import Outcome, Verdict
 
 
 def mutants_check(
@@ -21,7 +20,8 @@ def mutants_check(
 
     SKIPPED where the file had no place for a fault that can be told from the file itself.
     """
-    caught, missed = trial.count("caught"), trial.count("missed")
+    caught, missed, unreached = (trial.count(x) for x in ("caught", "missed", "unreached"))
+    judged = caught + missed + unreached
     alarms, controls = trial.count("false alarm"), trial.count("passed", "false alarm")
     equivalent = trial.count("equivalent")
     metrics: dict[str, Metric] = {
@@ -29,6 +29,7 @@ def mutants_check(
         "made": len(trial.verdicts),
         "caught": caught,
         "missed": missed,
+        "unreached": unreached,
         "equivalent": equivalent,
         "controls": controls,
         "false_alarms": alarms,
@@ -42,16 +43,16 @@ def mutants_check(
         hint = "Look at the first mismatch: it is no mutant's."
     elif alarms:
         status, hint = Status.FAILED, "One unit in the last place is no fault: report this."
-    elif not caught + missed:
+    elif not judged:
         status, hint = Status.SKIPPED, ""
         counts = f"no fault of the catalogue shows in this file; {counts}"
     elif trial.share < min_caught:
         status = Status.FAILED
-        hint = "Declare the values that can occur with --values, or give real inputs with --data."
+        hint = _wanted(trial)
     else:
         status, hint = Status.PASSED, ""
-    share = f"{caught} of {caught + missed} caught"
-    summary = f"{share}, {counts}" if caught + missed else counts
+    share = f"{caught} of {judged} caught" + (f", {unreached} not reached" if unreached else "")
+    summary = f"{share}, {counts}" if judged else counts
     return Check(
         "mutants",
         status,
@@ -66,12 +67,22 @@ def mutants_check(
     )
 
 
+def _wanted(trial: Trial) -> str:
+    """Which inputs are missing."""
+    where = Counter(v.behind.label for v in _of(trial, "unreached") if v.behind is not None)
+    if not where:
+        return "Declare the values that can occur with --values, or give real inputs with --data."
+    ((label, _),) = where.most_common(1)
+    return f"Give inputs with --data, or values with --values, that go where none went: {label}."
+
+
 def _of(trial: Trial, outcome: Outcome) -> list[Verdict]:
     return [verdict for verdict in trial.verdicts if verdict.outcome == outcome]
 
 
 def _locations(trial: Trial, places: Mapping[str, Location]) -> tuple[Location, ...]:
-    at = [places.get(verdict.mutation.output) for verdict in _of(trial, "missed")]
+    blind = [*_of(trial, "missed"), *_of(trial, "unreached")]
+    at = [places.get(verdict.mutation.output) for verdict in blind]
     return tuple(dict.fromkeys(place for place in at if place is not None))
 
 
@@ -87,6 +98,10 @@ def _tables(trial: Trial, places: Mapping[str, Location]) -> list[Table]:
     if missed:
         columns = ("kind", "at", "fault", "would be caught by", "why it passed", "line")
         tables.append(Table("missed", columns, tuple(missed)))
+    unreached = [_unreached(verdict, places) for verdict in _of(trial, "unreached")]
+    if unreached:
+        behind = ("kind", "at", "fault", "decision", "never", "why it passed", "line")
+        tables.append(Table("unreached", behind, tuple(unreached)))
     for title, outcome in (("equivalent", "equivalent"), ("false alarms", "false alarm")):
         rows = [
             (v.mutation.kind, _at(v), v.mutation.what, _because(v))
@@ -113,12 +128,24 @@ def _missed(verdict: Verdict, places: Mapping[str, Location]) -> tuple[Metric, .
     return (verdict.mutation.kind, _at(verdict), verdict.mutation.what, probe, why, line)
 
 
+def _unreached(verdict: Verdict, places: Mapping[str, Location]) -> tuple[Metric, ...]:
+    decision, never, at = "", "", verdict.mutation.output
+    if verdict.behind is not None:
+        at = verdict.behind.decision.output
+        decision = f"{at} ({verdict.behind.decision.op})"
+        never = verdict.behind.decision.sides[verdict.behind.side]
+    place = places.get(at, Location())
+    line = f"{place.file}:{place.line}" if place.file else ""
+    what = verdict.mutation.what
+    return (verdict.mutation.kind, _at(verdict), what, decision, never, verdict.reason, line)
+
+
 def _by_kind(trial: Trial) -> Table:
-    outcomes: Sequence[Outcome] = ("caught", "missed", "equivalent")
+    outcomes: Sequence[Outcome] = ("caught", "missed", "unreached", "equivalent")
     counts: dict[str, list[int]] = {}
     for verdict in trial.verdicts:
         if not verdict.mutation.control:
-            row = counts.setdefault(verdict.mutation.kind, [0, 0, 0])
+            row = counts.setdefault(verdict.mutation.kind, [0] * len(outcomes))
             row[outcomes.index(verdict.outcome)] += 1
     rows: list[tuple[Metric, ...]] = [(kind, *counts[kind]) for kind in sorted(counts)]
     return Table("mutants by kind", ("kind", *outcomes), tuple(rows))

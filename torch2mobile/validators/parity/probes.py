@@ -22,7 +22,8 @@ MAGNITUDES = {"small": 1 / 8, "wide": 10.0, "large": 1e4}
 class Probe:
     """One set of inputs. ``declared`` tells whether the module must accept it.
 
-    ``magnitude`` is that of the values beside ordinary ones.
+    ``magnitude`` is that of the values beside ordinary ones; ``searched`` tells that a search
+    found it, so that it says nothing of what is usual.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Probe:
     magnitude: float = 1.0
     declared: bool = True
     varies: str = ""
+    searched: bool = False
 
     @property
     def extreme(self) -> bool:
