@@ -150,7 +150,8 @@ def _onnx_of(captured: Capture | None, options: CheckOptions, stages: Stages) ->
         with tempfile.TemporaryDirectory() as scratch:
             made = translate.in_memory(captured, Path(scratch))
     except TranslateError as error:
-        return {"no_model": f"the module cannot be translated: {error.message}"}
+        reason = f"the module cannot be translated: {error.message}"
+        return {"no_model": reason, "refused": error}
     return {"model": onnx_ir.to_proto(made.model), "origins": made.origins}
 
 

@@ -330,6 +330,38 @@ def test_a_module_without_translation_says_so_for_every_target(load: Callable[..
     assert _codes(result) == ["T2M201"]
 
 
+class _Bins(nn.Module):
+    """Its operator has a translation, which refuses these arguments."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.histc(x, 4)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_translation_that_refuses_its_arguments_is_an_error(
+    traced: bool, load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch2mobile.errors import TranslateError
+    from torch2mobile.exporter import capture, translate
+
+    if traced:
+        whole = capture.capture
+
+        def without_program(loaded: Any) -> Any:
+            return replace(whole(loaded), program=None)
+
+        def refuse(*_: Any) -> None:
+            raise TranslateError("no translation", "Do something.")
+
+        monkeypatch.setattr(capture, "capture", without_program)
+        monkeypatch.setattr(translate, "in_memory", refuse)
+    options = CheckOptions(targets=("ort", "nnapi"))
+    result = check_loaded(lambda: load(_Bins(), "x:float32[2,4]"), options)
+    (found,) = result.findings
+    assert (found.code, found.severity, result.exit_code) == ("T2M201", Severity.ERROR, 1)
+    assert traced or found.location.code == "return torch.histc(x, 4)"
+
+
 def test_a_finding_of_a_bundle_names_the_line(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv1d(1, 1, 3), nn.Hardswish())
     folder = tmp_path / "bundle"

@@ -22,7 +22,11 @@ def look(subject: Subject) -> Iterator[Section]:
     if subject.loaded is None:
         yield Section("aten", skipped="a file holds no operators of PyTorch any more")
         return
+    refused = _refused(subject)
     if subject.program is None:
+        if refused:
+            yield Section("aten", refused, summary="a TorchScript trace")
+            return
         yield Section("aten", skipped="the module could not be captured as a graph")
         return
     from torch2mobile.tensors import quiet
@@ -34,10 +38,19 @@ def look(subject: Subject) -> Iterator[Section]:
     count = sum(1 for _ in aten.calls(subject.program))
     yield Section(
         "aten",
-        tuple(_finding(item, subject) for item in found),
+        tuple(_finding(item, subject) for item in found) or refused,
         summary=f"{count} operators",
         metrics={"operators": count, "without translation": len(found)},
     )
+
+
+def _refused(subject: Subject) -> tuple[Finding, ...]:
+    """What the exporter said if it did not translate the graph, for arguments' sake perhaps."""
+    error = subject.refused
+    if error is None:
+        return ()
+    place = next((p for p in error.locations if isinstance(p, Location)), Location())
+    return (RULES["T2M201"].found(place, error.message, remedy=error.remedy),)
 
 
 def _finding(item: Missing, subject: Subject) -> Finding:
