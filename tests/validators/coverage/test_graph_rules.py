@@ -164,6 +164,7 @@ CASES: dict[str, Case] = {
         models.one("QuickGelu", [2], domain="com.microsoft", alpha=1.0),
         models.one("Relu", [2]),
     ),
+    "T2M309": Case(models.one("Concat", [2]), models.one("Concat", [2], axis=0)),
     "T2M311": Case(models.one("Relu", [2], opset=20), models.one("Relu", [2], opset=19), OLD),
     "T2M312": Case(models.one("Gelu", [2], opset=20), models.one("Erf", [2], opset=19), OLD),
     "T2M313": Case(models.one("Relu", [2], opset=19), models.one("Relu", [2], opset=19), OLD),
@@ -214,7 +215,7 @@ def test_a_model_with_it_and_one_without(
     assert code not in _codes(_of_file(after, mended, tmp_path))
 
 
-@pytest.mark.parametrize("code", ["T2M301", "T2M302", "T2M304", "T2M305"])
+@pytest.mark.parametrize("code", ["T2M301", "T2M302", "T2M304", "T2M305", "T2M309"])
 def test_the_mended_model_loads_where_the_other_does_not(code: str) -> None:
     import onnxruntime
 

@@ -58,6 +58,22 @@ def numbers(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def installed() -> Release:
+    """The limits of the installed release: those of its operators, and of ONNX's file format."""
+    import onnx
+    import onnxruntime
+
+    from torch2mobile.validators.coverage import kernels
+
+    return Release(
+        onnxruntime.__version__,
+        kernels.newest_opset(),
+        kernels.newest_opset("ai.onnx.ml"),
+        onnx.IR_VERSION,
+        WRITTEN_ORT_FORMAT,
+    )
+
+
 def find(version: str) -> Release | None:
     """The limits of a release; None for the installed one, whose kernels are known.
 
