@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -150,7 +151,29 @@ def test_fail_on() -> None:
     assert torch2mobile.check(Prints(), x, fail_on="warning").exit_code == 1
     assert torch2mobile.check(Prints(), x, fail_on=Severity.WARNING).exit_code == 1
     assert torch2mobile.check(Branches(), x).exit_code == 1
-    assert torch2mobile.check(Branches(), x, ignore=["T2M101"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ignore": ["T2M101"]}, {"select": ["T2M4"]}, {"select": ["T2M4"], "targets": ["nnapi"]}],
+)
+def test_what_could_not_be_captured_has_not_passed_without_its_error(options: Any) -> None:
+    result = torch2mobile.check(Branches(), torch.ones(2, 3), **options)
+    source = result.report.checks[0]
+    assert (source.name, source.status) == ("source", Status.SKIPPED)
+    assert source.summary.startswith("not captured, and the error is left out: ")
+    assert result.exit_code == 3
+
+
+def test_what_is_not_translated_has_not_passed_without_its_error() -> None:
+    class Lost(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.kthvalue(x, 2).values
+
+    result = torch2mobile.check(Lost(), torch.ones(2, 3), ignore=["T2M2"])
+    aten = next(check for check in result.report.checks if check.name == "aten")
+    assert aten.status is Status.SKIPPED
+    assert "without translation" in aten.summary
 
 
 def test_selection() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +180,15 @@ def _check(section: Section, options: CheckOptions) -> Check:
     findings = options.selection.apply(section.findings)
     failed = any(counts(finding, options.fail_on) for finding in findings)
     summary = _tally(findings)
+    # What failed has not passed because its error was left out; a suppression has a reason for it.
+    unsaid = section.failure and not any(f.severity is Severity.ERROR for f in findings)
+    status = Status.FAILED if failed else Status.SKIPPED if unsaid else Status.PASSED
+    if unsaid:
+        summary = f"{section.failure}, and the error is left out: {summary}"
+        section = replace(section, summary="")
     return Check(
         section.name,
-        Status.FAILED if failed else Status.PASSED,
+        status,
         f"{section.summary}: {summary}" if section.summary else summary,
         target=section.target,
         metrics=section.metrics,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _OWN = ("aten", "prims", "prim", "_operator", "math", "torch", "higher_order")
 """Namespaces of PyTorch itself; any other is a library of custom operators."""
 
+_LOST = "without translation to ONNX"
+
 
 def look(subject: Subject) -> Iterator[Section]:
     """Every operator of a captured module; skipped where there is no captured graph."""
@@ -25,7 +27,7 @@ def look(subject: Subject) -> Iterator[Section]:
     refused = _refused(subject)
     if subject.program is None:
         if refused:
-            yield Section("aten", refused, summary="a TorchScript trace")
+            yield Section("aten", refused, summary="a TorchScript trace", failure=_LOST)
             return
         yield Section("aten", skipped="the module could not be captured as a graph")
         return
@@ -36,10 +38,12 @@ def look(subject: Subject) -> Iterator[Section]:
     with quiet():
         found = aten.missing(subject.program)
     count = sum(1 for _ in aten.calls(subject.program))
+    findings = tuple(_finding(item, subject) for item in found) or refused
     yield Section(
         "aten",
-        tuple(_finding(item, subject) for item in found) or refused,
+        findings,
         summary=f"{count} operators",
+        failure=_LOST if findings else "",
         metrics={"operators": count, "without translation": len(found)},
     )
 

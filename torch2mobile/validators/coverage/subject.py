@@ -75,7 +75,11 @@ Checker = Callable[[Subject], Iterator[Finding]]
 
 @dataclass(frozen=True)
 class Section:
-    """What one level found, or why it was ``skipped``; becomes a Check of the same name."""
+    """What one level found, or why it was ``skipped``; becomes a Check of the same name.
+
+    ``failure`` says what went wrong where something did, for which the errors stand: with all of
+    them left out there is nothing that has passed.
+    """
 
     name: str
     findings: tuple[Finding, ...] = ()
@@ -85,6 +89,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     skipped: str = ""
+    failure: str = ""
 
 
 Level = Callable[[Subject], Iterator[Section]]
