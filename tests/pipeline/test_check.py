@@ -128,6 +128,16 @@ def test_a_failure_that_no_rule_explains_is_still_an_error(monkeypatch: pytest.M
     assert result.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    "names", [("t2m101", "t2m142"), ("data-dependent-branch", "PYTHON-SIDE-EFFECT")]
+)
+def test_a_rule_may_be_named_in_small_letters_or_by_its_name(names: tuple[str, ...]) -> None:
+    suppress = [Suppression(name, "known", "test_check.py") for name in names]
+    result = torch2mobile.check(Branches(), torch.ones(2, 3), suppress=suppress)
+    assert {f.code: f.suppressed for f in result.findings} == {"T2M101": "known", "T2M142": "known"}
+    assert Selection(select=("t2m1",), ignore=("t2m14",)) == Selection(("T2M1",), ("T2M14",))
+
+
 # --- what counts ------------------------------------------------------------------------------
 
 
