@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import torch2mobile
 from torch2mobile.exporter import rewrite
 from torch2mobile.exporter.rewrite import REWRITES
+from torch2mobile.pipeline import rewriting
 from torch2mobile.records import OnnxModel, Origin, ParityOptions, Status
 from torch2mobile.validators.coverage.rules import RULES
 
@@ -123,6 +124,11 @@ def test_depth_to_space_in_the_other_order(name: str, tmp_path: Path) -> None:
     shuffle = next(node for node in after.graph.node if node.op_type == "DepthToSpace")
     assert rewrite.attribute(shuffle, "mode") == b"DCR"
     assert "Gather" not in operators(after)
+
+
+def test_codes_are_resolved_before_they_are_looked_up() -> None:
+    assert rewriting.check_codes(("t2m160", "float64", "T2M402")) == ("T2M160", "T2M402")
+    assert rewriting.check_codes(()) == ()
 
 
 def test_what_would_not_be_the_same_stays(tmp_path: Path) -> None:
