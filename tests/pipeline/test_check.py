@@ -16,9 +16,10 @@ from torch import nn
 
 import torch2mobile
 from torch2mobile.errors import UsageError
+from torch2mobile.exporter.translate import OpsetError
 from torch2mobile.pipeline.check import CheckOptions, check_request
 from torch2mobile.pipeline.config import read_selection
-from torch2mobile.records import LoadedModel, Request, Severity, Status
+from torch2mobile.records import LoadedModel, ParityOptions, Request, Severity, Status
 from torch2mobile.reporters import REPORTERS, codec
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.validators.coverage.selection import Selection, Suppression
@@ -228,6 +229,13 @@ def test_a_suppressed_finding_is_kept_and_does_not_count() -> None:
         (lambda: Selection(suppress=(Suppression("T2M1", "why"),)), "there is no rule 'T2M1'"),
         (lambda: Selection(suppress=(Suppression("T2M101", " "),)), "gives no reason"),
         (lambda: CheckOptions(targets=("android",)), "no target 'android'"),
+        (lambda: CheckOptions(ort_version="latest"), "latest: no version"),
+        (lambda: CheckOptions(ort_version="1"), "1: no version"),
+        (lambda: CheckOptions(ort_version=1.17), "no version"),  # type: ignore[arg-type]
+        (lambda: CheckOptions(fixed={"N": 0}), "N=0: 0 is no size"),
+        (lambda: CheckOptions(fixed={"N": 1.5}), "no size"),  # type: ignore[dict-item]
+        (lambda: Selection(suppress=(1,)), "an? int was given"),  # type: ignore[arg-type]
+        (lambda: torch2mobile.check("x", fail_on="nope"), "'nope'"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_unknown_is_refused(make: object, message: str) -> None:
@@ -321,6 +329,29 @@ def test_options_about_a_module_are_refused_for_a_file(small_model: Path) -> Non
         torch2mobile.check(small_model, inputs=["x:float32[N,3]"])
     with pytest.raises(UsageError, match="go with a module in memory"):
         torch2mobile.check(small_model, torch.ones(1, 3))
+
+
+def test_what_a_file_cannot_follow_is_refused(small_model: Path) -> None:
+    with pytest.raises(UsageError, match="--opset says something about a module"):
+        torch2mobile.check(small_model, opset=18)
+    seeded = Request(source=str(small_model), parity=ParityOptions(seed=3))
+    with pytest.raises(UsageError, match="--seed says something about a module"):
+        check_request(seeded, CheckOptions())
+
+
+def test_the_opset_is_the_one_that_is_looked_at() -> None:
+    x = torch.ones(2, 3)
+    codes = {
+        opset: {
+            f.code
+            for f in torch2mobile.check(nn.ReLU(), x, ort_version="1.16", opset=opset).findings
+        }
+        for opset in (18, 20)
+    }
+    assert "T2M311" in codes[20]
+    assert "T2M311" not in codes[18]
+    with pytest.raises(OpsetError, match="--opset 99"):
+        torch2mobile.check(nn.ReLU(), x, opset=99)
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

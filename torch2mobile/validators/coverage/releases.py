@@ -6,6 +6,7 @@ a node's operator is not newer than its opset.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch2mobile.errors import UsageError
@@ -50,6 +51,12 @@ RELEASES: tuple[Release, ...] = (
     Release("1.20", 21, 4, 10, 6),
     Release("1.21", 22, 5, 10, 6),
 )
+
+
+def check_version(version: object) -> None:
+    """UsageError for what is no version, such as ``1.17`` or ``1.17.3``."""
+    if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
+        raise UsageError(f"--ort-version {version}: no version", "Write --ort-version 1.17.")
 
 
 def numbers(version: str) -> tuple[int, int]:

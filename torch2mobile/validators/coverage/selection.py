@@ -54,6 +54,11 @@ class Selection:
             if not prefix or not any(code.startswith(prefix) for code in RULES):
                 raise _unknown(prefix, "no rule's code is or begins with")
         for suppression in self.suppress:
+            if not isinstance(suppression, Suppression):
+                raise UsageError(
+                    f"a {type(suppression).__name__} was given where a Suppression is needed",
+                    "Write Suppression(code, reason, path).",
+                )
             if not suppression.reason.strip():
                 raise UsageError(
                     f"the suppression of {suppression.code} gives no reason",

@@ -35,8 +35,8 @@ class Subject:
     """A model under ``check``: whatever of it could be had, and what was asked.
 
     From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
-    ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols or inputs'
-    dimensions; ``ort_version`` is the app's pinned runtime, or None for the installed one.
+    ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols;
+    ``ort_version`` is the app's pinned runtime, or None for the installed one.
     ``no_model`` says why a module has no ONNX model where one was asked for; ``refused`` is the
     exporter's error if it was its translation that failed. ``call`` is forward's args and kwargs
     with an InputSpec for each tensor.

@@ -215,13 +215,13 @@ class Net(nn.Module):
             "The IR version counts the file format itself. A runtime refuses a newer one even if "
             "every operator in it is old."
         ),
-        remedy="Export with a lower --opset, or set model.ir_version to the number in the message.",
+        remedy="Set model.ir_version to the number in the message with onnx, and load it there once.",
         no_example=_VERSION,
     ),
     Rule(
         code="T2M314",
         name="ort-format-newer-than-runtime",
-        severity=Severity.WARNING,
+        severity=Severity.INFO,
         level="runtime",
         summary="the .ort files written here are of a format that the app's ONNX Runtime lacks",
         reason=(
