@@ -127,7 +127,7 @@ def _limits(model: Model, release: Release, subject: Subject) -> Iterator[Findin
             )
     if model.proto.ir_version > release.ir:
         text = f"IR version {model.proto.ir_version}, and {release.version} reads {release.ir}"
-        remedy = f"Set model.ir_version = {release.ir} with onnx, and load it there once."
+        remedy = f"Set model.ir_version = {release.ir}, and load the file there once."
         yield RULES["T2M313"].found(whole, text, severity=severity, remedy=remedy, target="ort")
     if release.ort_format < releases.WRITTEN_ORT_FORMAT:
         text = (

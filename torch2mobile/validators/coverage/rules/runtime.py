@@ -215,7 +215,7 @@ class Net(nn.Module):
             "The IR version counts the file format itself. A runtime refuses a newer one even if "
             "every operator in it is old."
         ),
-        remedy="Set model.ir_version to the number in the message with onnx, and load it there once.",
+        remedy="Set model.ir_version to the number in the message, and load the file there once.",
         no_example=_VERSION,
     ),
     Rule(
