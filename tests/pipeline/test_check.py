@@ -113,6 +113,39 @@ def test_the_line_that_export_blames_is_the_one_that_check_names(name: str, tmp_
     assert errors[0].code == code
 
 
+LOST = {
+    "kthvalue": "return torch.kthvalue(x, 2).values",
+    "cummax": "return torch.cummax(x, 1).values",
+    "inverse": "return torch.linalg.inv(x[:, :2] + torch.eye(2))",
+    "bins": "return torch.histc(x, 4)",
+    "pools": (
+        "p, x = torch.nn.functional.adaptive_max_pool2d, x.reshape(1, 1, 6, 2)\n"
+        "        return p(x[:, :, :4], 2) + p(x[:, :, :5], 2)"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOST)
+def test_the_line_that_translation_blames_is_the_one_that_check_names(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"lost_{name}.py"
+    path.write_text(TEXT.format(body=LOST[name]), encoding="utf-8")
+    request = Request(source=f"{path}:Net", inputs=("x:float32[2,6]",), simplify=False)
+
+    from torch2mobile.pipeline.export import export_request
+
+    exported = export_request(request, out=tmp_path / "bundle").report.checks[-1]
+    assert (exported.name, exported.status) == ("translate", Status.ERROR)
+    result = check_request(request, CheckOptions(targets=("ort",)))
+    assert result.exit_code == 1
+    errors = [f for f in result.findings if f.severity is Severity.ERROR]
+    assert {f.code for f in errors} == {"T2M201"}
+    lines = {f.location.line for f in errors}
+    assert {place.line for place in exported.locations} == lines
+
+
 def test_a_failure_that_no_rule_explains_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch2mobile.errors import CaptureError
     from torch2mobile.exporter import capture
