@@ -351,7 +351,7 @@ def test_a_translation_that_refuses_its_arguments_is_an_error(
         def without_program(loaded: Any) -> Any:
             return replace(whole(loaded), program=None)
 
-        def refuse(*_: Any) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
             raise TranslateError("no translation", "Do something.")
 
         monkeypatch.setattr(capture, "capture", without_program)
