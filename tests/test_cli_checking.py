@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torch2mobile.cli import run
-from torch2mobile.cli_checking import parse_sizes, parse_version
+from torch2mobile.cli_checking import parse_sizes
 from torch2mobile.cli_support import FORMATS
 from torch2mobile.errors import UsageError
 from torch2mobile.reporters import REPORTERS
@@ -88,6 +88,7 @@ def test_configuration(net: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["--fix-dim", "N"], "--fix-dim N: no symbol and size"),
         (["--fix-dim", "N=0"], "'0' is no size from 1 up"),
         (["--fix-dim", "N=1", "--fix-dim", "N=2"], "gives N two sizes"),
+        (["--opset", "99"], "the installed onnx"),
         (["--fail-on", "info"], "'info' is not one of"),
     ],
 )
@@ -100,10 +101,8 @@ def test_usage_errors(
 
 def test_parsing() -> None:
     assert parse_sizes(["N=1", "H=224", "N=1"]) == {"N": 1, "H": 224}
-    assert parse_version("1.17.3") == "1.17.3"
-    assert parse_version(None) is None
     with pytest.raises(UsageError):
-        parse_version("1")
+        parse_sizes(["N=1", "N=2"])
 
 
 @pytest.mark.parametrize("code", RULES)

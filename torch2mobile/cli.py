@@ -100,7 +100,7 @@ def export(source: str, **options: Any) -> int:
         simplify_timeout=options["simplify_timeout"],
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
-        rewrites=tuple(code.upper() for code in options["rewrites"]),
+        rewrites=tuple(options["rewrites"]),
         parity=make_parity(options),
     )
     out = Path(options["out"]) if options["out"] else None

@@ -261,3 +261,10 @@ def test_flat_forward_gives_the_tensors_in_order() -> None:
 
     module, _, tensors = flat(Outputs(), one(0))
     assert module(*tensors) == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trace_that_does_not_name_its_inputs_is_refused() -> None:
+    traced = torch.jit.trace(nn.ReLU(), torch.ones(2))
+    with pytest.raises(InputError, match="does not say which inputs it takes"):
+        named_leaves(traced, (torch.ones(2),), {})

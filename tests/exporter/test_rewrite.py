@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import torch2mobile
 from torch2mobile.exporter import rewrite
 from torch2mobile.exporter.rewrite import REWRITES
+from torch2mobile.pipeline import rewriting
 from torch2mobile.records import OnnxModel, Origin, ParityOptions, Status
 from torch2mobile.validators.coverage.rules import RULES
 
@@ -123,6 +124,25 @@ def test_depth_to_space_in_the_other_order(name: str, tmp_path: Path) -> None:
     shuffle = next(node for node in after.graph.node if node.op_type == "DepthToSpace")
     assert rewrite.attribute(shuffle, "mode") == b"DCR"
     assert "Gather" not in operators(after)
+
+
+def test_a_convolution_whose_weight_is_used_twice(tmp_path: Path) -> None:
+    twice = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], "one", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "w", "b"], ["d"], "two", pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["c"], ["s"], blocksize=2, mode="CRD"),
+        helper.make_node("DepthToSpace", ["d"], ["t"], blocksize=2, mode="CRD"),
+        helper.make_node("Add", ["s", "t"], ["y"]),
+    ]
+    after, count = apply(model_of(*twice, w=WEIGHT, b=BIAS), "T2M402", tmp_path)
+    names = [tensor.name for tensor in after.graph.initializer]
+    assert count == 2
+    assert len(set(names)) == len(names)
+
+
+def test_codes_are_resolved_before_they_are_looked_up() -> None:
+    assert rewriting.check_codes(("t2m160", "float64", "T2M402")) == ("T2M160", "T2M402")
+    assert rewriting.check_codes(()) == ()
 
 
 def test_what_would_not_be_the_same_stays(tmp_path: Path) -> None:

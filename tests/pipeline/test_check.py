@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -15,9 +16,10 @@ from torch import nn
 
 import torch2mobile
 from torch2mobile.errors import UsageError
+from torch2mobile.exporter.translate import OpsetError
 from torch2mobile.pipeline.check import CheckOptions, check_request
 from torch2mobile.pipeline.config import read_selection
-from torch2mobile.records import LoadedModel, Request, Severity, Status
+from torch2mobile.records import LoadedModel, ParityOptions, Request, Severity, Status
 from torch2mobile.reporters import REPORTERS, codec
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.validators.coverage.selection import Selection, Suppression
@@ -111,6 +113,39 @@ def test_the_line_that_export_blames_is_the_one_that_check_names(name: str, tmp_
     assert errors[0].code == code
 
 
+LOST = {
+    "kthvalue": "return torch.kthvalue(x, 2).values",
+    "cummax": "return torch.cummax(x, 1).values",
+    "inverse": "return torch.linalg.inv(x[:, :2] + torch.eye(2))",
+    "bins": "return torch.histc(x, 4)",
+    "pools": (
+        "p, x = torch.nn.functional.adaptive_max_pool2d, x.reshape(1, 1, 6, 2)\n"
+        "        return p(x[:, :, :4], 2) + p(x[:, :, :5], 2)"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOST)
+def test_the_line_that_translation_blames_is_the_one_that_check_names(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"lost_{name}.py"
+    path.write_text(TEXT.format(body=LOST[name]), encoding="utf-8")
+    request = Request(source=f"{path}:Net", inputs=("x:float32[2,6]",), simplify=False)
+
+    from torch2mobile.pipeline.export import export_request
+
+    exported = export_request(request, out=tmp_path / "bundle").report.checks[-1]
+    assert (exported.name, exported.status) == ("translate", Status.ERROR)
+    result = check_request(request, CheckOptions(targets=("ort",)))
+    assert result.exit_code == 1
+    errors = [f for f in result.findings if f.severity is Severity.ERROR]
+    assert {f.code for f in errors} == {"T2M201"}
+    lines = {f.location.line for f in errors}
+    assert {place.line for place in exported.locations} == lines
+
+
 def test_a_failure_that_no_rule_explains_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch2mobile.errors import CaptureError
     from torch2mobile.exporter import capture
@@ -125,6 +160,16 @@ def test_a_failure_that_no_rule_explains_is_still_an_error(monkeypatch: pytest.M
     assert "KeyError: something new" in finding.message
     assert finding.remedy == "Do something."
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "names", [("t2m101", "t2m142"), ("data-dependent-branch", "PYTHON-SIDE-EFFECT")]
+)
+def test_a_rule_may_be_named_in_small_letters_or_by_its_name(names: tuple[str, ...]) -> None:
+    suppress = [Suppression(name, "known", "test_check.py") for name in names]
+    result = torch2mobile.check(Branches(), torch.ones(2, 3), suppress=suppress)
+    assert {f.code: f.suppressed for f in result.findings} == {"T2M101": "known", "T2M142": "known"}
+    assert Selection(select=("t2m1",), ignore=("t2m14",)) == Selection(("T2M1",), ("T2M14",))
 
 
 # --- what counts ------------------------------------------------------------------------------
@@ -150,7 +195,29 @@ def test_fail_on() -> None:
     assert torch2mobile.check(Prints(), x, fail_on="warning").exit_code == 1
     assert torch2mobile.check(Prints(), x, fail_on=Severity.WARNING).exit_code == 1
     assert torch2mobile.check(Branches(), x).exit_code == 1
-    assert torch2mobile.check(Branches(), x, ignore=["T2M101"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ignore": ["T2M101"]}, {"select": ["T2M4"]}, {"select": ["T2M4"], "targets": ["nnapi"]}],
+)
+def test_what_could_not_be_captured_has_not_passed_without_its_error(options: Any) -> None:
+    result = torch2mobile.check(Branches(), torch.ones(2, 3), **options)
+    source = result.report.checks[0]
+    assert (source.name, source.status) == ("source", Status.SKIPPED)
+    assert source.summary.startswith("not captured, and the error is left out: ")
+    assert result.exit_code == 3
+
+
+def test_what_is_not_translated_has_not_passed_without_its_error() -> None:
+    class Lost(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.kthvalue(x, 2).values
+
+    result = torch2mobile.check(Lost(), torch.ones(2, 3), ignore=["T2M2"])
+    aten = next(check for check in result.report.checks if check.name == "aten")
+    assert aten.status is Status.SKIPPED
+    assert "without translation" in aten.summary
 
 
 def test_selection() -> None:
@@ -195,6 +262,13 @@ def test_a_suppressed_finding_is_kept_and_does_not_count() -> None:
         (lambda: Selection(suppress=(Suppression("T2M1", "why"),)), "there is no rule 'T2M1'"),
         (lambda: Selection(suppress=(Suppression("T2M101", " "),)), "gives no reason"),
         (lambda: CheckOptions(targets=("android",)), "no target 'android'"),
+        (lambda: CheckOptions(ort_version="latest"), "latest: no version"),
+        (lambda: CheckOptions(ort_version="1"), "1: no version"),
+        (lambda: CheckOptions(ort_version=1.17), "no version"),  # type: ignore[arg-type]
+        (lambda: CheckOptions(fixed={"N": 0}), "N=0: 0 is no size"),
+        (lambda: CheckOptions(fixed={"N": 1.5}), "no size"),  # type: ignore[dict-item]
+        (lambda: Selection(suppress=(1,)), "an? int was given"),  # type: ignore[arg-type]
+        (lambda: torch2mobile.check("x", fail_on="nope"), "'nope'"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_unknown_is_refused(make: object, message: str) -> None:
@@ -288,6 +362,29 @@ def test_options_about_a_module_are_refused_for_a_file(small_model: Path) -> Non
         torch2mobile.check(small_model, inputs=["x:float32[N,3]"])
     with pytest.raises(UsageError, match="go with a module in memory"):
         torch2mobile.check(small_model, torch.ones(1, 3))
+
+
+def test_what_a_file_cannot_follow_is_refused(small_model: Path) -> None:
+    with pytest.raises(UsageError, match="--opset says something about a module"):
+        torch2mobile.check(small_model, opset=18)
+    seeded = Request(source=str(small_model), parity=ParityOptions(seed=3))
+    with pytest.raises(UsageError, match="--seed says something about a module"):
+        check_request(seeded, CheckOptions())
+
+
+def test_the_opset_is_the_one_that_is_looked_at() -> None:
+    x = torch.ones(2, 3)
+    codes = {
+        opset: {
+            f.code
+            for f in torch2mobile.check(nn.ReLU(), x, ort_version="1.16", opset=opset).findings
+        }
+        for opset in (18, 20)
+    }
+    assert "T2M311" in codes[20]
+    assert "T2M311" not in codes[18]
+    with pytest.raises(OpsetError, match="--opset 99"):
+        torch2mobile.check(nn.ReLU(), x, opset=99)
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,14 @@ def replace(value: Any, leaf: Any) -> Any:
 
 
 def forward_signature(module: torch.nn.Module) -> inspect.Signature:
-    """The signature of the module's own ``forward``."""
-    return inspect.signature(module.forward)
+    """The signature of the module's own ``forward``; InputError where it has none."""
+    try:
+        return inspect.signature(module.forward)
+    except ValueError as error:
+        raise InputError(
+            f"the forward of {type(module).__name__} does not say which inputs it takes ({error})",
+            "Give the module that was traced, or call this one from a module of your own.",
+        ) from None
 
 
 def named_leaves(

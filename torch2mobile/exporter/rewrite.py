@@ -67,6 +67,8 @@ class _Graph:
     def replace_weight(self, node: onnx.NodeProto, index: int, values: np.ndarray) -> None:
         """Give a node's input other values, under a name of its own."""
         name = f"{node.input[index]}_rewritten"
+        while name in self.weights or name in self.types or name in self.makers:
+            name += "_again"
         self.graph.initializer.append(numpy_helper.from_array(values, name))
         self.weights[name] = self.graph.initializer[-1]
         node.input[index] = name

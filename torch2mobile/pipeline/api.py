@@ -237,14 +237,15 @@ def check(
     fail_on: Severity | Literal["error", "warning", "info"] = Severity.ERROR,
     ort_version: str | None = None,
     fix_dims: Mapping[str, int] | None = None,
+    opset: int | None = None,
     observer: Observer | None = None,
 ) -> CheckResult:
     """Say whether a model can be exported, which lines are in the way, and what to write instead.
 
     ``source`` is a module with its example call, as for :func:`export`, or what the command line
     takes: a source, an .onnx file or a bundle, the latter two without loading torch. Nothing is
-    converted or written. ``fix_dims`` gives symbols or inputs' dimensions a size. No
-    configuration file is read: what it would say is given here.
+    converted or written. ``fix_dims`` gives symbols a size; ``opset`` is that of the ONNX to look
+    at, as for :func:`export`. No configuration file is read: what it would say is given here.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, a module that cannot be captured included, is in the result's report.
@@ -252,9 +253,10 @@ def check(
     options = checking.CheckOptions(
         targets=tuple(targets),
         selection=Selection(tuple(select), tuple(ignore), tuple(suppress)),
-        fail_on=Severity(fail_on),
+        fail_on=checking.severity_of(fail_on),
         ort_version=ort_version,
         fixed=dict(fix_dims or {}),
+        opset=opset,
     )
     in_file = isinstance(source, str | Path)
     request = Request(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def export_request(
 ) -> ExportResult:
     """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
     find_targets(request.targets)
-    rewriting.check_codes(request.rewrites)
+    request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:
         from torch2mobile.exporter import source
         from torch2mobile.sample_models import SAMPLES
@@ -61,7 +62,7 @@ def export_loaded(
 ) -> ExportResult:
     """Export a module that is in memory."""
     find_targets(request.targets)
-    rewriting.check_codes(request.rewrites)
+    request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:
         loaded = load()
         return _export(loaded, request, out or Path("dist") / loaded.name, observer, simplifier)

@@ -6,21 +6,25 @@ from torch2mobile.errors import UsageError
 from torch2mobile.records import Check, OnnxModel, Status
 
 
-def check_codes(codes: tuple[str, ...]) -> None:
-    """UsageError for a code that no rule has, or whose rule has no rewrite."""
+def check_codes(codes: tuple[str, ...]) -> tuple[str, ...]:
+    """The codes of the rules that these name, by code or name.
+
+    Raises UsageError for one that no rule has, or whose rule has no rewrite.
+    """
     if not codes:
-        return
+        return ()
     from torch2mobile.exporter.rewrite import REWRITES
     from torch2mobile.validators.coverage.selection import find_rule
 
-    for code in codes:
-        if code not in REWRITES:
-            rule = find_rule(code)
+    rules = [find_rule(code) for code in codes]
+    for rule in rules:
+        if rule.code not in REWRITES:
             raise UsageError(
                 f"{rule.code} ({rule.name}) has no rewrite: its remedy changes your source",
                 f"Rules with a rewrite: {', '.join(REWRITES)}; see 'torch2mobile explain "
                 f"{rule.code}'.",
             )
+    return tuple(dict.fromkeys(rule.code for rule in rules))
 
 
 def rewritten(model: OnnxModel, codes: tuple[str, ...]) -> tuple[OnnxModel, Check]:

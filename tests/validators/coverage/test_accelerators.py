@@ -176,6 +176,24 @@ CASES: dict[str, tuple[str, onnx.ModelProto, onnx.ModelProto, str]] = {
         _pad(0, 1, 0, 0, *[0] * 4),
         "dimension 1",
     ),
+    "an older Pad": (
+        "nnapi",
+        _pad(*[0, 0, 1, 1] * 2),
+        models.one("Pad", [2] * 4, pads=[0, 0, 1, 1] * 2, opset=10),
+        "taken from opset 11",
+    ),
+    "an older Pad for CoreML": (
+        "coreml-nn",
+        _pad(*[0, 0, 1, 1] * 2),
+        models.one("Pad", [2] * 4, pads=[0, 0, 1, 1] * 2, opset=10),
+        "taken from opset 11",
+    ),
+    "an older Resize": (
+        "coreml-nn",
+        _resize(),
+        models.one("Resize", IMAGE, constants={"s": f(4)}, mode="nearest", opset=10),
+        "taken from opset 11",
+    ),
     "padded axes": (
         "coreml-nn",
         models.one("Pad", IMAGE, constants={"p": i(1, 1), "a": i(3)}, order=["x", "p", "", "a"]),

@@ -70,6 +70,13 @@ CASES: dict[str, tuple[Any, str | None]] = {
     "kthvalue": (lambda x: torch.kthvalue(x, 2).values, "aten::kthvalue"),
     "median": (lambda x: torch.median(x, 1).values, "aten::median.dim"),
     "cummax": (lambda x: torch.cummax(x, 1).values, "aten::cummax"),
+    "of one size, and of another": (
+        lambda x: (
+            torch.nn.functional.adaptive_max_pool2d(x.reshape(1, 1, 2, 5)[..., :4], 2)
+            + torch.nn.functional.adaptive_max_pool2d(x.reshape(1, 1, 2, 5), 2)
+        ),
+        "aten::adaptive_max_pool2d",
+    ),
     "below another": (torch.special.i1, "prims::bessel_i1"),
     "complex": (lambda x: torch.fft.rfft(x).exp().abs(), "aten::exp"),
     "eigenvalues": (lambda x: torch.linalg.eigvalsh(x.T @ x), "aten::_linalg_eigh"),

@@ -164,6 +164,7 @@ CASES: dict[str, Case] = {
         models.one("QuickGelu", [2], domain="com.microsoft", alpha=1.0),
         models.one("Relu", [2]),
     ),
+    "T2M309": Case(models.one("Concat", [2]), models.one("Concat", [2], axis=0)),
     "T2M311": Case(models.one("Relu", [2], opset=20), models.one("Relu", [2], opset=19), OLD),
     "T2M312": Case(models.one("Gelu", [2], opset=20), models.one("Erf", [2], opset=19), OLD),
     "T2M313": Case(models.one("Relu", [2], opset=19), models.one("Relu", [2], opset=19), OLD),
@@ -214,7 +215,7 @@ def test_a_model_with_it_and_one_without(
     assert code not in _codes(_of_file(after, mended, tmp_path))
 
 
-@pytest.mark.parametrize("code", ["T2M301", "T2M302", "T2M304", "T2M305"])
+@pytest.mark.parametrize("code", ["T2M301", "T2M302", "T2M304", "T2M305", "T2M309"])
 def test_the_mended_model_loads_where_the_other_does_not(code: str) -> None:
     import onnxruntime
 
@@ -328,6 +329,38 @@ def test_a_module_without_translation_says_so_for_every_target(load: Callable[..
     assert {check.name for check in skipped} == {"onnxruntime", "accelerator"}
     assert all("cannot be translated" in check.summary for check in skipped)
     assert _codes(result) == ["T2M201"]
+
+
+class _Bins(nn.Module):
+    """Its operator has a translation, which refuses these arguments."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.histc(x, 4)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_translation_that_refuses_its_arguments_is_an_error(
+    traced: bool, load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch2mobile.errors import TranslateError
+    from torch2mobile.exporter import capture, translate
+
+    if traced:
+        whole = capture.capture
+
+        def without_program(loaded: Any) -> Any:
+            return replace(whole(loaded), program=None)
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise TranslateError("no translation", "Do something.")
+
+        monkeypatch.setattr(capture, "capture", without_program)
+        monkeypatch.setattr(translate, "in_memory", refuse)
+    options = CheckOptions(targets=("ort", "nnapi"))
+    result = check_loaded(lambda: load(_Bins(), "x:float32[2,4]"), options)
+    (found,) = result.findings
+    assert (found.code, found.severity, result.exit_code) == ("T2M201", Severity.ERROR, 1)
+    assert traced or found.location.code == "return torch.histc(x, 4)"
 
 
 def test_a_finding_of_a_bundle_names_the_line(tmp_path: Path) -> None:

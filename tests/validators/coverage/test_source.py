@@ -374,3 +374,12 @@ def test_a_sighting_is_kept_once(tmp_path: Path) -> None:
     assert len(walker.sightings) == 1
     assert isinstance(next(iter(walker.sightings)), Sighting)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("root", [True, False])
+def test_what_is_compiled_is_not_followed(root: bool) -> None:
+    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.ReLU()))
+    module = scripted if root else torch.nn.Sequential(scripted)
+    result = Walker(module, Library(blame)).module(module, [Value(Kind.TENSOR)], {})
+    assert result.tensor

@@ -95,13 +95,14 @@ def _known(target: Any, complex_input: bool, lookup: Lookup) -> bool:
 
 
 def _signature(node: torch.fx.Node) -> str:
-    """What decides about an operator's parts: the types and ranks around it, not the values."""
+    """What decides about an operator's parts: the types and sizes around it, not the values."""
 
     def shown(argument: torch.fx.Node) -> Any:
         value = argument.meta.get("val")
         if isinstance(value, torch.Tensor):
-            return f"{value.dtype} of {value.dim()}"
-        return type(value).__name__
+            return f"{value.dtype} of {[str(size) for size in value.shape]}"
+        # A size that varies is of the graph: what its parts are may hang on which one it is.
+        return str(value) if isinstance(value, torch.SymInt) else type(value).__name__
 
     arguments = torch.fx.node.map_arg((node.args, node.kwargs), shown)
     return f"{translations.key(node.target)} {arguments}"

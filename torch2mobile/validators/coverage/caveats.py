@@ -45,8 +45,9 @@ QUESTIONS: dict[str, Question] = {
     "Input slope should be constant.": questions.constant(1),
     "Input slope should either have shape [C, 1, 1] or have 1 element.": questions.slope,
     "4D input.": questions.rank(4),
-    "`coordinate_transformation_mode` == `asymmetric`.": questions.attribute(
-        "coordinate_transformation_mode", "half_pixel", "asymmetric"
+    "`coordinate_transformation_mode` == `asymmetric`.": questions.every(
+        questions.before_opset_11,
+        questions.attribute("coordinate_transformation_mode", "half_pixel", "asymmetric"),
     ),
     "`mode` == `linear` or `nearest`.": questions.attribute("mode", "nearest", "linear", "nearest"),
     "`nearest_mode` == `floor`.": resize.nearest_floor,

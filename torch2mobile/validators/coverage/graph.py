@@ -40,18 +40,32 @@ class Scope:
         for value in (*graph.input, *graph.value_info, *graph.output):
             self.types[value.name] = type_of(value.type)
         overridable = {value.name for value in graph.input}
+        self.given = set(overridable)
         self.constants: dict[str, Any] = {}
         for tensor in graph.initializer:
             self.types[tensor.name] = tensor_type(tensor)
+            self.given.add(tensor.name)
             if tensor.name not in overridable:
                 self.constants[tensor.name] = tensor
         for sparse in graph.sparse_initializer:
             kind = f"sparse_tensor({element(sparse.values.data_type)})"
             self.types[sparse.values.name] = ValueType(kind, tuple(sparse.dims))
             self.constants[sparse.values.name] = None
+            self.given.add(sparse.values.name)
+        self.made = {name for node in graph.node for name in node.output if name}
         for node in graph.node:
             if node.op_type == "Constant" and not node.domain:
                 self.constants[node.output[0]] = _constant_value(node)
+
+    def defines(self, name: str) -> bool:
+        """Whether a value comes from somewhere: an input, a weight or a node, here or further out.
+
+        In which order nodes stand does not matter: ONNX Runtime sorts them.
+        """
+        scope: Scope | None = self
+        while scope is not None and name not in scope.given and name not in scope.made:
+            scope = scope.outer
+        return scope is not None
 
     def type(self, name: str) -> ValueType:
         """The type of a value here or further out; UNKNOWN where there is none."""

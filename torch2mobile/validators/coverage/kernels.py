@@ -29,6 +29,14 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class AttributeOf:
+    """An attribute of an operator: its type, empty where the runtime does not name it."""
+
+    kind: str
+    required: bool
+
+
+@dataclass(frozen=True)
 class Schema:
     """An operator in the version that an opset has of it."""
 
@@ -38,6 +46,9 @@ class Schema:
     deprecated: bool
     inputs: tuple[Parameter, ...]
     outputs: tuple[Parameter, ...]
+    attributes: Mapping[str, AttributeOf]
+    input_range: tuple[int, int]
+    output_range: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -87,9 +98,9 @@ def domains() -> frozenset[str]:
     return frozenset(domain for domain, _ in _raw_schemas())
 
 
-def newest_opset() -> int:
-    """The newest opset of ONNX's own domain in which any operator changed."""
-    return max(max(found) for (domain, _), found in _raw_schemas().items() if not domain)
+def newest_opset(domain: str = "") -> int:
+    """The newest opset of a domain in which any operator changed."""
+    return max(max(found) for (space, _), found in _raw_schemas().items() if space == domain)
 
 
 @cache
@@ -106,7 +117,15 @@ def schema(domain: str, name: str, opset: int) -> Schema | None:
         bool(raw.deprecated),
         tuple(_parameter(item) for item in raw.inputs),
         tuple(_parameter(item) for item in raw.outputs),
+        {name: _attribute(a) for name, a in raw.attributes.items()},
+        (raw.min_input, raw.max_input),
+        (raw.min_output, raw.max_output),
     )
+
+
+def _attribute(raw: Any) -> AttributeOf:
+    kind = raw.type.name
+    return AttributeOf(kind if kind.isidentifier() else "", bool(raw.required))
 
 
 def _parameter(raw: Any) -> Parameter:

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 _OWN = ("aten", "prims", "prim", "_operator", "math", "torch", "higher_order")
 """Namespaces of PyTorch itself; any other is a library of custom operators."""
 
+_LOST = "without translation to ONNX"
+
 
 def look(subject: Subject) -> Iterator[Section]:
     """Every operator of a captured module; skipped where there is no captured graph."""
     if subject.loaded is None:
         yield Section("aten", skipped="a file holds no operators of PyTorch any more")
         return
+    refused = _refused(subject)
     if subject.program is None:
+        if refused:
+            yield Section("aten", refused, summary="a TorchScript trace", failure=_LOST)
+            return
         yield Section("aten", skipped="the module could not be captured as a graph")
         return
     from torch2mobile.tensors import quiet
@@ -32,12 +38,23 @@ def look(subject: Subject) -> Iterator[Section]:
     with quiet():
         found = aten.missing(subject.program)
     count = sum(1 for _ in aten.calls(subject.program))
+    findings = tuple(_finding(item, subject) for item in found) or refused
     yield Section(
         "aten",
-        tuple(_finding(item, subject) for item in found),
+        findings,
         summary=f"{count} operators",
+        failure=_LOST if findings else "",
         metrics={"operators": count, "without translation": len(found)},
     )
+
+
+def _refused(subject: Subject) -> tuple[Finding, ...]:
+    """What the exporter said if it did not translate the graph, for arguments' sake perhaps."""
+    error = subject.refused
+    if error is None:
+        return ()
+    place = next((p for p in error.locations if isinstance(p, Location)), Location())
+    return (RULES["T2M201"].found(place, error.message, remedy=error.remedy),)
 
 
 def _finding(item: Missing, subject: Subject) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Location, Severity, Table
-from torch2mobile.validators.coverage import kernels, places, releases, runtime
+from torch2mobile.validators.coverage import kernels, places, releases, runtime, validity
 from torch2mobile.validators.coverage.releases import Release
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.runtime import Outcome, Verdict
@@ -23,6 +23,7 @@ _CODES = {
     Outcome.BAD_TYPE: "T2M304",
     Outcome.BAD_ATTRIBUTE: "T2M305",
     Outcome.UNKNOWN: "T2M306",
+    Outcome.INVALID: "T2M309",
     Outcome.CASTS: "T2M308",
 }
 
@@ -38,7 +39,9 @@ def look(subject: Subject) -> Iterator[Section]:
 
     model = subject.graph
     verdicts = runtime.verdicts(model)
-    found = [*_findings(verdicts, subject)]
+    installed = releases.installed()
+    found = [*_limits(model, installed, subject), *_names(model, subject)]
+    found += _findings(verdicts, subject)
     bad = sum(verdict.outcome.supported is False for verdict in verdicts)
     yield Section(
         "onnxruntime",
@@ -50,6 +53,12 @@ def look(subject: Subject) -> Iterator[Section]:
     )
     if release is not None:
         yield _older(model, release, subject)
+
+
+def _names(model: Model, subject: Subject) -> Iterator[Finding]:
+    for node, text in validity.of_names(model):
+        where = Location() if node is None else places.of_node(node, subject)
+        yield RULES["T2M309"].found(where, text, target="ort")
 
 
 def _findings(verdicts: list[Verdict], subject: Subject) -> Iterator[Finding]:
@@ -118,7 +127,7 @@ def _limits(model: Model, release: Release, subject: Subject) -> Iterator[Findin
             )
     if model.proto.ir_version > release.ir:
         text = f"IR version {model.proto.ir_version}, and {release.version} reads {release.ir}"
-        remedy = f"Export with a lower --opset, or set model.ir_version = {release.ir}."
+        remedy = f"Set model.ir_version = {release.ir}, and load the file there once."
         yield RULES["T2M313"].found(whole, text, severity=severity, remedy=remedy, target="ort")
     if release.ort_format < releases.WRITTEN_ORT_FORMAT:
         text = (

@@ -135,17 +135,24 @@ def transposed_unless_constant(node: Node) -> str:
     return "B is computed, and transB is 0"
 
 
+def before_opset_11(node: Node) -> str:
+    """A Pad or Resize was another then: ``GetMinSupportedOpSet`` of the accelerators' builders."""
+    if node.opset >= 11:
+        return ""
+    return f"it is the {node.op} of opset {node.opset}, and taken from opset 11 on"
+
+
 def not_negative(node: Node) -> str:
     """The pads are known, and none takes anything away."""
-    pads = node.constant(1)
-    if pads is None:
-        return "the pads are not known"
+    pads, old = node.constant(1), before_opset_11(node)
+    if old or pads is None:
+        return old or "the pads are not known"
     return "" if (pads >= 0).all() else f"its pads are {pads.tolist()}"
 
 
 def last_two_padded(node: Node) -> str:
     """Nothing but the last two dimensions is padded, with a constant."""
-    wrong = attribute("mode", "constant", "constant")(node)
+    wrong = attribute("mode", "constant", "constant")(node) or before_opset_11(node)
     pads, rank = node.constant(1), node.input_type(0).rank
     if wrong or pads is None or rank is None:
         return wrong or "the pads or the rank of its input are not known"

@@ -6,6 +6,7 @@ a node's operator is not newer than its opset.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch2mobile.errors import UsageError
@@ -52,10 +53,32 @@ RELEASES: tuple[Release, ...] = (
 )
 
 
+def check_version(version: object) -> None:
+    """UsageError for what is no version, such as ``1.17`` or ``1.17.3``."""
+    if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
+        raise UsageError(f"--ort-version {version}: no version", "Write --ort-version 1.17.")
+
+
 def numbers(version: str) -> tuple[int, int]:
     """Major and minor number of a version."""
     major, minor, *_ = version.split(".")
     return int(major), int(minor)
+
+
+def installed() -> Release:
+    """The limits of the installed release: those of its operators, and of ONNX's file format."""
+    import onnx
+    import onnxruntime
+
+    from torch2mobile.validators.coverage import kernels
+
+    return Release(
+        onnxruntime.__version__,
+        kernels.newest_opset(),
+        kernels.newest_opset("ai.onnx.ml"),
+        onnx.IR_VERSION,
+        WRITTEN_ORT_FORMAT,
+    )
 
 
 def find(version: str) -> Release | None:

@@ -9,6 +9,7 @@ from torch2mobile.validators.coverage.graph import Node
 def two_dimensional_resize(node: Node) -> str:
     """Of four dimensions, the last two are resized, as ``ResizeOpBuilder`` of NNAPI asks for it."""
     wrong = questions.every(
+        questions.before_opset_11,
         questions.rank(4),
         questions.attribute("mode", "nearest", "linear", "nearest"),
         _nearest_is_asymmetric,
@@ -53,7 +54,7 @@ def resize_factors(node: Node) -> list[float] | None:
 def resize_sizes(node: Node) -> str:
     """Its scales or sizes are constant."""
     given = [index for index in (2, 3) if node.has_input(index)]
-    wrong = questions.constant(*given)(node)
+    wrong = questions.before_opset_11(node) or questions.constant(*given)(node)
     return wrong or ("" if given else "it has neither scales nor sizes")
 
 
@@ -67,6 +68,7 @@ def nearest_floor(node: Node) -> str:
 def coreml_resize(node: Node) -> str:
     """What ``ResizeOpBuilder::IsOpSupportedImpl`` of ONNX Runtime asks of an ML Program."""
     wrong = questions.every(
+        questions.before_opset_11,
         questions.rank(3, 4, 5),
         questions.attribute("antialias", 0, 0),
         questions.attribute("mode", "nearest", "nearest", "linear"),
@@ -128,6 +130,7 @@ def _coreml_coordinates(node: Node) -> str:
 def bilinear(node: Node) -> str:
     """It resizes height and width, linearly."""
     wrong = questions.every(
+        questions.before_opset_11,
         questions.rank(4),
         questions.attribute("mode", "nearest", "linear"),
         questions.attribute("antialias", 0, 0),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.validators.coverage import graph, kernels
+from torch2mobile.validators.coverage import graph, kernels, validity
 from torch2mobile.validators.coverage.graph import Model, Node
 from torch2mobile.validators.coverage.kernels import Kernel, Schema, Types
 from torch2mobile.validators.coverage.value_types import type_proto
@@ -28,6 +28,7 @@ class Outcome(str, Enum):
     NO_KERNEL = "the operator has no kernel on the CPU"
     BAD_ATTRIBUTE = "the kernel does not take an attribute's value"
     NO_TYPE_KERNEL = "the operator has no kernel for the type"
+    INVALID = "the node is not as the operator is defined"
     UNKNOWN = "a type that decides is not known"
 
     @property
@@ -56,7 +57,7 @@ def judge(node: Node, depth: int = 0) -> Verdict:
     """What the installed ONNX Runtime does with one node."""
     name = node.proto.op_type
     schema = kernels.schema(node.domain, name, node.opset)
-    refused = _refused_by_schema(node, schema)
+    refused = _refused_by_schema(node, schema, depth)
     if refused is not None or schema is None:
         return refused or Verdict(node, Outcome.NO_OPERATOR, _missing(node))
     if name == "Constant" and not node.domain:
@@ -77,14 +78,21 @@ _DEEPEST = 8
 """How deep functions may consist of functions; none in ONNX is deeper than four."""
 
 
-def _refused_by_schema(node: Node, schema: Schema | None) -> Verdict | None:
+def _refused_by_schema(node: Node, schema: Schema | None, depth: int) -> Verdict | None:
     """What the operator itself says against the node, before there is any question of kernels."""
     if schema is None:
         return Verdict(node, Outcome.NO_OPERATOR, _missing(node))
     if schema.deprecated:
         return Verdict(node, Outcome.DEPRECATED, f"{node.op} is gone since opset {schema.since}")
+    # What a definition consists of is as it is defined.
+    wrong = "" if depth else validity.of_node(node, schema)
+    if wrong:
+        return Verdict(node, Outcome.INVALID, wrong)
     wrong = kernels.forbidden_type(schema, _types(node, "input"), _types(node, "output"))
-    return Verdict(node, Outcome.BAD_TYPE, f"{node.op}: {wrong}") if wrong else None
+    if wrong:
+        return Verdict(node, Outcome.BAD_TYPE, f"{node.op}: {wrong}")
+    wrong = "" if depth else validity.of_shapes(node)
+    return Verdict(node, Outcome.INVALID, wrong) if wrong else None
 
 
 def _without_kernel(

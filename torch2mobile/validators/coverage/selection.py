@@ -47,16 +47,26 @@ class Selection:
     suppress: tuple[Suppression, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("select", "ignore"):
+            upper = tuple(prefix.upper() for prefix in getattr(self, name))
+            object.__setattr__(self, name, upper)
         for prefix in (*self.select, *self.ignore):
             if not prefix or not any(code.startswith(prefix) for code in RULES):
                 raise _unknown(prefix, "no rule's code is or begins with")
         for suppression in self.suppress:
-            find_rule(suppression.code)
+            if not isinstance(suppression, Suppression):
+                raise UsageError(
+                    f"a {type(suppression).__name__} was given where a Suppression is needed",
+                    "Write Suppression(code, reason, path).",
+                )
             if not suppression.reason.strip():
                 raise UsageError(
                     f"the suppression of {suppression.code} gives no reason",
                     'Write why it does not matter here: reason = "...".',
                 )
+        # A rule may be meant by its name too.
+        known = tuple(replace(s, code=find_rule(s.code).code) for s in self.suppress)
+        object.__setattr__(self, "suppress", known)
 
     def selects(self, code: str) -> bool:
         """Whether findings of this code are reported."""

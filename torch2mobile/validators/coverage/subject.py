@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from torch2mobile.errors import CaptureError
+    from torch2mobile.errors import CaptureError, TranslateError
     from torch2mobile.validators.coverage.graph import Model
 
 
@@ -35,10 +35,11 @@ class Subject:
     """A model under ``check``: whatever of it could be had, and what was asked.
 
     From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
-    ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols or inputs'
-    dimensions; ``ort_version`` is the app's pinned runtime, or None for the installed one.
-    ``no_model`` says why a module has no ONNX model where one was asked for. ``call`` is forward's
-    args and kwargs with an InputSpec for each tensor.
+    ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols;
+    ``ort_version`` is the app's pinned runtime, or None for the installed one.
+    ``no_model`` says why a module has no ONNX model where one was asked for; ``refused`` is the
+    exporter's error if it was its translation that failed. ``call`` is forward's args and kwargs
+    with an InputSpec for each tensor.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Subject:
     origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     no_model: str = ""
+    refused: TranslateError | None = None
 
     @property
     def program(self) -> torch.export.ExportedProgram | None:
@@ -73,7 +75,11 @@ Checker = Callable[[Subject], Iterator[Finding]]
 
 @dataclass(frozen=True)
 class Section:
-    """What one level found, or why it was ``skipped``; becomes a Check of the same name."""
+    """What one level found, or why it was ``skipped``; becomes a Check of the same name.
+
+    ``failure`` says what went wrong where something did, for which the errors stand: with all of
+    them left out there is nothing that has passed.
+    """
 
     name: str
     findings: tuple[Finding, ...] = ()
@@ -83,6 +89,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     skipped: str = ""
+    failure: str = ""
 
 
 Level = Callable[[Subject], Iterator[Section]]

@@ -166,6 +166,20 @@ class Net(nn.Module):
         target="ort",
     ),
     Rule(
+        code="T2M309",
+        name="invalid-node",
+        severity=Severity.ERROR,
+        level="runtime",
+        summary="the node is not as its operator is defined, and ONNX Runtime refuses the file",
+        reason=(
+            "The runtime looks at the file before it looks for kernels: every value has to come "
+            "from somewhere, and once; a node has the attributes and the number of inputs that its "
+            "operator asks for; and shapes that are known have to fit each other."
+        ),
+        remedy="Mend what wrote the file, or export the model anew.",
+        no_example=_NOT_BY_EXPORT,
+    ),
+    Rule(
         code="T2M311",
         name="opset-newer-than-runtime",
         severity=Severity.ERROR,
@@ -201,13 +215,13 @@ class Net(nn.Module):
             "The IR version counts the file format itself. A runtime refuses a newer one even if "
             "every operator in it is old."
         ),
-        remedy="Export with a lower --opset, or set model.ir_version to the number in the message.",
+        remedy="Set model.ir_version to the number in the message, and load the file there once.",
         no_example=_VERSION,
     ),
     Rule(
         code="T2M314",
         name="ort-format-newer-than-runtime",
-        severity=Severity.WARNING,
+        severity=Severity.INFO,
         level="runtime",
         summary="the .ort files written here are of a format that the app's ONNX Runtime lacks",
         reason=(

@@ -17,7 +17,9 @@ def look(subject: Subject) -> Iterator[Section]:
         return
     from torch2mobile.validators.coverage.source.findings import findings
 
-    yield Section("source", tuple(findings(subject)), summary=_how(subject))
+    how = _how(subject)
+    failure = how if subject.capture is None else ""
+    yield Section("source", tuple(findings(subject)), summary=how, failure=failure)
 
 
 def _how(subject: Subject) -> str:

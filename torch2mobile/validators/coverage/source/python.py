@@ -30,12 +30,6 @@ _ASKING = {
     "slice",
     "vars",
 }
-_GRAD_MODES = (
-    torch.no_grad,
-    torch.enable_grad,
-    torch.set_grad_enabled,
-    torch.inference_mode,
-)
 
 
 def call(

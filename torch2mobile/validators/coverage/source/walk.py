@@ -68,6 +68,8 @@ class Walker:
 
     def module(self, module: torch.nn.Module, args: list[Value], kwargs: dict[str, Value]) -> Value:
         """A call of a module; of torch's own, the user's modules inside of it are followed."""
+        if isinstance(module, torch.jit.ScriptModule):  # compiled: its code is not Python's
+            return TENSOR
         code = self.library.find(type(module).forward)
         if code is not None:
             bound = [values.of_object(module), *args]
