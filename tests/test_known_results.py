@@ -200,7 +200,8 @@ class Deep(nn.Module):
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Deep as written, with its scales folded into its weights, and that with a flaw."""
     found = {}
-    flawed = Deep(fold=True, wrong=1e-2)
+    # Ten times the noise of a network that doubles every rounding error is a lot.
+    flawed = Deep(fold=True, wrong=5e-2)
     for name, module in {"raw": Deep(), "folded": Deep(fold=True), "flawed": flawed}.items():
         path = tmp_path_factory.mktemp(name) / "model.onnx"
         x = (torch.zeros(2, 16),)

@@ -133,22 +133,22 @@ class TestGolden:
     def test_large_cases_are_left_out(self, tmp_path: Path) -> None:
         large = contents.GOLDEN_BYTES
         cases = [self.case(0, 4, "example"), self.case(1, large), self.case(2, 4)]
-        written = contents.write_golden(tmp_path, cases, {})
+        written = contents.write_golden(tmp_path, cases, {}, {})
         assert [case.probe for case in written] == ["example", "p2"]
 
     def test_but_never_all(self, tmp_path: Path) -> None:
         cases = [self.case(number, contents.GOLDEN_BYTES // 4) for number in range(3)]
-        written = contents.write_golden(tmp_path, cases, {})
+        written = contents.write_golden(tmp_path, cases, {}, {})
         assert [case.probe for case in written] == ["p0"]
 
     def test_the_example_then_other_sizes_then_other_values(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 1, 4, 2, 5)]
-        written = contents.write_golden(tmp_path, cases, {})
+        written = contents.write_golden(tmp_path, cases, {}, {})
         assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
         assert len({case.file for case in written}) == contents.GOLDEN_CASES
 
     def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
-        (written,) = contents.write_golden(tmp_path, [self.case(0, 4, "../../N=1 a/b")], {})
+        (written,) = contents.write_golden(tmp_path, [self.case(0, 4, "../../N=1 a/b")], {}, {})
         assert Path(written.file).parent == Path("golden")
         assert (tmp_path / written.file).is_file()
         assert written.probe == "../../N=1 a/b"

@@ -82,11 +82,17 @@ class Artefact:
         found = reference.evaluate(given, self.capture.outputs, built)
         return reference.accepted(found)
 
-    def judged(self, against: LoadedModel | None = None, **options: Any) -> list[Any]:
-        """Every output on every probe; a structural difference fails at once."""
+    def judged(
+        self, against: LoadedModel | None = None, *, sure: bool = False, **options: Any
+    ) -> list[Any]:
+        """Every output on every probe; a structural difference fails at once.
+
+        With ``sure`` by the truth of each probe, also where it is not needed.
+        """
         from torch2mobile.validators.parity import gate
 
         cases = self.expected(against, **options)
+        cases = [case.sure() for case in cases] if sure else cases
         usual = gate.typical_of(cases)
         judged = []
         for case, answer in zip(cases, gate.run_probes(self.runner, cases), strict=True):
