@@ -139,7 +139,10 @@ def _symptom(suspect: Suspect) -> str:
 
 def _fault(suspect: Suspect) -> str:
     if suspect.differences:
-        return f"; it has {'; '.join(suspect.differences)}"
+        # "it has Relu where …", but "first.weight differs in …".
+        first = suspect.differences[0]
+        verb = "" if " differs in " in first else "it has "
+        return f"; {verb}{'; '.join(suspect.differences)}"
     if suspect.fault == "kernel":
         return "; onnx's reference implementation agrees with the module, not with ONNX Runtime"
     if suspect.fault == "graph":

@@ -261,7 +261,8 @@ def _attribute(attribute: Any) -> Any:
         )
     if attribute.type == onnx.AttributeProto.TENSOR:
         return numpy_helper.to_array(attribute.t).tolist()
-    return helper.get_attribute_value(attribute)
+    value = helper.get_attribute_value(attribute)
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _subgraphs_of(attribute: Any) -> list[Any]:
