@@ -19,7 +19,7 @@ import numpy as np
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import Check, Metric, Mismatch, Status, Table, Tolerance
-from torch2mobile.validators.parity import compare
+from torch2mobile.validators.parity import compare, evidence
 from torch2mobile.validators.parity.attribution import Cause, Changes, Moved, cause_of, hint_of
 from torch2mobile.validators.parity.compare import Judged, Outputs
 from torch2mobile.validators.parity.golden import Golden, greatest_difference, limit_of
@@ -175,7 +175,7 @@ def _part(found: Sequence[Judged | None], by_case: Sequence[float | None]) -> Pa
     if not judged:
         return Part()
     wrong = tuple(one.mismatch for one in judged if one.mismatch is not None)
-    worst = max(judged, key=_closeness)
+    worst = max(judged, key=evidence.closeness)
     figure: float | str = max((each for each in by_case if each is not None), default=0.0)
     if not np.isfinite(worst.error) and worst.mismatch is not None:
         figure = worst.mismatch.problem
@@ -185,12 +185,6 @@ def _part(found: Sequence[Judged | None], by_case: Sequence[float | None]) -> Pa
 
 def _size(mismatch: Mismatch) -> float:
     return float("inf") if mismatch.least_atol is None else mismatch.least_atol
-
-
-def _closeness(one: Judged) -> float:
-    if one.allowed > 0:
-        return one.error / one.allowed
-    return float("inf") if one.error > 0 else 0.0
 
 
 def baseline_check(
