@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,29 @@ def test_too_long_a_call_is_stopped(worker: Worker) -> None:
         worker.call("time:sleep", 600, timeout=0.2)
     assert "--timeout" in caught.value.remedy
     assert not worker.alive
+
+
+@pytest.mark.parametrize("before", [float("inf"), WAIT, 0.3])
+def test_each_call_has_a_time_of_its_own(worker: Worker, before: float) -> None:
+    """One watchdog serves them all, whatever it was told before, and leaves the idle alone."""
+    for _ in range(3):
+        worker.call("math:gcd", 1, 1, timeout=before)
+    time.sleep(0.5)
+    assert worker.call("math:gcd", 12, 18, timeout=WAIT) == 6
+    with pytest.raises(WorkerTimeoutError, match="no answer"):
+        worker.call("time:sleep", 600, timeout=0.1)
+
+
+def test_calls_start_no_threads_of_their_own(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take longer than a small model runs."""
+    worker.call("math:gcd", 1, 1, timeout=WAIT)
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
+    for _ in range(5):
+        worker.call("math:gcd", 1, 1, timeout=WAIT)
+    assert not started
 
 
 def test_an_endless_timeout_can_be_asked_for(shared: Worker) -> None:

@@ -210,6 +210,34 @@ def test_all_is_as_it_was(fails: bool, grad: bool) -> None:
     assert repr(state_of(module)) == before
 
 
+def test_a_module_can_be_made_fresh_in_between() -> None:
+    module = Restless()
+    with untouched(module) as freshen:
+        start = repr(state_of(module))
+        for _ in range(2):
+            module.disturb()
+            assert repr(state_of(module)) != start
+            freshen()
+            assert repr(state_of(module)) == start
+    assert module.training
+
+
+def test_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recurrent layers keep a list of theirs beside torch's own."""
+    copied: list[torch.Tensor] = []
+    clone = torch.Tensor.clone
+
+    def spy(tensor: torch.Tensor) -> torch.Tensor:
+        copied.append(tensor)
+        return clone(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "clone", spy)
+    module = nn.Sequential(nn.LSTM(2, 3), nn.BatchNorm1d(3))
+    with untouched(module):
+        pass
+    assert len(copied) == 3
+
+
 def test_training_goes_on_afterwards() -> None:
     module = nn.Linear(3, 2)
     with untouched(module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 import pickle
 import signal
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -51,6 +52,52 @@ def describe_exit(code: int) -> str:
     return f"exited with status {code}"
 
 
+class _Watchdog:
+    """Calls ``bite`` if a guarded time runs out.
+
+    One thread for all calls: starting one for each takes longer than a small model runs. It sleeps
+    towards the end of the earliest call that it knew of, and is woken for an earlier one only.
+    """
+
+    def __init__(self, bite: Callable[[], None]) -> None:
+        self._bite, self.bit = bite, False
+        self._end = self._asleep_until = math.inf
+        self._busy = self._over = False
+        self._news = threading.Condition()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def guard(self, seconds: float) -> None:
+        """Bite in so many seconds from now."""
+        with self._news:
+            self._busy, self._end = True, time.monotonic() + seconds
+            if self._end < self._asleep_until:
+                self._news.notify()
+
+    def rest(self) -> None:
+        """The call has ended."""
+        with self._news:
+            self._busy = False
+
+    def close(self) -> None:
+        """There will be no more calls."""
+        with self._news:
+            self._over = True
+            self._news.notify()
+
+    def _watch(self) -> None:
+        with self._news:
+            while not self._over:
+                left = self._end - time.monotonic()
+                if left <= 0 and self._busy:
+                    self.bit = self._over = True
+                    self._bite()
+                    return
+                # Idle: the next call wakes it.
+                self._asleep_until = self._end if left > 0 else math.inf
+                endless = self._asleep_until == math.inf
+                self._news.wait(None if endless else min(left, threading.TIMEOUT_MAX))
+
+
 class Worker:
     """A fresh Python process that calls functions by name (``"package.module:function"``).
 
@@ -69,6 +116,7 @@ class Worker:
             env=environment,
         )
         self._pending = 0
+        self._watchdog: _Watchdog | None = None
 
     def submit(self, function: str, *args: Any) -> None:
         """Send a call without waiting; :meth:`result` fetches the answers in order."""
@@ -88,20 +136,14 @@ class Worker:
         WorkerCallError for any other exception.
         """
         self._pending -= 1
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            self._process.kill()
-
-        timer = threading.Timer(min(timeout, threading.TIMEOUT_MAX), expire)
-        timer.daemon = True
-        timer.start()
+        if self._watchdog is None:
+            self._watchdog = _Watchdog(self._process.kill)
+        self._watchdog.guard(timeout)
         try:
             kind, value = pickle.load(cast("BinaryIO", self._process.stdout))  # noqa: S301 (our own worker)
         except (EOFError, pickle.UnpicklingError, OSError, ValueError):
             code = self._process.wait()
-            if expired.is_set():
+            if self._watchdog.bit:
                 raise WorkerTimeoutError(
                     f"gave no answer within {timeout:g} s and was stopped",
                     "Allow more time with --timeout, or look at what makes it slow.",
@@ -111,7 +153,7 @@ class Worker:
                 "A native library crashed on this model; the rest of the run is not affected.",
             ) from None
         finally:
-            timer.cancel()
+            self._watchdog.rest()
         if kind == "error":
             raise value
         return value
@@ -141,6 +183,8 @@ class Worker:
 
     def close(self) -> None:
         """End the process; a call still running in it is abandoned."""
+        if self._watchdog is not None:
+            self._watchdog.close()
         if self._process.poll() is None:
             if self._pending:
                 self._process.kill()

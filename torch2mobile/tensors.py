@@ -9,7 +9,7 @@ import io
 import logging
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,71 +45,103 @@ def quiet() -> Iterator[None]:
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
+        # Each change of the level empties the caches of all loggers, and torch has many.
+        if disabled < logging.ERROR:
+            logging.disable(logging.ERROR)
         try:
             yield
         finally:
-            logging.disable(disabled)
+            if logging.root.manager.disable != disabled:
+                logging.disable(disabled)
 
 
 @contextlib.contextmanager
-def untouched(module: torch.nn.Module) -> Iterator[None]:
+def untouched(module: torch.nn.Module) -> Iterator[Callable[[], None]]:
     """Run with ``module`` in eval mode and without gradients, then put everything back.
 
     Restored, also after an error: train/eval and all other attributes of every submodule (a
     cache filled while tracing would hold a tensor without data), what lists, dicts, sets and
     deques among them hold, all buffers and their values, the random states of torch, numpy and
-    Python, grad mode and the default dtype.
+    Python, grad mode and the default dtype. What is given makes all as fresh as at the start.
     """
-    children = list(module.modules())
-    modes = [(child, child.training) for child in children]
-    owned = [
-        (child, dict(vars(child)), dict(child._buffers))
-        for child in children
-        if not isinstance(child, torch.jit.ScriptModule)
-    ]
-    kept = [value for _, attributes, _ in owned for value in _own(attributes)]
-    containers = [(box, copy.copy(box)) for value in kept for box in _containers(value)]
-    held = [tensor for child in children for tensor in child._buffers.values()]
-    held += [value for value in kept if isinstance(value, torch.Tensor)]
-    held += [item for _, box in containers for item in _items(box) if torch.is_tensor(item)]
-    buffers = [(tensor, tensor.detach().clone()) for tensor in held if tensor is not None]
-    dtype = torch.get_default_dtype()
-    seeds = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    kept = _Kept(module)
+    with torch.no_grad():
         try:
-            # An ExportedProgram's module refuses eval(); it has no mode to change.
-            with contextlib.suppress(NotImplementedError):
-                if any(mode for _, mode in modes):
-                    module.eval()
-            yield
+            kept.to_eval()
+            yield kept.freshen
         finally:
-            for child, mode in modes:
-                if child.training != mode:
-                    child.training = mode
-            for child, attributes, own in owned:
-                vars(child).clear()
-                vars(child).update(attributes)
-                # forward() may have put other tensors in their places.
-                child._buffers.clear()
-                child._buffers.update(own)
-            for box, contents in containers:
-                _refill(box, contents)
-            random.setstate(seeds[0])
-            np.random.set_state(seeds[1])
-            for buffer, value in buffers:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
-            torch.set_default_dtype(dtype)
+            kept.put_back()
+
+
+class _Kept:
+    """What a module and the random generators held at one time."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        children = list(module.modules())
+        self._modes = [(child, child.training) for child in children]
+        self._owned = [
+            (child, dict(vars(child)), dict(child._buffers))
+            for child in children
+            if not isinstance(child, torch.jit.ScriptModule)
+        ]
+        values = [value for _, attributes, _ in self._owned for value in _own(attributes)]
+        boxes = [box for value in values for box in _containers(value)]
+        self._boxes = [(box, copy.copy(box)) for box in boxes]
+        held: list[Any] = [tensor for child in children for tensor in child._buffers.values()]
+        held += [item for box in (values, *boxes) for item in _items(box)]
+        self._held = [(item, item.detach().clone()) for item in held if _is_state(item)]
+        self._dtype = torch.get_default_dtype()
+        self._seeds = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+
+    def to_eval(self) -> None:
+        """The mode in which models are used."""
+        # An ExportedProgram's module refuses eval(); it has no mode to change.
+        with contextlib.suppress(NotImplementedError):
+            if any(mode for _, mode in self._modes):
+                self._module.eval()
+
+    def freshen(self) -> None:
+        """As if nothing had been called yet."""
+        torch.set_grad_enabled(False)
+        self.put_back()
+        self.to_eval()
+
+    def put_back(self) -> None:
+        """All as it was."""
+        for child, mode in self._modes:
+            if child.training != mode:
+                child.training = mode
+        for child, attributes, own in self._owned:
+            vars(child).clear()
+            vars(child).update(attributes)
+            # forward() may have put other tensors in their places.
+            child._buffers.clear()
+            child._buffers.update(own)
+        for box, contents in self._boxes:
+            _refill(box, contents)
+        random.setstate(self._seeds[0])
+        np.random.set_state(self._seeds[1])
+        torch.random.set_rng_state(self._seeds[2])
+        for tensor, value in self._held:
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
+        torch.set_default_dtype(self._dtype)
 
 
 _TORCHS_OWN = frozenset(vars(torch.nn.Module()))
 _BOXES = (list, dict, set, collections.deque)
+_HOLDERS = (*_BOXES, tuple)
 
 
 def _own(attributes: Mapping[str, Any]) -> list[Any]:
     """What a module keeps beside torch's own attributes."""
     return [value for name, value in attributes.items() if name not in _TORCHS_OWN]
+
+
+def _is_state(item: Any) -> bool:
+    """A tensor that forward may write to; the layers of torch keep lists of their weights."""
+    return torch.is_tensor(item) and not isinstance(item, torch.nn.Parameter)
 
 
 def _items(box: Any) -> list[Any]:
@@ -118,7 +150,7 @@ def _items(box: Any) -> list[Any]:
 
 def _containers(value: Any, depth: int = 3) -> Iterator[Any]:
     """A container that can be changed in place, and those in it."""
-    if depth and isinstance(value, (*_BOXES, tuple)):
+    if depth and isinstance(value, _HOLDERS):
         if isinstance(value, _BOXES):
             yield value
         for item in _items(value):

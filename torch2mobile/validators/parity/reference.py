@@ -138,9 +138,9 @@ def _evaluated(
 ) -> list[Reference]:
     references = []
     twice = _run_twice(probes)
-    for number, probe in enumerate(probes):
-        tensors = [to_torch(probe.feeds[spec.name]) for spec in loaded.specs]
-        with untouched(loaded.module), quiet():
+    with untouched(loaded.module) as freshen, quiet():
+        for number, probe in enumerate(probes):
+            tensors = [to_torch(probe.feeds[spec.name]) for spec in loaded.specs]
             try:
                 arrays = _run(loaded.flat, tensors)
                 repeatable = number not in twice or _same(arrays, _run(loaded.flat, tensors))
@@ -149,14 +149,16 @@ def _evaluated(
                 text = f"{type(error).__name__}: {first}"
                 references.append(Reference(probe, [], refusal=text[:300]))
                 continue
-        item = Reference(
-            probe,
-            _named(outputs, arrays),
-            repeatable=repeatable,
-            rough=_rough(loaded, tensors),
-            later=_later(loaded, tensors, arrays, double),
-        )
-        references.append(_complete(loaded, item, double) if number in at_once else item)
+            finally:
+                freshen()
+            item = Reference(
+                probe,
+                _named(outputs, arrays),
+                repeatable=repeatable,
+                rough=_rough(loaded, tensors),
+                later=_later(loaded, tensors, arrays, double),
+            )
+            references.append(_complete(loaded, item, double) if number in at_once else item)
     return references
 
 
