@@ -118,6 +118,9 @@ LOST = {
     "cummax": "return torch.cummax(x, 1).values",
     "inverse": "return torch.linalg.inv(x[:, :2] + torch.eye(2))",
     "bins": "return torch.histc(x, 4)",
+    "greatest": "y = x * 2\n        return y.amax()",
+    "weighted": "return torch.bincount(torch.tensor([1, 2]), x[0, :2])",
+    "runs": "return x.unique_consecutive(dim=0)",
     "pools": (
         "p, x = torch.nn.functional.adaptive_max_pool2d, x.reshape(1, 1, 6, 2)\n"
         "        return p(x[:, :, :4], 2) + p(x[:, :, :5], 2)"
@@ -138,10 +141,11 @@ def test_the_line_that_translation_blames_is_the_one_that_check_names(
 
     exported = export_request(request, out=tmp_path / "bundle").report.checks[-1]
     assert (exported.name, exported.status) == ("translate", Status.ERROR)
-    result = check_request(request, CheckOptions(targets=("ort",)))
+    result = check_request(request, CheckOptions())
     assert result.exit_code == 1
     errors = [f for f in result.findings if f.severity is Severity.ERROR]
     assert {f.code for f in errors} == {"T2M201"}
+    assert {f.location.op for f in errors} >= {place.op for place in exported.locations}
     lines = {f.location.line for f in errors}
     assert {place.line for place in exported.locations} == lines
 

@@ -17,14 +17,16 @@ import onnx_ir as ir
 import torch
 
 from torch2mobile.errors import ExitCode, TranslateError
-from torch2mobile.exporter import blame, provenance, twins
+from torch2mobile.exporter import provenance, refusal, twins
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
-from torch2mobile.records import Capture, Location, OnnxModel, OutputSpec
+from torch2mobile.records import Capture, OnnxModel, OutputSpec
 from torch2mobile.tensors import quiet, untouched
 
 PROTOBUF_LIMIT = 2**31
 _SYMBOL = re.compile(r"\b[su]\d+\b")
-_OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
+# What came with an IR version of its own.
+_FUNCTIONS = 8
+_TYPES = {"FLOAT8": 9, "INT4": 10, "UINT4": 10, "FLOAT4": 11}
 
 
 class OpsetError(TranslateError):
@@ -109,7 +111,7 @@ def in_memory(capture: Capture, folder: Path, *, opset: int | None = None) -> In
     except (OpsetError, OSError):
         raise
     except Exception as error:
-        raise _translation_error(capture, error) from error
+        raise refusal.explain(capture, error) from error
     got = model.opset_imports.get("", 0)
     if opset is not None and got != opset:
         raise OpsetError(
@@ -124,6 +126,7 @@ def in_memory(capture: Capture, folder: Path, *, opset: int | None = None) -> In
     same = twins.find(model, named, program) if program is not None else {}
     _name_dims(model, capture)
     _refuse_bfloat16(model)
+    model.ir_version = _least_ir_version(model)
     traced = capture.program is None
     module = capture.loaded.module
     found = provenance.from_names(model, module) if traced else provenance.collect(model)
@@ -204,48 +207,6 @@ def _native_prints_dropped() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(null)
-
-
-def _translation_error(capture: Capture, error: Exception) -> TranslateError:
-    """Name the operator that has no ONNX form, and the user's line that calls it."""
-    chain: list[str] = []
-    link: BaseException | None = error
-    while link is not None:
-        chain.append(str(link))
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    text = "\n".join(chain)
-    place = _operator_location(capture, text)
-    root = chain[-1].strip().splitlines()
-    reason = root[0][:300] if root else type(error).__name__
-    where = f" at {place.file}:{place.line}: {place.code}" if place else ""
-    operator = f" {place.op}" if place and place.op else ""
-    return TranslateError(
-        f"the operator{operator} has no ONNX translation{where} ({reason})",
-        "Replace it by operations on real tensors that ONNX has, or compute it outside the model.",
-        (place,) if place else (),
-    )
-
-
-def _operator_location(capture: Capture, text: str) -> Location | None:
-    if capture.program is None:
-        return None
-    names = {found.group(1) or found.group(0) for found in _OPERATOR.finditer(text)}
-    names = {name.replace("::", ".").rstrip(".") for name in names}
-    nodes = list(capture.program.graph.nodes)
-    # The operator may be one that another is made of: by less and by more of torch's own rules.
-    tables: tuple[dict[Any, Any] | None, ...] = ({}, None)
-    for table in tables:
-        with contextlib.suppress(Exception), quiet():
-            nodes += capture.program.run_decompositions(table).graph.nodes
-    for node in nodes:
-        if node.op != "call_function":
-            continue
-        target = str(node.target)
-        if any(target == name or target.startswith(name + ".") for name in names):
-            place = blame.from_trace_text(node.meta.get("stack_trace") or "")
-            if place:
-                return Location(file=place.file, line=place.line, code=place.code, op=target)
-    return blame.from_trace_text(text)
 
 
 def _name_interface(model: ir.Model, capture: Capture) -> None:
@@ -338,6 +299,15 @@ def _output_spec(value: ir.Value) -> OutputSpec:
     dims = [dim if isinstance(dim, int) else str(dim.value or "?") for dim in shape]
     dtype = value.dtype.numpy().name if value.dtype is not None else ""
     return OutputSpec(name=str(value.name), dtype=dtype, dims=tuple(dims))
+
+
+def _least_ir_version(model: ir.Model) -> int:
+    """The oldest that has the model's opsets and types, so that older runtimes load it."""
+    opsets = [onnx.helper.make_opsetid(*pair) for pair in model.opset_imports.items()]
+    least = int(onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True))
+    names = {value.dtype.name for value in _values(model.graph) if value.dtype is not None}
+    needed = [ir for start, ir in _TYPES.items() if any(name.startswith(start) for name in names)]
+    return max([least, *needed, _FUNCTIONS if model.functions else 0])
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -162,10 +162,19 @@ def check_loaded(
 
 def _onnx_of(captured: Capture | None, options: CheckOptions, stages: Stages) -> dict[str, Any]:
     """The subject's ONNX model where something asks for one, or why there is none."""
-    if not (options.targets or options.ort_version or options.fixed or options.opset):
-        return {}
+    asked = options.targets or options.ort_version or options.fixed or options.opset
     if captured is None:
-        return {"no_model": "the module could not be captured as a graph"}
+        return {"no_model": "the module could not be captured as a graph"} if asked else {}
+    if asked:
+        made = _translated(captured, options, stages)
+        refused = made.pop("refused", None)
+        return {**made, "refusal": lambda: refused}
+    # For what the operators alone do not tell.
+    return {"refusal": lambda: _translated(captured, options, stages).get("refused")}
+
+
+def _translated(captured: Capture, options: CheckOptions, stages: Stages) -> dict[str, Any]:
+    """The ONNX model and where its nodes come from, or why there is none."""
     import onnx_ir
 
     from torch2mobile.exporter import translate
@@ -177,8 +186,7 @@ def _onnx_of(captured: Capture | None, options: CheckOptions, stages: Stages) ->
     except TranslateError as error:
         if error.exit_code is ExitCode.USAGE:
             raise
-        reason = f"the module cannot be translated: {error.message}"
-        return {"no_model": reason, "refused": error}
+        return {"no_model": f"the module cannot be translated: {error.message}", "refused": error}
     return {"model": onnx_ir.to_proto(made.model), "origins": made.origins}
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.tensors import quiet
-from torch2mobile.validators.coverage import aten, translations
+from torch2mobile.validators.coverage import arguments, aten, translations
 from torch2mobile.validators.coverage.rules.aten import REWRITTEN
 
 X = torch.arange(10.0).reshape(2, 5) / 7
@@ -38,7 +38,7 @@ def _program(module: Any, *tensors: torch.Tensor) -> torch.export.ExportedProgra
 
 def _names(module: Any, *tensors: torch.Tensor) -> list[str]:
     with quiet(), whole_recurrent_layers():
-        return [item.name for item in aten.missing(_program(module, *tensors))]
+        return [item.name for item in aten.survey(_program(module, *tensors)).missing]
 
 
 def _in_place(x: torch.Tensor) -> torch.Tensor:
@@ -111,6 +111,124 @@ def test_the_exporter_does_as_said() -> None:
     assert not wrong
 
 
+F = nn.functional
+# Translations that can refuse something, with arguments that they take, and that they may not.
+TAKEN: dict[str, tuple[Any, Any]] = {
+    "aten::bitwise_and.Tensor": (lambda x: torch.bitwise_and(x > 0, x < 1), None),
+    "aten::bitwise_not": (lambda x: ~(x > 0), None),
+    "aten::bitwise_or.Tensor": (
+        lambda x: torch.bitwise_or(x.int(), x.int()),
+        lambda x: torch.bitwise_or(x.int(), x.long()),
+    ),
+    "aten::bitwise_xor.Tensor": (
+        lambda x: torch.bitwise_xor(x > 0, x < 1),
+        lambda x: torch.bitwise_xor(x.int(), x.long()),
+    ),
+    "aten::cat": (lambda x: torch.cat([x, x]), lambda x: torch.cat([x[0, :0], x[0, :0]])),
+    "aten::div.Tensor_mode": (lambda x: torch.div(x, x + 1, rounding_mode="floor"), None),
+    "aten::floor_divide": (lambda x: x // (x + 1), None),
+    "aten::index_put": (lambda x: x.index_put((torch.tensor([0]),), x[:1]), None),
+    "aten::linear": (
+        lambda x: F.linear(x, x[:, :5], x[0, :2]),
+        lambda x: F.linear(x, x[0]),
+    ),
+    "aten::logical_and": (
+        lambda x: torch.logical_and(x > 0, x < 1),
+        lambda x: torch.logical_and(x > 0, x),
+    ),
+    "aten::logical_or": (
+        lambda x: torch.logical_or(x, x + 1),
+        lambda x: torch.logical_or(x > 0, x),
+    ),
+    "aten::logical_xor": (
+        lambda x: torch.logical_xor(x > 0, x < 1),
+        lambda x: torch.logical_xor(x > 0, x),
+    ),
+    "aten::roll": (lambda x: x.roll((1, 2), (0, 1)) + x.roll(3), None),
+    "aten::scaled_dot_product_attention": (
+        lambda x: F.scaled_dot_product_attention(x.view(1, 1, 2, 5), *[x.view(1, 1, 2, 5)] * 2),
+        lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None]),
+    ),
+    "aten::scatter_reduce.two": (
+        lambda x: x.scatter_reduce(0, torch.zeros(2, 5, dtype=torch.int64), x, "sum"),
+        None,
+    ),
+    "aten::upsample_bilinear2d.vec": (
+        lambda x: F.interpolate(x.view(1, 1, 2, 5), scale_factor=2, mode="bilinear"),
+        None,
+    ),
+    "aten::upsample_nearest1d.vec": (lambda x: F.interpolate(x[None], size=7), None),
+    "aten::upsample_nearest2d.vec": (
+        lambda x: F.interpolate(x.view(1, 1, 2, 5), scale_factor=2),
+        None,
+    ),
+    "aten::upsample_nearest3d.vec": (
+        lambda x: F.interpolate(x.view(1, 1, 1, 2, 5), size=(2, 3, 4)),
+        None,
+    ),
+}
+REFUSED: dict[str, Any] = {
+    "an argument that has a default elsewhere": lambda x: (x * 2).amax(),
+    "one that is refused in the body": lambda x: torch.histc(x, 4),
+    "weights": lambda x: torch.bincount(torch.tensor([1, 2]), x[0, :2]),
+    "below another": lambda x: torch.std(x).amax(),
+}
+
+
+def _doubtful(module: Any) -> bool:
+    with quiet(), whole_recurrent_layers():
+        return aten.survey(_program(module)).doubtful
+
+
+@pytest.mark.parametrize("name", arguments._ACCEPTED)
+def test_frequent_operators_are_sure(name: str) -> None:
+    """Each entry is of a translation that can refuse, and doubts what it does not know."""
+    texts = translations.written()[name, False]
+    assert any(arguments._form(text).refuses for text in texts)
+    taken, other = TAKEN[name]
+    called = {translations.key(node.target) for node in aten.calls(_program(taken))}
+    assert name in called or "floor_divide" in name
+    assert not _doubtful(taken)
+    assert other is None or _doubtful(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", arguments._ACCEPTED)
+def test_what_is_sure_is_exported(name: str) -> None:
+    assert _exports(TAKEN[name][0])
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_may_be_refused_is_a_doubt(case: str) -> None:
+    assert _names(REFUSED[case]) == []
+    assert _doubtful(REFUSED[case])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_exporter_does_refuse_it(case: str) -> None:
+    assert not _exports(REFUSED[case])
+
+
+def test_looking_leaves_no_trace_in_the_program() -> None:
+    """Sizes that data decide, met while looking at parts, must not be looked for in the graph."""
+    program = _program(lambda x: x.repeat_interleave(torch.tensor([1, 2]), 0).relu())
+    with quiet():
+        assert aten.survey(program).doubtful
+        assert len(program.run_decompositions().graph.nodes) > 3
+
+
+def test_an_attribute_has_to_have_a_value() -> None:
+    text = "def f(x: T, axis: int, y: T, *, mode: str, z: T = None):\n    return x\n"
+    call: tuple[Any, ...] = (1, 2, None)
+    assert arguments.taken("f", [text], call, {"mode": "a"})
+    assert not arguments.taken("f", [text], call, {})
+    assert not arguments.taken("f", [text], call, {"mode": None})
+    assert not arguments.taken("f", [text], (1, None, 3), {"mode": "a"})
+    assert not arguments.taken("f", [text], call[:2], {"mode": "a"})
+    assert not arguments.taken("f", [text, text + "    assert x\n"], call, {"mode": "a"})
+
+
 def test_the_source_names_what_the_registry_has() -> None:
     """The quick look at the source finds nothing that the registry lacks, and nearly all it has."""
     with quiet():
@@ -119,11 +237,11 @@ def test_the_source_names_what_the_registry_has() -> None:
             for metas in translations.registry().functions.values()
             for meta in metas
         }
-    extra = {name for name, _ in translations.written() - registered}
+    extra = {name for name, _ in set(translations.written()) - registered}
     # Of libraries that are not loaded, so that no graph has them; and Python's own, by other names.
     absent = ("torchvision::", "quantized_decomposed::", "_operator::__", "aten::getitem")
     assert all(name.startswith(absent) for name in extra), extra
-    assert len(registered - translations.written()) < 10
+    assert len(registered - set(translations.written())) < 10
 
 
 def test_decorators_are_read_with_all_that_they_say() -> None:
@@ -132,7 +250,10 @@ def test_decorators_are_read_with_all_that_they_say() -> None:
 def one(): ...
 
 @torch_op(("aten::two.Tensor", "_operator::two"), complex=True)
-def two(): ...
+def two(
+    x,
+) -> int:
+    return 2
 
 @torch_op("aten::three", private=True)
 def three(): ...
@@ -144,12 +265,16 @@ def four(): ...
 @another
 def five(): ...
 """
-    assert translations.read_decorators(source) == {
-        ("aten::one", False),
-        ("aten::two.Tensor", True),
-        ("_operator::two", True),
-        ("aten::five.Scalar", False),
-        ("_operator::five", False),
+    texts = {
+        ("aten::one", False): "def one(): ...",
+        ("aten::two.Tensor", True): "def two(\n    x,\n) -> int:\n    return 2",
+        ("_operator::two", True): "def two(\n    x,\n) -> int:\n    return 2",
+        ("aten::five.Scalar", False): "def five(): ...",
+        ("_operator::five", False): "def five(): ...",
+    }
+    found = translations.read_decorators(source)
+    assert {name: [text.strip() for text in each] for name, each in found.items()} == {
+        name: [text] for name, text in texts.items()
     }
 
 
@@ -164,14 +289,14 @@ def test_an_ordinary_model_needs_no_registry(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_source_that_names_nothing_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """On an exporter that is written otherwise, the registry alone decides."""
-    monkeypatch.setattr(translations, "written", frozenset)
+    monkeypatch.setattr(translations, "written", dict)
     assert _names(CASES["batch norm"][0]) == []
     assert _names(CASES["kthvalue"][0]) == ["aten::kthvalue"]
 
 
 def test_the_finding_names_what_was_called_and_where() -> None:
     with quiet():
-        (found,) = aten.missing(_program(torch.special.i1))
+        (found,) = aten.survey(_program(torch.special.i1)).missing
     assert (found.called, found.name) == ("aten::special_i1", "prims::bessel_i1")
     assert found.overload == "torch.ops.prims.bessel_i1.default"
     assert "test_aten.py" in found.node.meta["stack_trace"]

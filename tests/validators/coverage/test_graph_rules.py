@@ -338,9 +338,13 @@ class _Bins(nn.Module):
         return torch.histc(x, 4)
 
 
+@pytest.mark.parametrize("targets", [(), ("ort", "nnapi")])
 @pytest.mark.parametrize("traced", [False, True])
 def test_a_translation_that_refuses_its_arguments_is_an_error(
-    traced: bool, load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    traced: bool,
+    targets: tuple[str, ...],
+    load: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from torch2mobile.errors import TranslateError
     from torch2mobile.exporter import capture, translate
@@ -356,7 +360,7 @@ def test_a_translation_that_refuses_its_arguments_is_an_error(
 
         monkeypatch.setattr(capture, "capture", without_program)
         monkeypatch.setattr(translate, "in_memory", refuse)
-    options = CheckOptions(targets=("ort", "nnapi"))
+    options = CheckOptions(targets=targets)
     result = check_loaded(lambda: load(_Bins(), "x:float32[2,4]"), options)
     (found,) = result.findings
     assert (found.code, found.severity, result.exit_code) == ("T2M201", Severity.ERROR, 1)

@@ -11,12 +11,13 @@ import contextlib
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch2mobile.validators.coverage import translations
+from torch2mobile.validators.coverage import arguments, translations
 from torch2mobile.validators.coverage.translations import Lookup
 
 # The exporter removes these (torch.onnx's _fx_passes.remove_assertion_nodes): sizes are checked.
@@ -57,24 +58,43 @@ class Missing:
         return f"torch.ops.{space}.{name if '.' in name else name + '.default'}"
 
 
-def missing(program: torch.export.ExportedProgram) -> list[Missing]:
-    """The operators of a program that the exporter cannot translate, one entry a node."""
-    seen: dict[Any, bool] = {}
+@dataclass(frozen=True)
+class Survey:
+    """The operators that the exporter cannot translate, one entry a node.
+
+    ``doubtful`` says that a translation may refuse its arguments, which only translating tells.
+    """
+
+    missing: list[Missing]
+    doubtful: bool = False
+
+
+class _Answer(Enum):
+    YES, PERHAPS, NO = range(3)
+
+
+def survey(program: torch.export.ExportedProgram) -> Survey:
+    """Whether each operator of a program has a translation."""
+    seen: dict[Any, _Answer] = {}
     for node in calls(program):
         signature = _signature(node)
         if signature not in seen:
             seen[signature] = _translated(node)
-    if all(seen.values()):
-        return []
+    doubtful = _Answer.PERHAPS in seen.values()
+    if _Answer.NO not in seen.values():
+        return Survey([], doubtful)
     decomposed = translations.decompose(program)
     found = []
     for node in calls(decomposed):
-        if not _known(node.target, _complex(node), translations.from_registry):
-            name = translations.key(node.target)
+        target, complex_input = node.target, _complex(node)
+        if not _known(target, complex_input, translations.from_registry):
+            name = translations.key(target)
             original = node.meta.get("original_aten")
             called = name if original is None else translations.key(original)
-            found.append(Missing(name, node, _complex(node), called, _instead(node)))
-    return found
+            found.append(Missing(name, node, complex_input, called, _instead(node)))
+        elif not _known(target, complex_input, translations.from_source):
+            doubtful = True  # its source was not found
+    return Survey(found, doubtful)
 
 
 def calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
@@ -108,12 +128,23 @@ def _signature(node: torch.fx.Node) -> str:
     return f"{translations.key(node.target)} {arguments}"
 
 
-def _translated(node: torch.fx.Node) -> bool:
+def _translated(node: torch.fx.Node) -> _Answer:
     """Whether an operator, or all that it consists of, stands in the exporter's source."""
-    if _known(node.target, _complex(node), translations.from_source):
-        return True
+    complex_input = _complex(node)
+    if _known(node.target, complex_input, translations.from_source):
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta.get("val"))
+        sure = _taken(node.target, complex_input, args, kwargs)
+        return _Answer.YES if sure else _Answer.PERHAPS
     parts = _parts(node, translations.from_source)
-    return parts is not None and not parts.missing
+    if parts is None or parts.missing:
+        return _Answer.NO
+    return _Answer.PERHAPS if parts.doubtful else _Answer.YES
+
+
+def _taken(target: Any, complex_input: bool, args: Any, kwargs: Any) -> bool:
+    name = translations.key(target)
+    texts = translations.written().get((name, complex_input), ())
+    return arguments.taken(name, texts, args, kwargs)
 
 
 def _complex(node: torch.fx.Node) -> bool:
@@ -126,10 +157,14 @@ def _complex(node: torch.fx.Node) -> bool:
 
 @dataclass
 class Parts:
-    """What an operator consists of: the names that have a translation, and those that have not."""
+    """What an operator consists of: the names that have a translation, and those that have not.
+
+    ``doubtful`` says that one may refuse its arguments.
+    """
 
     translated: dict[str, None] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
+    doubtful: bool = False
 
 
 class _Watch(TorchDispatchMode):
@@ -154,6 +189,7 @@ class _Watch(TorchDispatchMode):
             return func(*args, **kwargs)
         if _known(plain, complex_input, self._lookup):
             self.parts.translated[name] = None
+            self.parts.doubtful |= not _taken(plain, complex_input, args, kwargs)
             return func(*args, **kwargs)
         taken_apart = self.decomposed(plain, args, kwargs)
         if taken_apart is not NotImplemented:
@@ -202,9 +238,8 @@ def _parts(
     if fake is None:
         return None
     watch = _Watch(lookup, table)
-    guards = fake.shape_env.suppress_guards() if fake.shape_env else contextlib.nullcontext()
     try:
-        with guards, fake, watch:
+        with _unseen(fake.shape_env), fake, watch:
             if table is _rule:
                 node.target(*args, **kwargs)
             else:
@@ -212,6 +247,16 @@ def _parts(
     except Exception:  # noqa: BLE001 (what a decomposition meets here says nothing about export)
         return None
     return watch.parts
+
+
+@contextlib.contextmanager
+def _unseen(shapes: Any) -> Iterator[None]:
+    """Leave no trace in the graph's symbols: neither conditions on them nor new ones."""
+    if shapes is None:
+        yield
+        return
+    with shapes.suppress_guards(), shapes.ignore_fresh_unbacked_symbols():
+        yield
 
 
 def _instead(node: torch.fx.Node) -> tuple[str, ...]:

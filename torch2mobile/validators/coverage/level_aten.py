@@ -24,33 +24,37 @@ def look(subject: Subject) -> Iterator[Section]:
     if subject.loaded is None:
         yield Section("aten", skipped="a file holds no operators of PyTorch any more")
         return
-    refused = _refused(subject)
     if subject.program is None:
+        refused = _refused(subject)
         if refused:
             yield Section("aten", refused, summary="a TorchScript trace", failure=_LOST)
-            return
-        yield Section("aten", skipped="the module could not be captured as a graph")
+        elif subject.capture is not None:
+            yield Section("aten", summary="a TorchScript trace, which translates")
+        else:
+            yield Section("aten", skipped="the module could not be captured as a graph")
         return
     from torch2mobile.tensors import quiet
     from torch2mobile.validators.coverage import aten
 
     # The exporter logs what is not installed while its registry loads.
     with quiet():
-        found = aten.missing(subject.program)
+        found = aten.survey(subject.program)
     count = sum(1 for _ in aten.calls(subject.program))
-    findings = tuple(_finding(item, subject) for item in found) or refused
+    findings = tuple(_finding(item, subject) for item in found.missing)
+    if not findings and (found.doubtful or (subject.model is None and subject.no_model)):
+        findings = _refused(subject)
     yield Section(
         "aten",
         findings,
         summary=f"{count} operators",
         failure=_LOST if findings else "",
-        metrics={"operators": count, "without translation": len(found)},
+        metrics={"operators": count, "without translation": len(findings)},
     )
 
 
 def _refused(subject: Subject) -> tuple[Finding, ...]:
     """What the exporter said if it did not translate the graph, for arguments' sake perhaps."""
-    error = subject.refused
+    error = subject.refusal()
     if error is None:
         return ()
     place = next((p for p in error.locations if isinstance(p, Location)), Location())

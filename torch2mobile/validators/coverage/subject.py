@@ -37,9 +37,9 @@ class Subject:
     From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
     ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols;
     ``ort_version`` is the app's pinned runtime, or None for the installed one.
-    ``no_model`` says why a module has no ONNX model where one was asked for; ``refused`` is the
-    exporter's error if it was its translation that failed. ``call`` is forward's args and kwargs
-    with an InputSpec for each tensor.
+    ``no_model`` says why a module has no ONNX model where one was asked for; ``refusal`` gives the
+    exporter's error where its translation fails, for which it may have to translate. ``call`` is
+    forward's args and kwargs with an InputSpec for each tensor.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Subject:
     origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     no_model: str = ""
-    refused: TranslateError | None = None
+    refusal: Callable[[], TranslateError | None] = lambda: None
 
     @property
     def program(self) -> torch.export.ExportedProgram | None:

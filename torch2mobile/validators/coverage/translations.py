@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ _SOURCES = (
     ("torch", "onnx/_internal/exporter/_torchlib/ops"),
 )
 _DECORATOR = re.compile(r"^@(?:torch_op|onnx_impl)\((.*?)\)\n(?=def |@|class )", re.M | re.S)
+_FUNCTION = re.compile(r"^def .*?(?=^[^\s)]|\Z)", re.M | re.S)
 _FROM_START = 18
 """The opset of the exporter's library; what came later is looked up in the registry."""
 
@@ -39,21 +40,22 @@ def key(target: Any) -> str:
 
 
 @cache
-def written() -> frozenset[tuple[str, bool]]:
-    """Names and whether they are for complex numbers, from the decorators in the source."""
-    found: set[tuple[str, bool]] = set()
+def written() -> Mapping[tuple[str, bool], tuple[str, ...]]:
+    """By name, and whether they are for complex numbers, the functions' texts in the source."""
+    found: dict[tuple[str, bool], tuple[str, ...]] = {}
     for package, folder in _SOURCES:
         spec = importlib.util.find_spec(package)
         places = list(spec.submodule_search_locations or ()) if spec else []
         for place in places:
             for file in sorted((Path(place) / folder).glob("*.py")):
-                found |= read_decorators(file.read_text(encoding="utf-8"))
-    return frozenset(found)
+                for one, texts in read_decorators(file.read_text(encoding="utf-8")).items():
+                    found[one] = (*found.get(one, ()), *texts)
+    return found
 
 
-def read_decorators(source: str) -> set[tuple[str, bool]]:
-    """The names that ``@torch_op(...)`` and ``@onnx_impl(...)`` register in a module's text."""
-    found: set[tuple[str, bool]] = set()
+def read_decorators(source: str) -> dict[tuple[str, bool], tuple[str, ...]]:
+    """What ``@torch_op(...)`` and ``@onnx_impl(...)`` register in a module's text, and for what."""
+    found: dict[tuple[str, bool], tuple[str, ...]] = {}
     for match in _DECORATOR.finditer(source):
         call = ast.parse(f"f({match[1]})", mode="eval").body
         if not isinstance(call, ast.Call) or not call.args:
@@ -65,9 +67,12 @@ def read_decorators(source: str) -> set[tuple[str, bool]]:
         }
         if options.get("private") or _later(options.get("opset_introduced")):
             continue
+        function = _FUNCTION.search(source, match.end())
+        text = (function[0],) if function else ()
         first = call.args[0]
-        names = first.elts if isinstance(first, ast.Tuple) else [first]
-        found |= {(_registered(name), bool(options.get("complex"))) for name in names}
+        for name in first.elts if isinstance(first, ast.Tuple) else [first]:
+            one = _registered(name), bool(options.get("complex"))
+            found[one] = (*found.get(one, ()), *text)
     return found
 
 

@@ -1,0 +1,91 @@
+"""Why the exporter did not translate a graph: the operator, the user's line, and a remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from torch2mobile.errors import TranslateError
+from torch2mobile.exporter import blame
+from torch2mobile.records import Capture, Location
+from torch2mobile.tensors import quiet
+
+_OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
+_ARGUMENT = re.compile(r"Required (?:parameter|attribute) '(\w+)' is not provided")
+_UNBACKED = re.compile(r"unbacked symbols")
+_DATA_SIZE = re.compile(r"\bu\d+\b")
+
+
+def explain(capture: Capture, error: Exception) -> TranslateError:
+    """Name the operator that has no ONNX form, and the user's line that calls it."""
+    chain: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(str(link))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    text = "\n".join(chain)
+    place = _operator_location(capture, text)
+    root = chain[-1].strip().splitlines()
+    reason = root[0][:300] if root else type(error).__name__
+    where = f" at {place.file}:{place.line}: {place.code}" if place and place.file else ""
+    operator = f" {place.op}" if place and place.op else ""
+    places = (place,) if place else ()
+    argument = _ARGUMENT.search(reason)
+    if argument:
+        return TranslateError(
+            f"the operator{operator} has no ONNX translation without {argument[1]}{where}",
+            f"Give it {argument[1]}, or write it with another operator: the exporter takes no "
+            "default here.",
+            places,
+        )
+    if _UNBACKED.search(reason):
+        return TranslateError(
+            f"the operator{operator} cannot be translated: the shape of its result depends on "
+            f"data{where}",
+            "Keep the shape: torch.where with a neutral value, a fixed topk, a mask.",
+            places,
+        )
+    return TranslateError(
+        f"the operator{operator} has no ONNX translation{where} ({reason})",
+        "Write it with operators that ONNX has (on real tensors, with other arguments), or compute "
+        "it outside the model.",
+        places,
+    )
+
+
+def _operator_location(capture: Capture, text: str) -> Location | None:
+    if capture.program is None:
+        return None
+    names = {found.group(1) or found.group(0) for found in _OPERATOR.finditer(text)}
+    names = {name.replace("::", ".").rstrip(".") for name in names}
+    by_size = _UNBACKED.search(text) is not None
+    for node in _calls(capture.program):
+        target = str(node.target)
+        named = any(target == name or target.startswith(name + ".") for name in names)
+        if named or (by_size and _depends_on_data(node)):
+            place = blame.from_trace_text(node.meta.get("stack_trace") or "")
+            if place:
+                return Location(file=place.file, line=place.line, code=place.code, op=target)
+    return blame.from_trace_text(text)
+
+
+def _calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
+    """The operators, and those that they are made of, by less and by more of torch's own rules."""
+    tables: tuple[dict[Any, Any] | None, ...] = ({}, None)
+    programs = [program]
+    for table in tables:
+        with contextlib.suppress(Exception), quiet():
+            programs.append(program.run_decompositions(table))
+    for one in programs:
+        yield from (node for node in one.graph.nodes if node.op == "call_function")
+
+
+def _depends_on_data(node: torch.fx.Node) -> bool:
+    """Whether a size of what a node gives is torch's symbol of one that data decide."""
+    values = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return any(_DATA_SIZE.search(str(size)) for tensor in tensors for size in tensor.shape)
