@@ -32,10 +32,11 @@ from torch2mobile.isolation import Worker
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn
-from torch2mobile.validators.parity import gate, mutations, probes, reference
-from torch2mobile.validators.parity.findings import Finding, Question, Suspect
+from torch2mobile.validators.parity import gate, probes, reference
+from torch2mobile.validators.parity.faults import catalogue
 from torch2mobile.validators.parity.localise import localise
-from torch2mobile.validators.parity.pieces import Process
+from torch2mobile.validators.parity.locating.findings import Finding, Question, Suspect
+from torch2mobile.validators.parity.locating.pieces import Process
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def sample_accuracy(
     """The faults of one file that the gate sees, and how many were found."""
     model, counts = onnx.load(path), collections.Counter[str]()
     usual = gate.typical_of(subject.expected)
-    for mutation, mutant in mutations.mutate(model, seed=seed, count=count, sizes=subject.sizes):
+    for mutation, mutant in catalogue.mutate(model, seed=seed, count=count, sizes=subject.sizes):
         if mutation.control or not mutation.output:
             continue
         broken = path.with_name("mutant.onnx")

@@ -10,7 +10,7 @@ from torch2mobile.records import Check, Location, Origin, Status, Table
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.provenance import Origins
-    from torch2mobile.validators.parity.findings import Finding, Suspect
+    from torch2mobile.validators.parity.locating.findings import Finding, Suspect
 
 _COLUMNS = (
     "node",
@@ -126,7 +126,7 @@ def sentence(finding: Finding) -> str:
 
 
 def _symptom(suspect: Suspect) -> str:
-    from torch2mobile.validators.parity.findings import DOES_NOT_RUN
+    from torch2mobile.validators.parity.locating.findings import DOES_NOT_RUN
 
     if not suspect.runs:
         return f"given the module's own values it {suspect.problem[:300]}"

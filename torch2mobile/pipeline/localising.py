@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch2mobile.exporter.translate import Translation
     from torch2mobile.interfaces import Observer
     from torch2mobile.validators.parity.gate import Expected
-    from torch2mobile.validators.parity.pieces import Process
+    from torch2mobile.validators.parity.locating.pieces import Process
 
 Origins = Mapping[str, tuple[Origin, ...]]
 
@@ -91,7 +91,7 @@ class Localiser:
 
         Raises a Torch2MobileError where the module cannot be captured or the file not be read.
         """
-        from torch2mobile.validators.parity.pieces import Process
+        from torch2mobile.validators.parity.locating.pieces import Process
 
         # Its imports go on while the module is captured here.
         with Process(self._options.timeout) as process:
@@ -100,8 +100,8 @@ class Localiser:
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
         from torch2mobile.pipeline.judging import departures
         from torch2mobile.validators.parity import gate
-        from torch2mobile.validators.parity.findings import Question
         from torch2mobile.validators.parity.localise import localise
+        from torch2mobile.validators.parity.locating.findings import Question
 
         basis = self._made = self._made or self._basis()
         program = basis.translation.program

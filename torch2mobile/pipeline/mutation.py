@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from torch2mobile.validators.parity.decisions import Decision, Instrumented
     from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.mutating.decisions import Decision, Instrumented
+    from torch2mobile.validators.parity.mutating.reach import Untaken
     from torch2mobile.validators.parity.probes import Probe
-    from torch2mobile.validators.parity.reach import Untaken
 
 # Inputs that a search for the sides of decisions tries, and how many of them are kept as probes.
 DECISION_BUDGET = 512
@@ -115,8 +115,8 @@ class Scrutinizer:
             return list(expected)
 
     def _decisions(self, expected: Sequence[Expected]) -> list[Expected]:
-        from torch2mobile.validators.parity import decisions
-        from torch2mobile.validators.parity.bench import Bench, pack, split
+        from torch2mobile.validators.parity.mutating import decisions
+        from torch2mobile.validators.parity.mutating.bench import Bench, pack, split
 
         model, weights = split(_load(self._path))
         found = decisions.find(model, weights)
@@ -152,8 +152,8 @@ class Scrutinizer:
         """The inputs found for sides that no probe took, with what the module gives on them."""
         import numpy as np
 
+        from torch2mobile.validators.parity.mutating.search import Space, search, small_first
         from torch2mobile.validators.parity.probes import Probe
-        from torch2mobile.validators.parity.search import Space, search, small_first
 
         targets = [tuple(map(int, at)) for at in np.argwhere(best <= 0)]
         rows, columns = (list(each) for each in zip(*targets, strict=True))
@@ -180,9 +180,9 @@ class Scrutinizer:
         best: np.ndarray,
     ) -> list[Untaken]:
         """The sides that no input took, except those that no declared input can take."""
-        from torch2mobile.validators.parity.mutations_graph import Graph
-        from torch2mobile.validators.parity.ranges import impossible, ranges_of
-        from torch2mobile.validators.parity.reach import Untaken
+        from torch2mobile.validators.parity.faults.graph import Graph
+        from torch2mobile.validators.parity.mutating.ranges import impossible, ranges_of
+        from torch2mobile.validators.parity.mutating.reach import Untaken
 
         known = ranges_of(Graph(model, weights=weights), self._loaded.specs)
         return [
@@ -208,7 +208,7 @@ class Scrutinizer:
 
     def _mutants(self, expected: Sequence[Expected]) -> None:
         from torch2mobile.validators.parity import mutants
-        from torch2mobile.validators.parity.mutants_report import mutants_check
+        from torch2mobile.validators.parity.mutating.report import mutants_check
 
         trial = mutants.run(
             _load(self._path),

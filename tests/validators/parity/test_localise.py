@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from torch2mobile.records import ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
-from torch2mobile.validators.parity import gate, localise, pieces, probes, reference
-from torch2mobile.validators.parity.findings import Finding, Question
+from torch2mobile.validators.parity import gate, localise, probes, reference
+from torch2mobile.validators.parity.locating import pieces
+from torch2mobile.validators.parity.locating.findings import Finding, Question
 
 
 class Net(nn.Module):
@@ -345,7 +346,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def make(body: str) -> None:
         code = """
         import os, numpy as np
-        from torch2mobile.validators.parity.slices import Sliced
+        from torch2mobile.validators.parity.locating.slices import Sliced
 
         class Other(Sliced):
             def has(self, numbers, op_type):

@@ -11,14 +11,15 @@ import pytest
 
 from torch2mobile.errors import ModelFileError, WorkerCrashError
 from torch2mobile.records import Location, ParityOptions, Status, Tolerance
-from torch2mobile.validators.parity import bench, decisions, float64, mutants
+from torch2mobile.validators.parity import mutants
+from torch2mobile.validators.parity.faults.catalogue import Mutation
+from torch2mobile.validators.parity.faults.graph import Graph
 from torch2mobile.validators.parity.mutants import Trial
-from torch2mobile.validators.parity.mutants_report import mutants_check
-from torch2mobile.validators.parity.mutations import Mutation
-from torch2mobile.validators.parity.mutations_graph import Graph
-from torch2mobile.validators.parity.outcomes import Verdict
-from torch2mobile.validators.parity.ranges import impossible, ranges_of
-from torch2mobile.validators.parity.reach import Reach, Untaken
+from torch2mobile.validators.parity.mutating import bench, decisions, float64
+from torch2mobile.validators.parity.mutating.outcomes import Verdict
+from torch2mobile.validators.parity.mutating.ranges import impossible, ranges_of
+from torch2mobile.validators.parity.mutating.reach import Reach, Untaken
+from torch2mobile.validators.parity.mutating.report import mutants_check
 
 ROWS = ("x:float32[N=1..3,4]",)
 LINE = "(float[N,4] x) => (float[N,4] y)"

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, WorkerCrashError
 from torch2mobile.tensors import quiet, to_torch
-from torch2mobile.validators.parity import gate, own_error
+from torch2mobile.validators.parity import gate
 from torch2mobile.validators.parity.compare import Judged
-from torch2mobile.validators.parity.examine import Examination, span
-from torch2mobile.validators.parity.findings import DOES_NOT_RUN, Finding, Question, Suspect
-from torch2mobile.validators.parity.pieces import Pieces, Process
-from torch2mobile.validators.parity.slices import NodeInfo
-from torch2mobile.validators.parity.tape import Tape
+from torch2mobile.validators.parity.locating import own_error
+from torch2mobile.validators.parity.locating.examine import Examination, span
+from torch2mobile.validators.parity.locating.findings import (
+    DOES_NOT_RUN,
+    Finding,
+    Question,
+    Suspect,
+)
+from torch2mobile.validators.parity.locating.pieces import Pieces, Process
+from torch2mobile.validators.parity.locating.slices import NodeInfo
+from torch2mobile.validators.parity.locating.tape import Tape
 
 if TYPE_CHECKING:
     import numpy as np

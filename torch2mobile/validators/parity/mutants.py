@@ -16,18 +16,24 @@ import numpy as np
 
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.records import Mismatch, ParityOptions
-from torch2mobile.validators.parity import float64
-from torch2mobile.validators.parity.bench import Bench, pack, split
-from torch2mobile.validators.parity.equivalence import exposed, proof, where_it_ends
+from torch2mobile.validators.parity.faults.catalogue import Mutation, plan
+from torch2mobile.validators.parity.faults.graph import Graph, Patch, apply, symbol_sizes
 from torch2mobile.validators.parity.gate import Expected
-from torch2mobile.validators.parity.mutants_judge import Judge, relative_difference
-from torch2mobile.validators.parity.mutations import Mutation, plan
-from torch2mobile.validators.parity.mutations_graph import Graph, Patch, apply, symbol_sizes
-from torch2mobile.validators.parity.outcomes import Look, Outcome, Verdict, is_small, settled
+from torch2mobile.validators.parity.mutating import float64
+from torch2mobile.validators.parity.mutating.bench import Bench, pack, split
+from torch2mobile.validators.parity.mutating.equivalence import exposed, proof, where_it_ends
+from torch2mobile.validators.parity.mutating.judge import Judge, relative_difference
+from torch2mobile.validators.parity.mutating.outcomes import (
+    Look,
+    Outcome,
+    Verdict,
+    is_small,
+    settled,
+)
+from torch2mobile.validators.parity.mutating.ranges import ranges_of
+from torch2mobile.validators.parity.mutating.reach import Reach, Untaken
+from torch2mobile.validators.parity.mutating.search import Feeds, Space, search, small_first
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.ranges import ranges_of
-from torch2mobile.validators.parity.reach import Reach, Untaken
-from torch2mobile.validators.parity.search import Feeds, Space, search, small_first
 
 if TYPE_CHECKING:
     import onnx

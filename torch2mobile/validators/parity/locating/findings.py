@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.records import Tolerance
 from torch2mobile.validators.parity.gate import Expected
-from torch2mobile.validators.parity.slices import NodeInfo
+from torch2mobile.validators.parity.locating.slices import NodeInfo
 from torch2mobile.validators.parity.tolerance import Yardstick
 
 if TYPE_CHECKING:

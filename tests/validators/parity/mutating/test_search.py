@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from torch2mobile.exporter import inputs
-from torch2mobile.validators.parity import search
-from torch2mobile.validators.parity.search import Space, small_first
+from torch2mobile.validators.parity.mutating import search
+from torch2mobile.validators.parity.mutating.search import Space, small_first
 
 INPUTS: list[tuple[str, list[str], float, float]] = [
     ("x:float32[2,3,8,8]", ["x=uniform(0,1)"], 0, 1),

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch2mobile.validators.parity.decisions import Decision
-from torch2mobile.validators.parity.mutations_graph import Address, Graph
+from torch2mobile.validators.parity.faults.graph import Address, Graph
+from torch2mobile.validators.parity.mutating.decisions import Decision
 
 if TYPE_CHECKING:
     import onnx

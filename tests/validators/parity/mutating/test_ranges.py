@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torch2mobile.validators.parity import decisions
-from torch2mobile.validators.parity.equivalence import exposed
-from torch2mobile.validators.parity.mutations_graph import Graph
-from torch2mobile.validators.parity.ranges import impossible, ranges_of
+from torch2mobile.validators.parity.faults.graph import Graph
+from torch2mobile.validators.parity.mutating import decisions
+from torch2mobile.validators.parity.mutating.equivalence import exposed
+from torch2mobile.validators.parity.mutating.ranges import impossible, ranges_of
 
 ROWS = ("x:float32[N=1..3,4]",)
 LINE = "(float[N,4] x) => (float[N,4] y)"

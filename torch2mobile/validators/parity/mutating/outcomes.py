@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch2mobile.validators.parity.mutations import Mutation
-from torch2mobile.validators.parity.reach import Untaken
+from torch2mobile.validators.parity.faults.catalogue import Mutation
+from torch2mobile.validators.parity.mutating.reach import Untaken
 
 Outcome = Literal["caught", "missed", "unreached", "equivalent", "passed", "false alarm"]
 

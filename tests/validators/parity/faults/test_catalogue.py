@@ -14,9 +14,10 @@ import onnx
 import pytest
 
 from torch2mobile.records import ParityOptions
-from torch2mobile.validators.parity import mutants, mutations
-from torch2mobile.validators.parity.mutations import KINDS, mutate, plan
-from torch2mobile.validators.parity.mutations_graph import Graph, apply
+from torch2mobile.validators.parity import mutants
+from torch2mobile.validators.parity.faults import catalogue
+from torch2mobile.validators.parity.faults.catalogue import KINDS, mutate, plan
+from torch2mobile.validators.parity.faults.graph import Graph, apply
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((3, 3, 3, 3)).astype(np.float32)
@@ -362,7 +363,7 @@ def test_every_kind_has_a_model_here() -> None:
 
 
 def test_every_kind_is_on_its_page() -> None:
-    page = Path(__file__).parents[3] / "docs" / "explanation" / "mutants.md"
+    page = Path(__file__).parents[4] / "docs" / "explanation" / "mutants.md"
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", page.read_text(), re.MULTILINE)
     assert rows == [(name, kind.title) for name, kind in KINDS.items()]
 
@@ -487,4 +488,4 @@ def test_unread_constants_leave_with_the_fault_that_replaced_them(
 def test_an_unknown_kind_is_an_error(built: Callable[[Case], Any]) -> None:
     with pytest.raises(KeyError):
         plan(built(BIG).model, seed=0, count=1, kinds=["nope"])
-    assert "nope" not in mutations.KINDS
+    assert "nope" not in catalogue.KINDS

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch2mobile.records import Check, Location, Metric, Status, Table
 from torch2mobile.validators.parity.gate import SHOWN
 from torch2mobile.validators.parity.mutants import Trial
-from torch2mobile.validators.parity.outcomes import Outcome, Verdict
+from torch2mobile.validators.parity.mutating.outcomes import Outcome, Verdict
 
 
 def mutants_check(

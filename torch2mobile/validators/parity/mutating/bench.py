@@ -140,7 +140,7 @@ class Bench:
         self._worker = Worker(preload=["onnxruntime"])
         self._handle = self._worker.call(
             "torch2mobile.isolation:make",
-            "torch2mobile.validators.parity.bench:load",
+            "torch2mobile.validators.parity.mutating.bench:load",
             self._arguments,
             timeout=self._timeout,
         )

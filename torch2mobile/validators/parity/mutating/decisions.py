@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from torch2mobile.records import Check, Location, Status, Table
-from torch2mobile.validators.parity.mutations_graph import Graph, attribute, input_at
+from torch2mobile.validators.parity.faults.graph import Graph, attribute, input_at
 
 _COMPARE = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _AT_ZERO = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Abs", "Sign")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torch2mobile.validators.parity.mutations_graph import Graph, attribute
-from torch2mobile.validators.parity.ranges import Range
+from torch2mobile.validators.parity.faults.graph import Graph, attribute
+from torch2mobile.validators.parity.mutating.ranges import Range
 
 if TYPE_CHECKING:
     import onnx
 
-    from torch2mobile.validators.parity.mutations import Mutation
+    from torch2mobile.validators.parity.faults.catalogue import Mutation
 
 Outputs = Sequence[tuple[str, np.ndarray]]
 

@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from torch2mobile.validators.parity import mutations_functions as functions
-from torch2mobile.validators.parity import mutations_interface as interface
-from torch2mobile.validators.parity import mutations_layout as layout
-from torch2mobile.validators.parity import mutations_weights as weights
-from torch2mobile.validators.parity.mutations_graph import Graph, Maker, Patch, apply
+from torch2mobile.validators.parity.faults import functions, interface, layout, weights
+from torch2mobile.validators.parity.faults.graph import Graph, Maker, Patch, apply
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 
 from torch2mobile import sampling
 from torch2mobile.records import InputSpec
-from torch2mobile.validators.parity.mutations_graph import Graph, input_at
+from torch2mobile.validators.parity.faults.graph import Graph, input_at
 
 if TYPE_CHECKING:
     import onnx
 
-    from torch2mobile.validators.parity.decisions import Decision
+    from torch2mobile.validators.parity.mutating.decisions import Decision
 
 Range = tuple[float, float]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from torch2mobile.validators.parity.mutations_graph import (
+from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from torch2mobile.validators.parity.mutations_graph import (
+from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from torch2mobile.validators.parity.mutations_graph import (
+from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,

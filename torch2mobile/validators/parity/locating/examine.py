@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torch2mobile.errors import Torch2MobileError
-from torch2mobile.validators.parity.findings import Suspect
-from torch2mobile.validators.parity.pieces import Pieces
-from torch2mobile.validators.parity.slices import NodeInfo, Topology, describe
+from torch2mobile.validators.parity.locating.findings import Suspect
+from torch2mobile.validators.parity.locating.pieces import Pieces
+from torch2mobile.validators.parity.locating.slices import NodeInfo, Topology, describe
 from torch2mobile.validators.parity.tolerance import USUAL, is_float, wide
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.isolation import Worker
-from torch2mobile.validators.parity.slices import Portrait, Topology
+from torch2mobile.validators.parity.locating.slices import Portrait, Topology
 
 if TYPE_CHECKING:
     import numpy as np
 
-LOADER = "torch2mobile.validators.parity.slices:Sliced"
-PRELOAD = ("onnxruntime", "torch2mobile.validators.parity.slices")
+LOADER = "torch2mobile.validators.parity.locating.slices:Sliced"
+PRELOAD = ("onnxruntime", "torch2mobile.validators.parity.locating.slices")
 
 
 class Process:
@@ -54,7 +54,7 @@ class Process:
 
 
 class Pieces:
-    """A :class:`torch2mobile.validators.parity.slices.Sliced` in a process."""
+    """A :class:`torch2mobile.validators.parity.locating.slices.Sliced` in a process."""
 
     def __init__(self, path: Path, process: Process) -> None:
         self._path, self._process = path, process

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from torch2mobile.records import Location, Status
-from torch2mobile.validators.parity import decisions
+from torch2mobile.validators.parity.mutating import decisions
 
 ROWS = ("x:float32[N=1..3,4]",)
 LINE = "(float[N,4] x) => (float[N,4] y)"

@@ -9,7 +9,7 @@ import numpy as np
 
 from torch2mobile.validators.parity import compare, tolerance
 from torch2mobile.validators.parity.compare import Judged
-from torch2mobile.validators.parity.tape import Tape
+from torch2mobile.validators.parity.locating.tape import Tape
 from torch2mobile.validators.parity.tolerance import Case, Yardstick, is_float
 
 if TYPE_CHECKING:

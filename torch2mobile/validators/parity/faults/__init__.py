@@ -1,0 +1,1 @@
+"""The catalogue of faults: small conversion bugs, put into an ONNX graph."""

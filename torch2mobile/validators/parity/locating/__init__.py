@@ -1,0 +1,1 @@
+"""From a failed comparison to the first node that is wrong on the right inputs."""
