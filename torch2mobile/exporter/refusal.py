@@ -33,28 +33,33 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
     reason = root[0][:300] if root else type(error).__name__
     where = f" at {place.file}:{place.line}: {place.code}" if place and place.file else ""
     operator = f" {place.op}" if place and place.op else ""
-    places = (place,) if place else ()
+    said, remedy = _in_words(reason)
+    return TranslateError(
+        f"the operator{operator} {said}{where}", remedy, (place,) if place else ()
+    )
+
+
+def _in_words(reason: str) -> tuple[str, str]:
+    """The exporter's reason and what to do; its own words where no others are known."""
     argument = _ARGUMENT.search(reason)
     if argument:
-        return TranslateError(
-            f"the operator{operator} has no ONNX translation without {argument[1]}{where}",
-            f"Give it {argument[1]}, or write it with another operator: the exporter takes no "
-            "default here.",
-            places,
-        )
+        name = argument[1]
+        remedy = f"Give it {name}, or write it with another operator: the exporter has no default."
+        return f"has no ONNX translation without {name}", remedy
     if _UNBACKED.search(reason):
-        return TranslateError(
-            f"the operator{operator} cannot be translated: the shape of its result depends on "
-            f"data{where}",
+        return (
+            "cannot be translated: the shape of its result depends on data",
             "Keep the shape: torch.where with a neutral value, a fixed topk, a mask.",
-            places,
         )
-    return TranslateError(
-        f"the operator{operator} has no ONNX translation{where} ({reason})",
-        "Write it with operators that ONNX has (on real tensors, with other arguments), or compute "
-        "it outside the model.",
-        places,
-    )
+    remedy = "Write it with operators that ONNX has, or compute it outside the model."
+    if "complex-valued input" in reason:
+        remedy = (
+            "Keep real and imaginary part in two real tensors, or compute it outside the model."
+        )
+        return "has no ONNX translation for complex numbers", remedy
+    if reason.startswith("No ONNX function found"):
+        return "has no ONNX translation", remedy
+    return f"has no ONNX translation ({reason})", remedy
 
 
 def _operator_location(capture: Capture, text: str) -> Location | None:

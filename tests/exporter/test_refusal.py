@@ -1,0 +1,117 @@
+"""What is said of a graph that the exporter refuses: operator, line, and what is missing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torch2mobile.errors import ExitCode, TranslateError
+from torch2mobile.exporter import refusal
+
+Export = Callable[..., Any]
+
+
+class Solving(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        return torch.linalg.qr(y)[0]
+
+
+class Eigen(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        return torch.linalg.eigvals(y).real
+
+
+class Greatest(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.amax()
+
+
+class Bins(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.histc(x, 4)
+
+
+class Cepstrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(x).log().real
+
+
+@pytest.mark.parametrize(
+    ("module", "op", "code", "said", "remedy"),
+    [
+        (
+            Solving(),
+            "aten.linalg_qr.default",
+            "return torch.linalg.qr(y)[0]",
+            "has no ONNX translation at ",
+            "ONNX has",
+        ),
+        (
+            Eigen(),
+            "aten.linalg_eig.default",
+            "return torch.linalg.eigvals(y).real",
+            "has no ONNX translation at ",
+            "ONNX has",
+        ),
+        (
+            Greatest(),
+            "aten.amax.default",
+            "return x.amax()",
+            "has no ONNX translation without dim at ",
+            "Give it dim",
+        ),
+        (
+            Bins(),
+            "aten.histc.default",
+            "return torch.histc(x, 4)",
+            "has no ONNX translation (aten_histc with min == max",
+            "ONNX has",
+        ),
+        (
+            Cepstrum(),
+            "aten.log.default",
+            "return torch.fft.rfft(x).log().real",
+            "has no ONNX translation for complex numbers at ",
+            "two real tensors",
+        ),
+    ],
+)
+def test_an_operator_without_a_translation_is_named_with_its_line(
+    export: Export,
+    tmp_path: Path,
+    module: nn.Module,
+    op: str,
+    code: str,
+    said: str,
+    remedy: str,
+) -> None:
+    with pytest.raises(TranslateError) as caught:
+        export(module, (torch.rand(3, 3),), path=tmp_path / "m.onnx")
+    (place,) = caught.value.locations
+    assert (place.op, place.code) == (op, code)
+    assert place.file.endswith("test_refusal.py")
+    assert f"the operator {op} {said}" in caught.value.message
+    assert code in caught.value.message
+    assert remedy in caught.value.remedy
+    assert caught.value.exit_code is ExitCode.STAGE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operator_whose_shape_depends_on_data(export: Export) -> None:
+    class Repeated(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            return y.repeat_interleave(x[0].int(), 0)
+
+    capture = export(nn.ReLU(), (torch.rand(3, 3),)).capture
+    program = torch.export.export(Repeated(), (torch.ones(3, 3),))
+    error = RuntimeError("Pending unbacked symbols {u7} not in returned outputs []")
+    found = refusal.explain(replace(capture, program=program), error)
+    assert found.locations[0].code == "return y.repeat_interleave(x[0].int(), 0)"
+    assert "its result depends on data at " in found.message
