@@ -270,9 +270,12 @@ def peak_mib(action: Callable[[], object]) -> float:
 
     def watch() -> None:
         nonlocal highest
-        while not done.wait(0.02):
+        while True:
+            over = done.wait(0.02)
             sizes = [measure.pss(pid) for pid in measure.children(os.getpid())]
             highest = max(highest, sum(sizes) / 1024)
+            if over:
+                return
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -295,6 +295,71 @@ def test_an_attribute_that_nothing_reads_is_worth_a_note() -> None:
     ]
 
 
+class Smooths(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("forward")  # noqa: T201 (which keeps nothing)
+        self.level = 0.5 * self.level + x.mean()
+        return x - self.level
+
+
+class Gathers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x)
+        return x - self.seen[0]
+
+
+class Begins(nn.Module):
+    """State that the first call makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = x if self.hidden is None else self.hidden
+        self.hidden = hidden * 0.9 + x
+        return self.hidden
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    ("module", "errors", "warnings"),
+    [
+        (Smooths(), [("T2M124", "self.level = 0.5 * self.level + x.mean()")], ["T2M142"]),
+        (Gathers(), [("T2M142", "self.seen.append(x)")], []),
+        (Begins(), [("T2M124", "self.hidden = hidden * 0.9 + x")], []),
+        (Counts(), [], ["T2M124"]),
+    ],
+)
+def test_state_is_an_error_where_a_later_call_follows_it(
+    module: nn.Module, errors: list[tuple[str, str]], warnings: list[str]
+) -> None:
+    """As at export, where the check of the state fails; a counter hurts nobody."""
+    result = torch2mobile.check(module, torch.ones(2, 3))
+    found = [f for f in result.findings if f.severity is Severity.ERROR]
+    assert [(f.code, f.location.code) for f in found] == errors
+    assert [f.code for f in result.findings if f.severity is Severity.WARNING] == warnings
+    assert all("an input and an output of forward" in f.remedy for f in found)
+    assert result.exit_code == (1 if errors else 0)
+
+
 # --- configuration ----------------------------------------------------------------------------
 
 

@@ -214,7 +214,7 @@ def _check(section: Section, options: CheckOptions) -> Check:
         return Check(section.name, Status.SKIPPED, section.skipped, target=section.target)
     findings = options.selection.apply(section.findings)
     failed = any(counts(finding, options.fail_on) for finding in findings)
-    summary = _tally(findings)
+    summary = section.instead or _tally(findings)
     # What failed has not passed because its error was left out; a suppression has a reason for it.
     unsaid = section.failure and not any(f.severity is Severity.ERROR for f in findings)
     status = Status.FAILED if failed else Status.SKIPPED if unsaid else Status.PASSED

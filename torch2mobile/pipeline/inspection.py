@@ -87,7 +87,8 @@ def render(found: Inspection, form: str) -> str:
     return "\n".join(lines)
 
 
-def _provenance(folder: Path) -> list[dict[str, Any]]:
+def provenance_of(folder: Path) -> list[dict[str, Any]]:
+    """The nodes of a bundle's provenance.json; UsageError where it cannot be read."""
     file = folder / "provenance.json"
     try:
         entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["nodes"]
@@ -108,7 +109,7 @@ def stored_model(path: Path) -> tuple[Any, dict[str, tuple[Origin, ...]]]:
         name: tuple(
             Origin(tuple(o["modules"]), o["file"], o["line"], o["code"]) for o in entry["origins"]
         )
-        for entry in _provenance(path)
+        for entry in provenance_of(path)
         for name in entry["outputs"]
     }
     return model, origins
@@ -125,7 +126,7 @@ def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
             "Give the bundle's folder; its provenance.json does.",
         )
     load_bundle(path)
-    entries = _provenance(path)
+    entries = provenance_of(path)
     rows = [
         {
             "node": entry["node"],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.pipeline.inspection import provenance_of
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     MIN_CAUGHT,
@@ -92,7 +93,10 @@ class Scrutinizer:
         self._stages, self._path, self._loaded = stages, path, loaded
         self._names, self._options, self._scrutiny = names, options, scrutiny
         self._untaken: list[Untaken] = []
-        self._places = places(path.parent)
+
+    @cached_property
+    def _places(self) -> dict[str, Location]:
+        return places(self._path.parent)
 
     def _evaluate(self, probes: Sequence[Probe]) -> list[Expected]:
         """The module on more probes; those that it refuses are left out."""
@@ -256,8 +260,6 @@ def places(folder: Path) -> dict[str, Location]:
     from torch2mobile.exporter.blame import shown_path
 
     try:
-        text = (folder / "provenance.json").read_text(encoding="utf-8")
-        entries = json.loads(text)["nodes"]
         return {
             output: Location(
                 module=(origin["modules"] or [""])[0],
@@ -267,9 +269,9 @@ def places(folder: Path) -> dict[str, Location]:
                 node=entry["node"],
                 op=entry["op"],
             )
-            for entry in entries
+            for entry in provenance_of(folder)
             for output in entry["outputs"]
             for origin in entry["origins"][:1]
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UsageError, KeyError, TypeError):
         return {}

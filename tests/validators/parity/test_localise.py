@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torch2mobile.records import ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.validators.parity import gate, localise, probes, reference
-from torch2mobile.validators.parity.locating import pieces
+from torch2mobile.validators.parity.evidence import closeness
+from torch2mobile.validators.parity.locating import pieces, slices
 from torch2mobile.validators.parity.locating.findings import Finding, Question
 
 
@@ -215,13 +216,13 @@ def test_slices_of_any_size_find_the_same(
     path = broken(axis)
     whole = net.ask(path)
     runs: list[list[int]] = []
-    run = pieces.Pieces.run
+    run = pieces.Pieces.compared
 
     def watch(self: Any, numbers: Any, *args: Any) -> Any:
         runs.append(list(numbers))
         return run(self, numbers, *args)
 
-    monkeypatch.setattr(pieces.Pieces, "run", watch)
+    monkeypatch.setattr(pieces.Pieces, "compared", watch)
     monkeypatch.setattr(localise, "SLICE_BYTES", 1)
     finding = net.ask(path)
     assert (finding.verdict, finding.suspects) == (whole.verdict, whole.suspects)
@@ -406,7 +407,7 @@ def test_each_node_is_right_but_not_the_whole(
     """)
     finding = net.ask(net.translation.model.path)
     assert finding.verdict == verdict
-    shares = [suspect.share for suspect in finding.suspects]
+    shares = [closeness(suspect) for suspect in finding.suspects]
     assert shares == sorted(shares, reverse=True)
     assert bool(shares) == (verdict == "accumulated")
 
@@ -459,3 +460,28 @@ def test_no_node_of_a_sample_is_above_its_floor(name: str, tmp_path: Path) -> No
         finding = localise.localise(question)
         assert finding.verdict == "nothing", finding
         assert finding.compared
+
+
+@pytest.mark.parametrize(
+    ("want", "got", "right"),
+    [
+        ([1.0, -2.0], [1.0, -2.0 + 1e-6], True),
+        ([1.0, -2.0], [1.0, -2.0 + 1e-5], False),
+        ([1.0, np.nan], [1.0, np.nan], False),
+        ([1.0, np.inf], [1.0, np.inf], False),
+        ([1.0, 2.0], [1.0], False),
+        ([], [], True),
+        ([1, 2], [1, 2], True),
+        ([1, 2], [1, 3], False),
+        ([1, 2], [1.0, 2.0], False),
+    ],
+)
+def test_a_glance_is_enough_only_for_what_every_limit_allows(
+    want: list[float], got: list[float], right: bool
+) -> None:
+    """What the process of the file judges itself; all else is sent and looked at closely."""
+    floats = np.float32 if any(isinstance(x, float) for x in want) or not want else np.int64
+    others = np.float32 if any(isinstance(x, float) for x in got) or not got else np.int64
+    glance = slices.at_a_glance(np.array(want, floats), np.array(got, others))
+    assert (glance is not None) is right
+    assert glance is None or glance[0] <= glance[1]

@@ -29,6 +29,7 @@ _CODES = {
     Answer.TYPE: "T2M406",
     Answer.SUBGRAPH: "T2M408",
 }
+_WORTH = {"yes": "worth trying", "maybe": "perhaps worth trying", "no": "not worth trying"}
 _NAMED = 6
 """How many nodes a message names before it says how many more there are."""
 
@@ -56,14 +57,13 @@ def look(subject: Subject) -> Iterator[Section]:
         if fixed is None:
             yield _section("accelerator", as_is, _findings(as_is, subject.graph, subject))
             continue
-        note = f"what is found is that of the model with {sizes}"
-        yield _section("accelerator", as_is, (), (note,))
+        yield _section("accelerator", as_is, (), instead=f"with {sizes}, see below")
         again = place(fixed, accelerator)
         yield _section(f"accelerator {sizes}", again, _findings(again, fixed, subject))
 
 
 def _section(
-    name: str, found: Placement, findings: tuple[Finding, ...], notes: tuple[str, ...] = ()
+    name: str, found: Placement, findings: tuple[Finding, ...], instead: str = ""
 ) -> Section:
     count, pieces = len(found.verdicts), len(found.pieces)
     share = "unknown" if found.share is None else f"{found.share:.0%}"
@@ -75,19 +75,20 @@ def _section(
     }
     if found.share is not None:
         metrics["share of FLOPs"] = round(found.share, 4)
-    else:
-        notes += ("the share of FLOPs needs fixed sizes: see --fix-dim",)
+    lacks = found.share is None
+    notes = ("the share of FLOPs needs fixed sizes: see --fix-dim",) if lacks else ()
     return Section(
         name,
         findings,
         summary=(
             f"{found.taken} of {count} nodes in {pieces} piece{'' if pieces == 1 else 's'}, "
-            f"FLOPs {share}, worth trying: {_advice(found)}"
+            f"FLOPs {share}, {_WORTH[_advice(found)]}"
         ),
         target=found.accelerator.name,
         metrics=metrics,
         tables=tuple(_tables(found)),
         notes=notes,
+        instead=instead,
     )
 
 
@@ -130,10 +131,21 @@ def _findings(found: Placement, model: Model, subject: Subject) -> tuple[Finding
     if waiting:
         result.append(_not_static(waiting, model, subject, target))
     if len(found.pieces) > 1:
-        message = f"{len(found.pieces)} pieces; one would be left without {_named(found.joining)}"
-        where = places.of_node(found.joining[0].node, subject)
-        result.append(RULES["T2M407"].found(where, message, target=target))
+        result.append(_several_pieces(found, subject, target))
     return tuple(result)
+
+
+def _several_pieces(found: Placement, subject: Subject, target: str) -> Finding:
+    """What to replace for one piece; where that is more than is taken, that the CPU does better."""
+    between, remedy = found.joining, ""
+    message = f"{len(found.pieces)} pieces; one would be left without {_named(between)}"
+    if len(between) > found.taken:
+        remedy = (
+            f"Leave this model to the CPU: for one piece, {len(between)} nodes would have to be "
+            f"replaced, more than the {found.taken} that are taken."
+        )
+    where = places.of_node(between[0].node, subject)
+    return RULES["T2M407"].found(where, message, remedy=remedy, target=target)
 
 
 def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, target: str) -> Finding:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Location
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.rules.aten import REWRITTEN
-from torch2mobile.validators.coverage.subject import Section, Subject
+from torch2mobile.validators.coverage.subject import OWN_NAMESPACES, Section, Subject
 
 if TYPE_CHECKING:
     from torch2mobile.validators.coverage.aten import Missing
-
-_OWN = ("aten", "prims", "prim", "_operator", "math", "torch", "higher_order")
-"""Namespaces of PyTorch itself; any other is a library of custom operators."""
 
 _LOST = "without translation to ONNX"
 
@@ -62,11 +60,17 @@ def _refused(subject: Subject) -> tuple[Finding, ...]:
 
 
 def _finding(item: Missing, subject: Subject) -> Finding:
-    where = _place(item, subject)
+    from torch2mobile.validators.coverage.source.graph import place_of
+
+    where = replace(
+        place_of(subject, item.node),
+        node=item.node.name,
+        op=item.overload.removeprefix("torch.ops."),
+    )
     name = item.called
     if item.called != item.name:
         name += f" consists of {item.name}, which"
-    if item.namespace not in _OWN:
+    if item.namespace not in OWN_NAMESPACES:
         call = f"custom_translation_table={{{item.overload}: your_function}}"
         return RULES["T2M202"].found(
             where,
@@ -80,23 +84,3 @@ def _finding(item: Missing, subject: Subject) -> Finding:
     if item.instead:
         remedy = f"Write it with {', '.join(item.instead)}, of which torch itself can make it."
     return RULES["T2M201"].found(where, f"{name} has no translation to ONNX", remedy=remedy)
-
-
-def _place(item: Missing, subject: Subject) -> Location:
-    """The user's line that calls it, its module, and the operator with its overload."""
-    trace = str(item.node.meta.get("stack_trace") or "")
-    found = subject.blame.from_trace_text(trace) if subject.blame else None
-    where = found or Location()
-    stack = item.node.meta.get("nn_module_stack") or {}
-    paths = [str(path) for path, _ in stack.values()]
-    # The outermost levels are the flat signature's own.
-    module = paths[-1].removeprefix("L['self'].").removeprefix("inner") if paths else ""
-    op = item.overload.removeprefix("torch.ops.")
-    return Location(
-        module=module.removeprefix("."),
-        file=where.file,
-        line=where.line,
-        code=where.code,
-        node=item.node.name,
-        op=op,
-    )

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from torch2mobile.validators.coverage.graph import Model
 
 
+# Of PyTorch itself; any other is that of a library of custom operators.
+OWN_NAMESPACES = frozenset(
+    {
+        *("aten", "prim", "prims", "higher_order", "symbolic_shapes_op"),
+        *("_operator", "math", "torch"),
+    }
+)
+
+
 class Blame(Protocol):
     """From files and stack traces to the user's own lines; :mod:`torch2mobile.exporter.blame`."""
 
@@ -78,7 +87,8 @@ class Section:
     """What one level found, or why it was ``skipped``; becomes a Check of the same name.
 
     ``failure`` says what went wrong where something did, for which the errors stand: with all of
-    them left out there is nothing that has passed.
+    them left out there is nothing that has passed. ``instead`` stands in place of how much was
+    found, where that is told elsewhere.
     """
 
     name: str
@@ -90,6 +100,7 @@ class Section:
     notes: tuple[str, ...] = ()
     skipped: str = ""
     failure: str = ""
+    instead: str = ""
 
 
 Level = Callable[[Subject], Iterator[Section]]

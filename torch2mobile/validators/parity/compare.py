@@ -53,6 +53,14 @@ def structure(expected: Outputs, actual: Outputs, probe: str) -> list[Mismatch]:
     return result
 
 
+def same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
+    """Whether all values are equal, NaN included."""
+    return len(first) == len(second) and all(
+        a.shape == b.shape and np.array_equal(a, b, equal_nan=is_float(a))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
 def _at(array: np.ndarray, flat_index: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat_index, array.shape))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from torch2mobile.records import Metric, Mismatch, Table
 from torch2mobile.validators.parity.compare import Judged
@@ -26,7 +27,19 @@ _COLUMNS = (
 )
 
 
-def closeness(one: Judged) -> float:
+class Off(Protocol):
+    """What is off by an error, of which so much is allowed."""
+
+    @property
+    def error(self) -> float:
+        """The error."""
+
+    @property
+    def allowed(self) -> float:
+        """What is allowed."""
+
+
+def closeness(one: Off) -> float:
     """The error as a share of what is allowed; infinite where nothing is."""
     if one.allowed > 0:
         return one.error / one.allowed

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, WorkerTimeoutError
 from torch2mobile.interfaces import Runner
@@ -14,6 +13,9 @@ from torch2mobile.validators.parity import compare, evidence, task_metrics, tole
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import Case, Limit, Roundings, Yardstick
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # A failing model fails on many probes; the report names this many and counts the rest.
 SHOWN = 12
@@ -277,13 +279,8 @@ def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> 
     return Check("baked", Status.PASSED, summary, target=target, notes=notes)
 
 
-def _equal(
-    first: Sequence[tuple[str, np.ndarray]], second: Sequence[tuple[str, np.ndarray]]
-) -> bool:
-    return len(first) == len(second) and all(
-        a.shape == b.shape and np.array_equal(a, b, equal_nan=tolerance.is_float(a))
-        for (_, a), (_, b) in zip(first, second, strict=True)
-    )
+def _equal(first: compare.Outputs, second: compare.Outputs) -> bool:
+    return compare.same([array for _, array in first], [array for _, array in second])
 
 
 def _varied(expected: Sequence[Expected]) -> list[tuple[str, int, int]]:

@@ -14,6 +14,7 @@ from torch2mobile.errors import Torch2MobileError, WorkerCrashError
 from torch2mobile.tensors import quiet, to_torch
 from torch2mobile.validators.parity import gate
 from torch2mobile.validators.parity.compare import Judged
+from torch2mobile.validators.parity.evidence import closeness
 from torch2mobile.validators.parity.locating import own_error
 from torch2mobile.validators.parity.locating.examine import Examination, span
 from torch2mobile.validators.parity.locating.findings import (
@@ -23,7 +24,7 @@ from torch2mobile.validators.parity.locating.findings import (
     Suspect,
 )
 from torch2mobile.validators.parity.locating.pieces import Pieces, Process
-from torch2mobile.validators.parity.locating.slices import NodeInfo
+from torch2mobile.validators.parity.locating.slices import Glance, NodeInfo
 from torch2mobile.validators.parity.locating.tape import Tape
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 # The values and weights of one slice, in bytes: what is held on either side at a time.
-SLICE_BYTES = 64 << 20
+SLICE_BYTES = 4 << 20
 # So many nodes with the largest errors are named where none is at fault.
 SHOWN = 5
 
@@ -144,7 +145,7 @@ class _Search:
     def _judge(self, numbers: range) -> None:
         """Run these nodes, and judge what they give; where that fails, each half alone."""
         try:
-            answers = self._answers(numbers)
+            clear, answers = self._answers(numbers)
         except WorkerCrashError as error:
             self._halve(numbers, f"the runtime {error.message}")
             return
@@ -154,8 +155,10 @@ class _Search:
         wrong = []
         for number in numbers:
             for name in self.topology.nodes[number].outputs:
-                if name in self.known:
-                    judged = self._judged(name, answers.pop(name))
+                if name in clear:
+                    self._compared(Judged(name, self.question.case.probe.label, *clear[name]))
+                elif name in self.known:
+                    judged = self._compared(self._own(name, answers.pop(name)))
                     wrong += [judged] if judged.problem else []
         self.carried.update(answers)
         past = [name for name in self.carried if self.last_use.get(name, 0) <= numbers[-1]]
@@ -180,7 +183,7 @@ class _Search:
         suspect = Suspect(nodes, value, infinite, 0.0, 0.0, f"{DOES_NOT_RUN}: {problem}")
         self.found = [self._examined(suspect)]
 
-    def _answers(self, numbers: range) -> dict[str, np.ndarray]:
+    def _answers(self, numbers: range) -> tuple[dict[str, Glance], dict[str, np.ndarray]]:
         end = numbers[-1]
         wanted = [
             name
@@ -189,8 +192,8 @@ class _Search:
             if name in self.known or self.last_use.get(name, 0) > end
         ]
         if not wanted:
-            return {}
-        return self.pieces.run(numbers, self._feeds(numbers), wanted)
+            return {}, {}
+        return self.pieces.compared(numbers, self._feeds(numbers), wanted)
 
     def _feeds(self, numbers: Sequence[int]) -> dict[str, object]:
         """The program's values for these nodes, the probe's inputs, and what was carried over."""
@@ -212,11 +215,10 @@ class _Search:
         label = self.question.case.probe.label
         return own_error.judge(self.tape, self.known[name], self.nodes, (name, label), got)
 
-    def _judged(self, name: str, got: np.ndarray) -> Suspect:
-        judged = self._own(name, got)
+    def _compared(self, judged: Judged) -> Suspect:
         suspect = Suspect(
-            nodes=span(self.topology, name, self.known, self.makers),
-            value=name,
+            nodes=span(self.topology, judged.output, self.known, self.makers),
+            value=judged.output,
             error=judged.error,
             allowed=judged.allowed,
             floor=judged.floor,
@@ -300,7 +302,7 @@ class _Search:
             return self._finding("nothing")
         if not plain:
             return self._finding("optimizer", whole)
-        largest = sorted(self.compared, key=lambda suspect: -suspect.share)[:SHOWN]
+        largest = sorted(self.compared, key=closeness, reverse=True)[:SHOWN]
         return self._finding("accumulated", whole, suspects=largest)
 
 

@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, to_torch, untouched
+from torch2mobile.tensors import quiet, untouched
+from torch2mobile.validators.parity.calls import tensors_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,7 +241,7 @@ def departure(
 
     The module's step comes first, the graph's second; None for a side that had ended.
     """
-    tensors = [to_torch(feeds[spec.name]) for spec in loaded.specs]
+    tensors = tensors_of(loaded, feeds)
     with untouched(loaded.module):
         mine = record(loaded, tensors)
     return first_difference(mine, record_program(program, tensors))

@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
+from torch2mobile.tensors import quiet, to_numpy, untouched
 from torch2mobile.validators.parity import doubt
+from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
+from torch2mobile.validators.parity.compare import same
 from torch2mobile.validators.parity.gate import Expected, Rough
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import Case, Roundings, is_float
+from torch2mobile.validators.parity.tolerance import Case, Roundings
 from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:
     import torch
-
-Outputs = list[tuple[str, np.ndarray]]
 
 # So many probes tell what noise is usual.
 MEASURED = 6
@@ -58,33 +58,17 @@ def accepted(references: Sequence[Reference]) -> list[Expected]:
     ]
 
 
-def _run(flat: Any, tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    return [to_numpy(tensor).copy() for tensor in flat(*(tensor.clone() for tensor in tensors))]
-
-
-def _same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
-    return len(first) == len(second) and all(
-        np.array_equal(a, b, equal_nan=is_float(a)) for a, b in zip(first, second, strict=True)
-    )
-
-
 def _rough(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Rough:
-    def run() -> list[np.ndarray] | None:
+    def again() -> list[np.ndarray] | None:
         from torch2mobile.validators.parity.sums import CoarseSums
 
         try:
             with untouched(loaded.module), quiet(), CoarseSums():
-                return _run(loaded.flat, tensors)
+                return run(loaded.flat, tensors)
         except Exception:  # noqa: BLE001 (then the noise is as measured without)
             return None
 
-    return Rough(run)
-
-
-def _named(names: Sequence[str], arrays: Sequence[np.ndarray]) -> Outputs:
-    """The outputs by name; where there are more than at the example, by number."""
-    more = [f"output number {number}" for number in range(len(names), len(arrays))]
-    return list(zip([*names, *more], arrays, strict=False))
+    return Rough(again)
 
 
 def _run_twice(probes: Sequence[Probe]) -> set[int]:
@@ -140,10 +124,10 @@ def _evaluated(
     twice = _run_twice(probes)
     with untouched(loaded.module) as freshen, quiet():
         for number, probe in enumerate(probes):
-            tensors = [to_torch(probe.feeds[spec.name]) for spec in loaded.specs]
+            tensors = tensors_of(loaded, probe.feeds)
             try:
-                arrays = _run(loaded.flat, tensors)
-                repeatable = number not in twice or _same(arrays, _run(loaded.flat, tensors))
+                arrays = run(loaded.flat, tensors)
+                repeatable = number not in twice or same(arrays, run(loaded.flat, tensors))
             except Exception as error:  # noqa: BLE001 (the module is the user's code)
                 first = (str(error).strip().splitlines() or [""])[0]
                 text = f"{type(error).__name__}: {first}"
@@ -153,7 +137,7 @@ def _evaluated(
                 freshen()
             item = Reference(
                 probe,
-                _named(outputs, arrays),
+                named(outputs, arrays),
                 repeatable=repeatable,
                 rough=_rough(loaded, tensors),
                 later=_later(loaded, tensors, arrays, double),
@@ -168,11 +152,11 @@ def _later(
     arrays: Sequence[np.ndarray],
     double: Truth,
 ) -> Rough:
-    def run() -> list[np.ndarray] | None:
+    def again() -> list[np.ndarray] | None:
         with untouched(loaded.module), quiet():
-            return double(tensors, arrays, _run)
+            return double(tensors, arrays, run)
 
-    return Rough(run)
+    return Rough(again)
 
 
 def _complete(loaded: LoadedModel, item: Reference, double: Truth) -> Reference:
@@ -182,7 +166,7 @@ def _complete(loaded: LoadedModel, item: Reference, double: Truth) -> Reference:
     truth = item.later()
     if truth is not None:
         return replace(item, truth=list(truth), later=None)
-    tensors = [to_torch(item.probe.feeds[spec.name]) for spec in loaded.specs]
+    tensors = tensors_of(loaded, item.probe.feeds)
     arrays = [array for _, array in item.outputs]
     roundings = _roundings(loaded, tensors, arrays)
     return replace(item, lack=double.lack, roundings=roundings, later=None)
@@ -197,13 +181,13 @@ def _roundings(
 ) -> Roundings | None:
     from torch2mobile.validators.parity import compensated
 
-    def run() -> list[np.ndarray]:
+    def again() -> list[np.ndarray]:
         # Each run meets a fresh module, or what it keeps would pass for noise.
         with untouched(loaded.module):
-            return _run(loaded.flat, tensors)
+            return run(loaded.flat, tensors)
 
     with quiet():
-        return compensated.evaluate(run, arrays, others=others)
+        return compensated.evaluate(again, arrays, others=others)
 
 
 def _undoubted(loaded: LoadedModel, references: list[Reference]) -> list[Reference]:
@@ -212,7 +196,7 @@ def _undoubted(loaded: LoadedModel, references: list[Reference]) -> list[Referen
 
     def roundings(number: int, *, others: bool = True) -> Roundings | None:
         item = references[known[number]]
-        tensors = [to_torch(item.probe.feeds[spec.name]) for spec in loaded.specs]
+        tensors = tensors_of(loaded, item.probe.feeds)
         arrays = [array for _, array in item.outputs]
         return _roundings(loaded, tensors, arrays, others=others)
 

@@ -6,8 +6,7 @@ race, or something outside the module such as the time.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +15,9 @@ import torch
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
+from torch2mobile.tensors import quiet, untouched
 from torch2mobile.validators.parity import recorder
+from torch2mobile.validators.parity.calls import Outputs, named, rewinder, run, tensors_of
 from torch2mobile.validators.parity.gate import Answers, Expected
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.recorder import Step
@@ -37,18 +37,6 @@ class Unsteady:
     changed: tuple[str, ...] = ()
 
 
-def _rewinder() -> Callable[[], None]:
-    """A function that puts the random states of torch, numpy and Python back to those of now."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-    def rewind() -> None:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-
-    return rewind
-
-
 def diagnose(loaded: LoadedModel, probe: Probe) -> Unsteady:
     """Find out why the module gives something else on a second call with this probe.
 
@@ -56,7 +44,7 @@ def diagnose(loaded: LoadedModel, probe: Probe) -> Unsteady:
     leaves behind: the first of these that changes an operation is the cause. What is left is
     randomness.
     """
-    tensors = _tensors(loaded, probe)
+    tensors = tensors_of(loaded, probe.feeds)
     changed = changed_state(loaded, probe)
     with untouched(loaded.module):
         first = recorder.record(loaded, tensors)
@@ -66,7 +54,7 @@ def diagnose(loaded: LoadedModel, probe: Probe) -> Unsteady:
     if outside is not None:
         return Unsteady("outside", _either(outside), changed)
     with untouched(loaded.module):
-        rewind = _rewinder()
+        rewind = rewinder()
         recorder.record(loaded, tensors)
         rewind()
         later = recorder.record(loaded, tensors)
@@ -83,7 +71,7 @@ def _either(pair: tuple[Step | None, Step | None]) -> tuple[Step, ...]:
 def first_nan(loaded: LoadedModel, probe: Probe) -> Step | None:
     """The first operation of the module that makes NaN out of numbers on this probe."""
     with untouched(loaded.module):
-        steps = recorder.record(loaded, _tensors(loaded, probe)).steps
+        steps = recorder.record(loaded, tensors_of(loaded, probe.feeds)).steps
     return next((step for step in steps if step.nan), None)
 
 
@@ -92,7 +80,7 @@ def first_nan(loaded: LoadedModel, probe: Probe) -> Step | None:
 
 def changed_state(loaded: LoadedModel, probe: Probe) -> tuple[str, ...]:
     """The names of buffers and attributes that one call leaves changed."""
-    tensors = _tensors(loaded, probe)
+    tensors = tensors_of(loaded, probe.feeds)
     with untouched(loaded.module), quiet():
         before = dict(_state(loaded.module))
         try:
@@ -142,7 +130,7 @@ def _print_of(value: Any, depth: int = 3) -> Any:
 
 def writers(loaded: LoadedModel, probe: Probe, names: Sequence[str]) -> dict[str, Step]:
     """The first operation that writes into each of these buffers in place."""
-    tensors = _tensors(loaded, probe)
+    tensors = tensors_of(loaded, probe.feeds)
     buffers = dict(loaded.module.named_buffers())
     watched = [(name, buffers[name]) for name in names if name in buffers]
     with untouched(loaded.module):
@@ -166,30 +154,20 @@ def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Ex
     cases = [first, first, *alike[1:], first][:CALLS]
     answers: Answers = []
     with untouched(loaded.module), quiet():
-        rewind = _rewinder()
+        rewind = rewinder()
         for case in cases:
             rewind()
-            answers.append(
-                _called(loaded, _tensors(loaded, case.probe), [name for name, _ in case.outputs])
-            )
+            answers.append(_called(loaded, case))
     return cases, answers
-
-
-def _tensors(loaded: LoadedModel, probe: Probe) -> list[torch.Tensor]:
-    return [to_torch(probe.feeds[spec.name]) for spec in loaded.specs]
 
 
 def _shapes(probe: Probe) -> list[tuple[int, ...]]:
     return [array.shape for array in probe.feeds.values()]
 
 
-def _called(
-    loaded: LoadedModel, tensors: Sequence[torch.Tensor], names: Sequence[str]
-) -> list[tuple[str, np.ndarray]] | Torch2MobileError:
-    flat: Any = loaded.flat
+def _called(loaded: LoadedModel, case: Expected) -> Outputs | Torch2MobileError:
+    names = [name for name, _ in case.outputs]
     try:
-        arrays = [to_numpy(tensor).copy() for tensor in flat(*(t.clone() for t in tensors))]
+        return named(names, run(loaded.flat, tensors_of(loaded, case.probe.feeds)))
     except Exception as error:  # noqa: BLE001 (the module is the user's code)
         return Torch2MobileError(f"{type(error).__name__}: {error}"[:300])
-    more = [f"output number {number}" for number in range(len(names), len(arrays))]
-    return list(zip([*names, *more], arrays, strict=False))

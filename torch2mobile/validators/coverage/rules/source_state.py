@@ -122,9 +122,13 @@ class Net(nn.Module):
         summary="an attribute is set while forward runs",
         reason=(
             "What one call leaves behind for the next is not in the file. Where it only carries a "
-            "value to another method, it works, until something else reads an old one."
+            "value to another method, it works, until something else reads an old one. Where what "
+            "a later call gives follows it, it is an error: the file starts anew at each call."
         ),
-        remedy="Hand the value over as an argument, or return it.",
+        remedy=(
+            "Hand the value over as an argument, or return it. What a later call shall know is an "
+            "input and an output of forward."
+        ),
         before="""
 from torch import nn
 

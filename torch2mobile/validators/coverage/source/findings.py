@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from torch2mobile.records import Finding, InputSpec, Severity
+from torch2mobile.records import Finding, InputSpec, LoadedModel, Severity
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source import failure, graph, tree
 from torch2mobile.validators.coverage.source.code import Library
 from torch2mobile.validators.coverage.source.values import Kind, Value, of_object
 from torch2mobile.validators.coverage.source.walk import Sighting, Walker
 from torch2mobile.validators.coverage.subject import Blame, Subject
+from torch2mobile.validators.parity import calls
 
 # Where there is a graph, its own operators and dtypes say more than the code's words.
 GRAPH_DECIDES = {"T2M111", "T2M131", "T2M160", "T2M161", "T2M170"}
+
+# What Python keeps from one call to the next, and what to do where that counts.
+_KEEPING = {"T2M124", "T2M142"}
+_AS_INPUT = "Make the state an input and an output of forward: the caller keeps it."
 
 
 def findings(subject: Subject) -> Iterator[Finding]:
@@ -32,8 +37,7 @@ def findings(subject: Subject) -> Iterator[Finding]:
 
 def walk(subject: Subject) -> Walker:
     """The code of the module, followed from its forward with the inputs that it is given."""
-    loaded, blame = subject.loaded, subject.blame
-    assert loaded is not None
+    loaded, blame = _loaded(subject), subject.blame
     assert blame is not None
     walker = Walker(loaded.module, Library(blame))
     args, kwargs = subject.call
@@ -59,12 +63,33 @@ def _value(part: object) -> Value:
 
 
 def _state_that_counts(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
-    """A changed buffer is an error where an output is computed from it: the next call differs."""
-    changed = any(finding.code == "T2M122" for finding in found)
-    lasting = graph.lasting(subject) if changed else set()
+    """Changed state is an error where outputs follow it: what the next call gives differs."""
+    codes = {finding.code for finding in found if finding.severity is Severity.WARNING}
+    lasting = graph.lasting(subject) if "T2M122" in codes else set()
+    # What Python keeps is in no graph; a few calls in a row show it.
+    remembers = bool(codes & _KEEPING) and calls.remembers(_loaded(subject))
     for finding in found:
         counts = finding.code == "T2M122" and any(name in finding.message for name in lasting)
-        yield replace(finding, severity=Severity.ERROR) if counts else finding
+        kept = remembers and finding.severity is Severity.WARNING and _keeps(finding)
+        if counts:
+            yield replace(finding, severity=Severity.ERROR)
+        elif kept:
+            message = f"{finding.message}, and what a later call gives follows such state"
+            yield replace(finding, severity=Severity.ERROR, message=message, remedy=_AS_INPUT)
+        else:
+            yield finding
+
+
+def _keeps(finding: Finding) -> bool:
+    """Not what is printed."""
+    return finding.code in _KEEPING and (
+        "is set" in finding.message or "changed" in finding.message
+    )
+
+
+def _loaded(subject: Subject) -> LoadedModel:
+    assert subject.loaded is not None
+    return subject.loaded
 
 
 def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:

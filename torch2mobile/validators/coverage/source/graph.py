@@ -12,12 +12,11 @@ from torch.fx import GraphModule, Node
 from torch2mobile.records import Finding, InputSpec, Location
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source.walk import Walker
-from torch2mobile.validators.coverage.subject import Subject
+from torch2mobile.validators.coverage.subject import OWN_NAMESPACES, Subject
 
 _DTYPES = {torch.float64: "T2M160", torch.bfloat16: "T2M161"}
 # The arguments by which an operator that can be random is not.
 _SWITCHES = ("train", "training", "dropout_p")
-_KNOWN_LIBRARIES = {"aten", "prim", "prims", "higher_order", "symbolic_shapes_op"}
 # Below these an operator gives NaN; the second number is where it does above.
 _DOMAINS = {
     **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10"), (0.0, math.inf)),
@@ -61,7 +60,7 @@ def _operators(subject: Subject) -> Iterator[Finding]:
         if _name(node) == "batch_norm" and _argument(node, "training") is True:
             yield RULES["T2M130"].found(where, "batch_norm works with the statistics of its input")
         namespace = getattr(node.target, "namespace", "aten")
-        if namespace not in _KNOWN_LIBRARIES:
+        if namespace not in OWN_NAMESPACES:
             yield RULES["T2M170"].found(where, f"{_short(node)} comes from a library")
         yield from _domain(subject, node, where)
 

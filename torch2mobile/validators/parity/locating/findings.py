@@ -66,13 +66,6 @@ class Suspect:
         """Whether it gives anything at all."""
         return not self.problem.startswith(DOES_NOT_RUN)
 
-    @property
-    def share(self) -> float:
-        """The error as a share of what is allowed."""
-        if self.allowed > 0:
-            return self.error / self.allowed
-        return float("inf") if self.error > 0 else 0.0
-
 
 @dataclass(frozen=True)
 class Finding:

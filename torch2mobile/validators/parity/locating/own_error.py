@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from torch2mobile.validators.parity import compare, tolerance
 from torch2mobile.validators.parity.compare import Judged
+from torch2mobile.validators.parity.locating.slices import at_a_glance
 from torch2mobile.validators.parity.locating.tape import Tape
 from torch2mobile.validators.parity.tolerance import Case, Yardstick, is_float
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch.fx import Node
 
 
@@ -30,31 +30,14 @@ def judge(
     wrong = compare.structure([(name, want)], [(name, got)], probe)
     if wrong:
         return Judged(name, probe, float("inf"), 0.0, 0.0, "structure", wrong[0])
-    glance = _clearly_within(labels, want, got)
+    glance = at_a_glance(want, got)
     if glance is not None:
-        return glance
+        return Judged(labels[0], labels[1], *glance)
     truth = tape.exact(node, known) if is_float(want) else None
     judged = _by_noise(labels, want, got, truth, None)
     if judged.mismatch is not None and judged.rule in {"measured", "usual"}:
         judged = _by_noise(labels, want, got, truth, tape.rough(node, known))
     return judged
-
-
-def _clearly_within(labels: tuple[str, str], want: np.ndarray, got: np.ndarray) -> Judged | None:
-    """PASSED at a glance: no more off than the dtype's usual rtol of the greatest value.
-
-    Each limit allows that, so that most values need no second evaluation in float64.
-    """
-    if not is_float(want):
-        return Judged(*labels, 0.0, 0.0, 0.0, "exact") if np.array_equal(want, got) else None
-    if not want.size:
-        return Judged(*labels, 0.0, 0.0, 0.0, "usual")
-    with np.errstate(all="ignore"):
-        error = float(np.abs(got - want).max())
-        scale = max(float(want.max()), -float(want.min()))
-    rtol = tolerance.USUAL.get(want.dtype.name, tolerance.USUAL["float32"]).rtol
-    # False for NaN and infinities, which want a closer look.
-    return Judged(*labels, error, rtol * scale, 0.0, "usual") if error <= rtol * scale else None
 
 
 def _by_noise(

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.isolation import Worker
-from torch2mobile.validators.parity.locating.slices import Portrait, Topology
+from torch2mobile.validators.parity.locating.slices import Glance, Portrait, Topology
 
 if TYPE_CHECKING:
     import numpy as np
 
 LOADER = "torch2mobile.validators.parity.locating.slices:Sliced"
-PRELOAD = ("onnxruntime", "torch2mobile.validators.parity.locating.slices")
+PRELOAD = (
+    "onnxruntime",
+    "onnx.reference.ops._op_list",
+    "torch2mobile.validators.parity.locating.slices",
+)
 
 
 class Process:
@@ -78,6 +82,14 @@ class Pieces:
     ) -> dict[str, np.ndarray]:
         """What these nodes give in ONNX Runtime, without its graph optimisations."""
         found: dict[str, np.ndarray] = self._call("run", list(numbers), feeds, list(wanted))
+        return found
+
+    def compared(
+        self, numbers: Sequence[int], feeds: Mapping[str, Any], wanted: Sequence[str]
+    ) -> tuple[dict[str, Glance], dict[str, np.ndarray]]:
+        """What :meth:`run` gives: judged where a glance suffices, and else the values."""
+        found: tuple[dict[str, Glance], dict[str, np.ndarray]]
+        found = self._call("compared", list(numbers), feeds, list(wanted))
         return found
 
     def evaluate(
