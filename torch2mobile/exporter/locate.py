@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from torch2mobile.errors import SourceError, Torch2MobileError
+from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean
 from torch2mobile.exporter import blame
 from torch2mobile.records import Sample
 
@@ -23,14 +22,6 @@ FORMS = (
     "Give package.module:attr, path/to/file.py:attr, sample:NAME or model.pt2; "
     "'torch2mobile samples' lists the samples."
 )
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A remedy that names the nearest known words, or all of them."""
-    close = difflib.get_close_matches(word, known, n=3)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"There is: {', '.join(sorted(known)) or 'nothing'}."
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch2mobile.errors import CaptureError, ExitCode, TranslateError, UsageError
+from torch2mobile.errors import CaptureError, ExitCode, TranslateError, UsageError, did_you_mean
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
@@ -50,7 +50,7 @@ class CheckOptions:
         for name in self.targets:
             if name not in TARGETS:
                 raise UsageError(
-                    f"check knows no target {name!r}", f"The targets are {', '.join(TARGETS)}."
+                    f"check knows no target {name!r}", did_you_mean(name, list(TARGETS))
                 )
         if self.ort_version is not None:
             releases.check_version(self.ort_version)
