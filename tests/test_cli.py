@@ -320,7 +320,7 @@ BAD = [
         _write("w.safetensors", b"12"),
     ),
     (["export", "nets.py:model", "--input", INPUT, "--opset", "999"], 2, "knows opsets", None),
-    (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "targets are ort", None),
+    (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "There is: ort.", None),
     (["export", "nets.py:model", "--input", INPUT, "--atol", "x"], 2, "no number", None),
     (["export", "nets.py:model", "--input", INPUT, "--atol", "y=1"], 2, "no output", None),
     (["export", "nets.py:model", "--input", INPUT, "--probes", "-1"], 2, "--probes", None),
@@ -394,6 +394,45 @@ def test_bad_input_gets_one_clear_error(
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     left = {path for path in after if "__pycache__" not in path.parts}
     assert {path: after[path] for path in left} == before
+
+
+_AGAINST = ["--against", "nets.py:model", "--input", INPUT]
+
+
+@pytest.mark.parametrize(
+    "words", [["inspect"], ["check"], ["verify", *_AGAINST], ["debug", *_AGAINST], ["simplify"]]
+)
+def test_every_command_says_the_same_of_a_file_that_is_no_model(
+    words: list[str], folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["out.onnx"] if words == ["simplify"] else []
+    Path("empty.onnx").touch()
+    Path("cut.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:200])
+    for name, message in (
+        ("empty.onnx", "empty.onnx is empty: it has 0 bytes, and no model in it"),
+        ("cut.onnx", "cut.onnx is no ONNX file, or is truncated: its 200 bytes are no whole model"),
+    ):
+        assert run([words[0], name, *more, *words[1:], "-q"]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Copy it anew, or export the model again." in error
+        assert "format" not in error
+
+
+def test_inspect_says_what_it_reads(
+    folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", "nets.py"]) == 2
+    error = capsys.readouterr().err
+    assert "nets.py is no ONNX file\n  What is read here are .onnx files and bundles." in error
+    for command in ("inspect", "check"):
+        assert run([command, str(bundle / "model.ort")]) == 2
+        error = capsys.readouterr().err
+        assert "is in the .ort format, and what is read here are .onnx files and bundles" in error
+        assert f"Give {bundle / 'model.onnx'}." in error
+    Path("alone.ort").write_bytes((bundle / "model.ort").read_bytes())
+    assert run(["inspect", "alone.ort"]) == 2
+    assert "Give the .onnx that it was made from." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

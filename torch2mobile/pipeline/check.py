@@ -78,7 +78,7 @@ def check_request(
 ) -> CheckResult:
     """Check what a request names: a source, or an .onnx file or bundle without loading torch."""
     path = Path(request.source)
-    if path.is_dir() or path.suffix == ".onnx":
+    if path.is_dir() or path.suffix in {".onnx", ".ort"}:
         _refuse_module_options(request, options)
         return check_file(path, options, observer=observer)
 
