@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -417,6 +418,24 @@ def test_every_command_says_the_same_of_a_file_that_is_no_model(
         assert message in error
         assert "Copy it anew, or export the model again." in error
         assert "format" not in error
+
+
+def test_inspect_says_how_many_nodes_it_does_not_list(
+    folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(bundle, folder / "copy"))
+    names = [*(f"conv_{n}" for n in range(28)), "relu", "relu_1"]
+    entries = [{"node": name, "op": "", "outputs": [], "origins": []} for name in names]
+    (copy / "provenance.json").write_text(json.dumps({"nodes": entries}))
+    first = "conv_0, conv_1, conv_2, conv_3, conv_4 ... and"
+    for node, listed in (
+        ("conv", f"Near it are: {first} 23 more."),
+        ("relu_", "Near it are: relu_1."),
+        ("rleu_1", "Near it are: relu_1, relu."),
+        ("?", f"There is: {first} 25 more."),
+    ):
+        assert run(["inspect", str(copy), "--node", node]) == 2
+        assert listed in capsys.readouterr().err
 
 
 def test_inspect_says_what_it_reads(
