@@ -292,7 +292,7 @@ BAD = [
     (["export", "none.py:Net"], 2, "no file none.py", None),
     (["export", "nets.py:modle", "--input", INPUT], 2, "Did you mean model", None),
     (["export", "nets.py:broken", "--input", INPUT], 2, "no such luck", None),
-    (["export", "nets.py:number", "--input", INPUT], 2, "returned a int", None),
+    (["export", "nets.py:number", "--input", INPUT], 2, "but something of type int", None),
     (["export", "nets.py:not_callable", "--input", INPUT], 2, "no torch.nn.Module", None),
     (["export", "gone.pt2"], 2, "no file gone.pt2", None),
     (["export", "bad.pt2"], 2, "no ExportedProgram", _write("bad.pt2", b"PK rubbish")),
