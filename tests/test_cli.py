@@ -93,6 +93,14 @@ def test_every_option_has_help(name: str) -> None:
             assert parameter.help, f"{name} {parameter.name}"
 
 
+def test_what_n_of_mutants_counts_is_said_where_it_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["verify", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Needs --against: put N small faults, controls among them, into the .onnx" in text
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
