@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
 import pytest
 
 from torch2mobile import __version__
@@ -426,6 +427,23 @@ def test_every_command_says_the_same_of_a_file_that_is_no_model(
         assert message in error
         assert "Copy it anew, or export the model again." in error
         assert "format" not in error
+
+
+@pytest.mark.parametrize("command", ["verify", "debug"])
+def test_a_file_that_does_not_load_is_blamed_on_its_node(
+    command: str, folder: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Relu")
+    node.attribute.append(onnx.helper.make_attribute("alpha", 1.0))
+    onnx.save(model, "odd.onnx")
+    assert run([command, "odd.onnx", *_AGAINST, "-q"]) == 2
+    error = capfd.readouterr().err
+    problem = f"the Relu node {node.name}: Unrecognized attribute: alpha for operator Relu"
+    assert f"error: ONNX Runtime cannot load odd.onnx: {problem}\n" in error
+    assert "Run 'torch2mobile check odd.onnx', which looks at every node." in error
+    assert run(["check", "odd.onnx", "-q"]) == 1
+    assert "Relu has no attribute alpha" in capfd.readouterr().out
 
 
 def test_inspect_says_how_many_nodes_it_does_not_list(
