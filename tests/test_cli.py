@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
 import pytest
 
 from torch2mobile import __version__
@@ -90,6 +92,14 @@ def test_every_option_has_help(name: str) -> None:
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_what_n_of_mutants_counts_is_said_where_it_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["verify", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Needs --against: put N small faults, controls among them, into the .onnx" in text
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +301,7 @@ BAD = [
     (["export", "none.py:Net"], 2, "no file none.py", None),
     (["export", "nets.py:modle", "--input", INPUT], 2, "Did you mean model", None),
     (["export", "nets.py:broken", "--input", INPUT], 2, "no such luck", None),
-    (["export", "nets.py:number", "--input", INPUT], 2, "returned a int", None),
+    (["export", "nets.py:number", "--input", INPUT], 2, "but something of type int", None),
     (["export", "nets.py:not_callable", "--input", INPUT], 2, "no torch.nn.Module", None),
     (["export", "gone.pt2"], 2, "no file gone.pt2", None),
     (["export", "bad.pt2"], 2, "no ExportedProgram", _write("bad.pt2", b"PK rubbish")),
@@ -320,7 +330,7 @@ BAD = [
         _write("w.safetensors", b"12"),
     ),
     (["export", "nets.py:model", "--input", INPUT, "--opset", "999"], 2, "knows opsets", None),
-    (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "targets are ort", None),
+    (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "There is: ort.", None),
     (["export", "nets.py:model", "--input", INPUT, "--atol", "x"], 2, "no number", None),
     (["export", "nets.py:model", "--input", INPUT, "--atol", "y=1"], 2, "no output", None),
     (["export", "nets.py:model", "--input", INPUT, "--probes", "-1"], 2, "--probes", None),
@@ -394,6 +404,80 @@ def test_bad_input_gets_one_clear_error(
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     left = {path for path in after if "__pycache__" not in path.parts}
     assert {path: after[path] for path in left} == before
+
+
+_AGAINST = ["--against", "nets.py:model", "--input", INPUT]
+
+
+@pytest.mark.parametrize(
+    "words", [["inspect"], ["check"], ["verify", *_AGAINST], ["debug", *_AGAINST], ["simplify"]]
+)
+def test_every_command_says_the_same_of_a_file_that_is_no_model(
+    words: list[str], folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["out.onnx"] if words == ["simplify"] else []
+    Path("empty.onnx").touch()
+    Path("cut.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:200])
+    for name, message in (
+        ("empty.onnx", "empty.onnx is empty: it has 0 bytes, and no model in it"),
+        ("cut.onnx", "cut.onnx is no ONNX file, or is truncated: its 200 bytes are no whole model"),
+    ):
+        assert run([words[0], name, *more, *words[1:], "-q"]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Copy it anew, or export the model again." in error
+        assert "format" not in error
+
+
+@pytest.mark.parametrize("command", ["verify", "debug"])
+def test_a_file_that_does_not_load_is_blamed_on_its_node(
+    command: str, folder: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Relu")
+    node.attribute.append(onnx.helper.make_attribute("alpha", 1.0))
+    onnx.save(model, "odd.onnx")
+    assert run([command, "odd.onnx", *_AGAINST, "-q"]) == 2
+    error = capfd.readouterr().err
+    problem = f"the Relu node {node.name}: Unrecognized attribute: alpha for operator Relu"
+    assert f"error: ONNX Runtime cannot load odd.onnx: {problem}\n" in error
+    assert "Run 'torch2mobile check odd.onnx', which looks at every node." in error
+    assert run(["check", "odd.onnx", "-q"]) == 1
+    assert "Relu has no attribute alpha" in capfd.readouterr().out
+
+
+def test_inspect_says_how_many_nodes_it_does_not_list(
+    folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(bundle, folder / "copy"))
+    names = [*(f"conv_{n}" for n in range(28)), "relu", "relu_1"]
+    entries = [{"node": name, "op": "", "outputs": [], "origins": []} for name in names]
+    (copy / "provenance.json").write_text(json.dumps({"nodes": entries}))
+    first = "conv_0, conv_1, conv_2, conv_3, conv_4 ... and"
+    for node, listed in (
+        ("conv", f"Near it are: {first} 23 more."),
+        ("relu_", "Near it are: relu_1."),
+        ("rleu_1", "Near it are: relu_1, relu."),
+        ("?", f"There is: {first} 25 more."),
+    ):
+        assert run(["inspect", str(copy), "--node", node]) == 2
+        assert listed in capsys.readouterr().err
+
+
+def test_inspect_says_what_it_reads(
+    folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", "nets.py"]) == 2
+    error = capsys.readouterr().err
+    assert "nets.py is no ONNX file\n  What is read here are .onnx files and bundles." in error
+    for command in ("inspect", "check"):
+        assert run([command, str(bundle / "model.ort")]) == 2
+        error = capsys.readouterr().err
+        assert "is in the .ort format, and what is read here are .onnx files and bundles" in error
+        assert f"Give {bundle / 'model.onnx'}." in error
+    Path("alone.ort").write_bytes((bundle / "model.ort").read_bytes())
+    assert run(["inspect", "alone.ort"]) == 2
+    assert "Give the .onnx that it was made from." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_configuration(net: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["--select", "X1"], "no rule's code is or begins with 'X1'"),
         (["--ignore", "T2M1O1"], "Did you mean T2M1"),
         (["--target", "fridge"], "check knows no target 'fridge'"),
+        (["--target", "fridge"], "There is: coreml, coreml-nn, nnapi, ort, xnnpack."),
+        (["--target", "CoreML"], "Did you mean coreml?"),
+        (["--target", "CoreML-NM"], "Did you mean coreml-nn or coreml?"),
         (["--ort-version", "new"], "--ort-version new"),
         (["--fix-dim", "N"], "--fix-dim N: no symbol and size"),
         (["--fix-dim", "N=0"], "'0' is no size from 1 up"),
@@ -121,6 +125,34 @@ def test_an_unknown_code_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     assert "data-dependent-branch" in capsys.readouterr().err
     assert run(["explain", "?"]) == 2
     assert "torch2mobile rules" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("T2M999", "  'torch2mobile rules' lists them.\n"),
+        ("T2M199", "  Did you mean T2M1"),
+        ("t2m199", "  Did you mean T2M1"),
+    ],
+)
+def test_no_rule_of_another_kind_is_suggested(
+    code: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["explain", code]) == 2
+    text = capsys.readouterr().err
+    assert remedy in text
+    assert not re.search(r"\bT2M[2-8]", text)
+
+
+def test_export_says_that_a_target_is_one_of_check_only(
+    net: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", net, *INPUT, "--target", "nnapi"]) == 2
+    text = capsys.readouterr().err
+    assert "'nnapi' is a target that only check knows" in text
+    assert "Use check --target nnapi; export has ort." in text
+    assert run(["export", net, *INPUT, "--target", "ORT"]) == 2
+    assert "Did you mean ort?" in capsys.readouterr().err
 
 
 def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,19 @@ def test_the_help_text_is_the_programs_own() -> None:
     (shown,) = (block for block in blocks("text") if block.startswith("$ torch2mobile --help"))
     printed = "\n".join(line.rstrip() for line in result.output.splitlines())
     assert shown.partition("\n")[2].strip() == printed.strip()
+
+
+def test_without_a_terminal_the_help_is_as_in_the_readme() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch2mobile", "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.strip() in README
 
 
 def test_every_command_is_in_the_help_text() -> None:

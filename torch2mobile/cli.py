@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,8 +27,10 @@ from torch2mobile.cli_support import (
 )
 from torch2mobile.errors import ExitCode, Torch2MobileError
 
+_WIDTH = 100
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDTH})
 @click.version_option(__version__, prog_name="torch2mobile")
 def cli() -> None:
     """Take a PyTorch module to ONNX and mobile runtimes, and prove that it arrived intact.
@@ -151,8 +154,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; every exception ends here."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    # Where nothing says how wide it is (a pipe, a CI log), click takes 80 and cuts the help.
+    known = shutil.get_terminal_size((0, 0)).columns
     try:
-        result = cli.main(words, prog_name="torch2mobile", standalone_mode=False)
+        result = cli.main(
+            words,
+            prog_name="torch2mobile",
+            standalone_mode=False,
+            terminal_width=None if known else _WIDTH,
+        )
         return int(result or 0)
     except Torch2MobileError as error:
         complain(error)

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     default=0,
     show_default=True,
     metavar="N",
-    help="Put N small faults into the .onnx, and report how many of them would be caught.",
+    help="Needs --against: put N small faults, controls among them, into the .onnx, and report how "
+    "many would be caught; a control is no fault, and must pass.",
 )
 @click.option(
     "--search/--no-search",

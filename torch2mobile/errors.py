@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -99,3 +101,15 @@ class WorkerCrashError(Torch2MobileError):
 
 class WorkerCallError(Torch2MobileError):
     """A call inside a worker process raised; the message is that exception's own."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A remedy that names the nearest known words, whatever their case, or all of them."""
+    lower = [name.lower() for name in known]
+    near = difflib.get_close_matches(word.lower(), lower, n=3)
+    # Only the case is another: nothing else can be meant.
+    near = [word.lower()] if word.lower() in near else list(dict.fromkeys(near))
+    close = [name for each in near for name in known if name.lower() == each]
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"There is: {', '.join(sorted(known)) or 'nothing'}."

@@ -356,11 +356,21 @@ def test_no_bundle_there(tmp_path: Path) -> None:
     for name, message in (
         ("gone", "there is no bundle"),
         ("file", "there is no bundle"),
-        ("empty", "no readable manifest.json"),
+        ("empty", "empty is no bundle: it holds nothing, and no manifest.json"),
         ("odd", "no readable manifest.json"),
     ):
         with pytest.raises(BundleError, match=message):
             load_bundle(tmp_path / name)
+
+
+def test_a_folder_that_is_no_bundle_says_what_is_in_it(tmp_path: Path) -> None:
+    for name in ("net.onnx", "a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BundleError) as caught:
+        load_bundle(tmp_path)
+    assert "it holds a.txt, b.txt, c.txt and 1 more, and no manifest.json" in str(caught.value)
+    assert "with manifest.json, model.onnx and golden data" in caught.value.remedy
+    assert caught.value.remedy.endswith(f"{tmp_path / 'net.onnx'} can be given by itself.")
 
 
 @pytest.mark.parametrize(

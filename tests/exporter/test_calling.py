@@ -242,16 +242,16 @@ def test_what_is_no_tensor_is_left_out_with_a_note() -> None:
     assert [name for name, _ in tensors] == ["a"]
     assert notes == [
         "the output b is None and was left out",
-        "the output c is a int, no tensor: left out",
+        "the output c is of type int, no tensor: left out",
         "the output d_0 is None and was left out",
-        "the output d_1 is a str, no tensor: left out",
+        "the output d_1 is of type str, no tensor: left out",
     ]
 
 
 def test_a_shape_is_no_container_of_outputs() -> None:
     tensors, notes = flatten_outputs((one(), one().shape))
     assert len(tensors) == 1
-    assert notes == ["the output output_1 is a Size, no tensor: left out"]
+    assert notes == ["the output output_1 is of type Size, no tensor: left out"]
 
 
 def test_flat_forward_gives_the_tensors_in_order() -> None:

@@ -377,7 +377,7 @@ def test_notes_tell_what_is_left_out() -> None:
     found = capture.capture(called(module, torch.ones(2)))
     assert found.notes == (
         "the output output_1 is None and was left out",
-        "the output output_2 is a int, no tensor: left out",
+        "the output output_2 is of type int, no tensor: left out",
         "the module was in train mode; it was exported in eval mode",
     )
     assert capture.capture(called(module.eval(), torch.ones(2))).notes == found.notes[:2]

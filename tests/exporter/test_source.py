@@ -202,14 +202,31 @@ def __getattr__(name): raise ZeroDivisionError(name)
 """
 
 
+HELD = """
+from torch import nn
+raise RuntimeError("only read, not run")
+WIDTH = 3
+class Net(nn.Module): ...
+class _Base(nn.Module): ...
+def make(width=3, *, bias=True): ...
+def layer(width): ...
+def other(*, bias): ...
+model = make()
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "message", "remedy"),
     [
         ("sample:super_resolutoin", "no sample 'super_resolutoin'", "super_resolution"),
         ("sample:", "no sample ''", "detector"),
         ("nothing", "names no model", "package.module:attr"),
-        ("net.py", "names no model", "path/to/file.py:attr"),
-        ("net.py:", "names no model", "path/to/file.py:attr"),
+        ("net.py", "'net.py' names no model: it holds", "Name one of them, for example net.py:"),
+        ("net.py:", "'net.py' names no model: it holds", "for example net.py:"),
+        ("held.py", "it holds Net, make, model", "for example held.py:Net."),
+        ("many.py", "it holds f0, f1, f2, f3, f4, f5, f6, f7 and 2 more", "many.py:f0."),
+        ("syntax.py", "'syntax.py' names no model", "path/to/file.py:attr"),
+        ("gone.py", "no file gone.py", "path/to/file.py:attr"),
         (":Net", "names no model", "package.module:attr"),
         ("gone.py:Net", "no file gone.py", "path/to/file.py:attr"),
         ("gone.pt2", "no file gone.pt2", "model.pt2"),
@@ -222,12 +239,12 @@ def __getattr__(name): raise ZeroDivisionError(name)
         ("net.py:Net.x.y", "no attribute 'x'", "There is"),
         ("pkg:net2", "no attribute 'net2'", "net"),
         ("broken.py:other", "no attribute 'other'", "number"),
-        ("broken.py:number", "is a int, no torch.nn.Module", "function that returns one"),
+        ("broken.py:number", "no torch.nn.Module, but of type int", "function that returns one"),
         ("broken.py:raises", "raised RuntimeError: boom", "function without parameters"),
         ("broken.py:leaves", "raised SystemExit: 3", "function without parameters"),
         ("broken.py:with_parameters", "missing 1 required", "function without parameters"),
-        ("broken.py:number_of", "returned a int", "Return the Module"),
-        ("net.py:torch", "is a module, no torch.nn.Module", "function that returns one"),
+        ("broken.py:number_of", "but something of type int", "Return the Module"),
+        ("net.py:torch", "no torch.nn.Module, but of type module", "function that returns one"),
         ("raising.py:Net", "raised ValueError: at import at raising.py:2: raise Val", "on its own"),
         ("leaving.py:Net", "raised SystemExit: 4 at leaving.py:1", "on its own"),
         ("syntax.py:Net", "raised SyntaxError", "on its own"),
@@ -241,6 +258,8 @@ def test_what_cannot_be_loaded(project: Write, text: str, message: str, remedy: 
     project("pkg/__init__.py", "from pkg import net")
     project("pkg/net.py", NET)
     project("broken.py", BROKEN)
+    project("held.py", HELD)
+    project("many.py", "".join(f"def f{n}(): ...\n" for n in range(10)))
     project("raising.py", "import torch\nraise ValueError('at import')")
     project("leaving.py", "raise SystemExit(4)")
     project("syntax.py", "x = 1\ny = = 2\n")

@@ -173,6 +173,15 @@ def test_truncated_files(tmp_path: Path, name: str, cut: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+def test_an_empty_file_holds_no_state_dict(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.touch()
+    error = refusal(path)
+    assert error.message == f"{path} is empty: it has 0 bytes, and no state dict in it"
+    assert "Save it anew" in error.remedy
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
 def test_what_is_no_weights_file_at_all(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("hello, these are no weights")

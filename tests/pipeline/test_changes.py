@@ -58,8 +58,18 @@ def test_nothing() -> None:
         ({"simplified": False}, [("tool", "simplified no -> yes")]),
         (
             {"weights": Fingerprint("v", {"a": "1", "b": "3", "c": "4"})},
-            [("weights", "2 of 3 weights")],
+            [("weights", "2 of 3 weights (b, c)")],
         ),
+        (
+            {"weights": Fingerprint("v", dict.fromkeys("abcdef", "0"))},
+            [("weights", "6 of 6 weights (a, b, c and 3 more)")],
+        ),
+        (
+            {"source": "net.py:make"},
+            [("source", "the attribute (make -> Net)")],
+        ),
+        ({"source": "other.py:Net"}, []),
+        ({"source": "Net"}, []),
         (
             {"sources": Fingerprint("t", {"net.py": "0", "blocks.py": "2", "old.py": "3"})},
             [("source", "source of net.py, old.py")],
@@ -123,8 +133,13 @@ def test_with_the_module_it_is_todays_weights_and_torch_that_count() -> None:
     )
     assert between(here) == [
         ("torch", "torch 2.13.0 -> 2.14.0"),
-        ("weights", "1 of 2 weights"),
+        ("weights", "1 of 2 weights (a)"),
     ]
+
+
+def test_the_attribute_that_is_named_today_counts() -> None:
+    here = Here(VERSIONS, MACHINE, SAME.weights, SAME.sources, "src/net.py:Other")
+    assert between(here) == [("source", "the attribute (Net -> Other)")]
 
 
 def test_the_table_has_each_thing_once() -> None:

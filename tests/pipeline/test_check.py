@@ -269,8 +269,9 @@ def test_a_suppressed_finding_is_kept_and_does_not_count() -> None:
         (lambda: CheckOptions(ort_version="latest"), "latest: no version"),
         (lambda: CheckOptions(ort_version="1"), "1: no version"),
         (lambda: CheckOptions(ort_version=1.17), "no version"),  # type: ignore[arg-type]
-        (lambda: CheckOptions(fixed={"N": 0}), "N=0: 0 is no size"),
-        (lambda: CheckOptions(fixed={"N": 1.5}), "no size"),  # type: ignore[dict-item]
+        (lambda: CheckOptions(fixed={"N": 1}), "none is asked for"),
+        (lambda: CheckOptions(("nnapi",), fixed={"N": 0}), "N=0: 0 is no size"),
+        (lambda: CheckOptions(("nnapi",), fixed={"N": 1.5}), "no size"),  # type: ignore[dict-item]
         (lambda: Selection(suppress=(1,)), "an? int was given"),  # type: ignore[arg-type]
         (lambda: torch2mobile.check("x", fail_on="nope"), "'nope'"),  # type: ignore[arg-type]
     ],
@@ -399,6 +400,57 @@ def test_a_wrong_configuration_is_refused(table: str, message: str, tmp_path: Pa
     with pytest.raises(UsageError, match=message) as caught:
         configure(tmp_path, f"[tool.torch2mobile.check]\n{table}\n")
     assert caught.value.remedy
+
+
+# --- sizes that no input can have ---------------------------------------------------------------
+
+SIZES = [
+    ({"B": 1}, "--fix-dim B: no input has", "The model's dimensions are N, 8*h."),
+    ({"h": 2}, "--fix-dim h: no input has", "The model's dimensions are N, 8*h."),
+    ({"N": 9}, "--fix-dim N=9: N was declared as 1..4", "Give a size of that range"),
+    ({"8*h": 8}, "--fix-dim 8*h=8: 8*h was declared as 16..256", "Give a size of that range"),
+    ({"8*h": 264}, "8*h was declared as 16..256", "Give a size of that range"),
+    ({"N": 4, "8*h": 20}, "--fix-dim 8*h=20: 20 is no multiple of 8", "for example 8*h=16."),
+]
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize(("fixed", "message", "remedy"), SIZES)
+def test_a_size_that_no_input_can_have_is_refused_before_the_capture(
+    fixed: dict[str, int], message: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch2mobile.exporter.capture.capture", lambda _: pytest.fail("captured"))
+    with pytest.raises(UsageError) as caught:
+        torch2mobile.check(
+            Twice(), inputs=["x:float32[N=1..4,8*h=2..32]"], targets=["nnapi"], fix_dims=fixed
+        )
+    assert message in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+def test_a_size_without_an_upper_bound() -> None:
+    found = torch2mobile.check(
+        Twice(), inputs=["x:float32[N=2..,4]"], targets=["nnapi"], fix_dims={"N": 900}
+    )
+    assert found.passed
+    with pytest.raises(UsageError, match=r"N=1: N was declared as 2\.\.$"):
+        torch2mobile.check(
+            Twice(), inputs=["x:float32[N=2..,4]"], targets=["nnapi"], fix_dims={"N": 1}
+        )
+
+
+def test_a_bundle_has_the_ranges_and_a_bare_file_has_none(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    made = torch2mobile.export(Twice(), inputs=["x:float32[N=1..4,4]"], out=bundle)
+    assert made.passed
+    options = CheckOptions(targets=("nnapi",), fixed={"N": 9})
+    with pytest.raises(UsageError, match=r"--fix-dim N=9: N was declared as 1\.\.4"):
+        check_request(Request(str(bundle)), options)
+    assert check_request(Request(str(bundle / "model.onnx")), options).passed
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_other_weights_are_the_commit(pair: Any, other: tuple[Any, Path]) -> Non
     assert row(of(result), "request: simplify", "what changed")["this bundle"] == "no"
     for target in TARGETS:
         check = of(result, target)
-        assert check.summary.endswith("your commit: 1 of 6 weights changed")
+        assert check.summary.endswith("your commit: 1 of 6 weights (left.weight) changed")
         figures = row(check)
         assert figures["cause"] == "commit"
         assert figures["files"] == pytest.approx(figures["modules"], rel=0.01)
@@ -225,7 +225,7 @@ def test_runtime_and_commit_together(pair: Any, other: tuple[Any, Path], earlier
     check = of(torch2mobile.verify(other[1], baseline=earlier), "onnx")
     assert row(check)["cause"] == "runtime, commit"
     assert "onnxruntime 1.30.0 -> " in check.summary
-    assert "your commit: 1 of 6 weights changed" in check.summary
+    assert "your commit: 1 of 6 weights (left.weight) changed" in check.summary
 
 
 def test_a_users_tolerance_decides(pair: Any, other: tuple[Any, Path]) -> None:
@@ -249,7 +249,7 @@ def test_torch_alone(pair: Any, other: tuple[Any, Path], earlier: Path) -> None:
 def test_torch_and_the_commit_are_not_told_apart(other: tuple[Any, Path], earlier: Path) -> None:
     with_versions(earlier, torch="2.12.0")
     check = of(torch2mobile.verify(other[1], baseline=earlier), "onnx")
-    assert "1 of 6 weights changed, or torch 2.12.0 -> " in check.summary
+    assert "1 of 6 weights (left.weight) changed, or torch 2.12.0 -> " in check.summary
     assert "export the earlier commit with this torch" in check.hint
 
 
@@ -262,7 +262,7 @@ def test_the_module_today_tells_more(pair: Any, other: tuple[Any, Path], earlier
     result = torch2mobile.verify(other_copy, against=other[0], args=EXAMPLE, baseline=earlier)
     check = of(result, "onnx")
     assert row(check)["modules"] == pytest.approx(row(check)["files"], rel=0.01)
-    assert check.summary.endswith("your commit: 1 of 6 weights changed")
+    assert check.summary.endswith("your commit: 1 of 6 weights (left.weight) changed")
     assert any(c.name == "parity" for c in result.report.checks)
 
 

@@ -25,7 +25,7 @@ EXPECTED = f"""\
 <td {CELL}>2 of 24 outputs differ: the file on the phone is another function than the module\
 {BELOW}output image, probe normal (H=65, W=33): values differ
   at [0, 0, 3, 4]: expected 0.5, actual 0.75, allowed 1.2e-06
-  would have passed with atol=0.251 or rtol=0.5
+  would have passed with atol=0.251 or rtol=0.5 on the module&#x27;s own output
 output image, probe negative: NaN against a number
   at [0, 0, 0, 0]: expected -0.375, actual nan
   no tolerance lets this pass

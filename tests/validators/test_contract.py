@@ -349,7 +349,7 @@ class TestReadModel:
             "no_graph": (onnx.ModelProto().SerializeToString() or b"\n", "no"),
         }
         for name, (data, message) in contents.items():
-            path = tmp_path / name
+            path = tmp_path / f"{name}.onnx"
             path.write_bytes(data)
             with pytest.raises(ModelFileError, match=message):
                 read_model(path)

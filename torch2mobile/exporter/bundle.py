@@ -198,6 +198,8 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"there is no bundle at {path}", "Give a folder that export wrote.")
     try:
         raw = (path / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise _no_bundle(path) from error
     except OSError as error:
         raise BundleError(
             f"{path} has no readable {MANIFEST}: {error.strerror}",
@@ -219,6 +221,17 @@ def load_bundle(path: Path) -> Bundle:
         _refuse_escape(path, name)
     _refuse_unlisted(manifest, named)
     return Bundle(path, manifest)
+
+
+def _no_bundle(path: Path) -> BundleError:
+    names = sorted(item.name for item in path.iterdir())
+    held = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    models = [name for name in names if name.endswith(".onnx")]
+    alone = f" {path / models[0]} can be given by itself." if models else ""
+    return BundleError(
+        f"{path} is no bundle: it holds {held or 'nothing'}, and no {MANIFEST}",
+        f"Give a folder that export wrote, with {MANIFEST}, {MODEL} and golden data.{alone}",
+    )
 
 
 def _refuse_escape(folder: Path, name: str, *, named_by: str = MANIFEST) -> None:
@@ -277,7 +290,7 @@ def refuse_external_data(folder: Path, model: Path, allowed: Sequence[str]) -> N
         parsed = onnx.load(model, load_external_data=False)
     except Exception as error:
         raise ModelFileError(
-            f"{model} is no ONNX file, or is truncated: {error}", "Export the model again."
+            f"{model} is no ONNX file, or is truncated", "Copy it anew, or export the model again."
         ) from error
     for tensor in _tensors(parsed):
         for entry in tensor.external_data:

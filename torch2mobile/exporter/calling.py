@@ -228,7 +228,7 @@ def flatten_outputs(value: Any) -> tuple[list[tuple[str, torch.Tensor]], list[st
         elif leaf is None:
             notes.append(f"the output {name} is None and was left out")
         else:
-            notes.append(f"the output {name} is a {type(leaf).__name__}, no tensor: left out")
+            notes.append(f"the output {name} is of type {type(leaf).__name__}, no tensor: left out")
     return tensors, notes
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from torch2mobile.errors import SourceError, Torch2MobileError
+from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean
 from torch2mobile.exporter import blame
 from torch2mobile.records import Sample
 
@@ -23,14 +23,6 @@ FORMS = (
     "Give package.module:attr, path/to/file.py:attr, sample:NAME or model.pt2; "
     "'torch2mobile samples' lists the samples."
 )
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A remedy that names the nearest known words, or all of them."""
-    close = difflib.get_close_matches(word, known, n=3)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"There is: {', '.join(sorted(known)) or 'nothing'}."
 
 
 @contextlib.contextmanager
@@ -88,6 +80,37 @@ def _import_file(path: Path) -> ModuleType:
     return _guarded_import(str(path), load)
 
 
+def _names_a_file(path: Path) -> SourceError:
+    """What to say of a file without an attribute: what it holds, read and not run."""
+    if not path.is_file():
+        return SourceError(f"there is no file {path}", FORMS)
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        body = []
+    held = [name for node in body for name in _model_names(node) if not name.startswith("_")]
+    if not held:
+        return SourceError(f"'{path}' names no model", FORMS)
+    some = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
+    return SourceError(
+        f"'{path}' names no model: it holds {some}",
+        f"Name one of them, for example {path}:{held[0]}.",
+    )
+
+
+def _model_names(node: ast.stmt) -> list[str]:
+    """The names that a statement gives to what may be a model, or make one without arguments."""
+    if isinstance(node, ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.FunctionDef):
+        free = [*node.args.posonlyargs, *node.args.args]
+        needed = len(free) > len(node.args.defaults) or None in node.args.kw_defaults
+        return [] if needed else [node.name]
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
+
+
 def _import_module(name: str) -> ModuleType:
     absent = SourceError(f"there is no module {name!r}", FORMS)
     if not all(part.isidentifier() for part in name.split(".")):
@@ -125,7 +148,7 @@ def as_module(value: Any, source: str) -> torch.nn.Module:
         return value
     if not callable(value):
         raise SourceError(
-            f"{source} is a {type(value).__name__}, no torch.nn.Module",
+            f"{source} is no torch.nn.Module, but of type {type(value).__name__}",
             "Name a Module, a Module class, or a function that returns one.",
         )
     try:
@@ -139,7 +162,7 @@ def as_module(value: Any, source: str) -> torch.nn.Module:
         ) from error
     if not isinstance(made, torch.nn.Module):
         raise SourceError(
-            f"{source}() returned a {type(made).__name__}, no torch.nn.Module",
+            f"{source}() returned no torch.nn.Module, but something of type {type(made).__name__}",
             "Return the Module from it.",
         )
     return made
@@ -154,6 +177,8 @@ def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType,
         sample = samples[name]
         return name, importlib.import_module(sample.module), sample.attr
     head, colon, attr = source.rpartition(":")
+    if source.rstrip(":").endswith(".py"):
+        raise _names_a_file(Path(source.rstrip(":")))
     if not colon or not head or not attr:
         raise SourceError(f"{source!r} names no model", FORMS)
     is_file = head.endswith(".py")

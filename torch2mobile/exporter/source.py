@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torch2mobile import sampling, sizing, tensors
-from torch2mobile.errors import InputError, SourceError, Torch2MobileError
+from torch2mobile.errors import InputError, SourceError, Torch2MobileError, did_you_mean
 from torch2mobile.exporter import arrays, blame, inputs
 from torch2mobile.exporter.calling import (
     FlatModule,
@@ -35,7 +35,6 @@ from torch2mobile.exporter.locate import (
     FORMS,
     as_module,
     attribute,
-    did_you_mean,
     importable,
     locate,
 )

@@ -23,6 +23,11 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise SourceError(f"there is no weights file {path}", "Check the path given to --weights.")
+    if path.stat().st_size == 0:
+        raise SourceError(
+            f"{path} is empty: it has 0 bytes, and no state dict in it",
+            "Save it anew, with torch.save(model.state_dict(), path) or as .safetensors.",
+        )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix not in {".pt", ".pth", ".bin"}:
@@ -53,7 +58,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     ):
         raise SourceError(
-            f"{path} holds a {type(loaded).__name__}, no state dict",
+            f"{path} holds no state dict, but something of type {type(loaded).__name__}",
             "Save model.state_dict().",
         )
     return dict(loaded)

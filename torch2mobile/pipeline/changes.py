@@ -24,6 +24,7 @@ class Here:
     machine: Mapping[str, str]
     weights: Fingerprint | None = None
     sources: Fingerprint | None = None
+    source: str = ""
 
 
 def changes_between(earlier: Manifest, bundle: Manifest, here: Here) -> Changes:
@@ -34,6 +35,7 @@ def changes_between(earlier: Manifest, bundle: Manifest, here: Here) -> Changes:
             *_tools(earlier, bundle, here),
             *_weights(earlier.weights, here.weights or bundle.weights),
             *_sources(earlier.sources, here.sources or bundle.sources),
+            *_attribute(earlier.source, here.source or bundle.source),
             *_request(earlier.request, bundle.request),
         )
     )
@@ -75,8 +77,8 @@ def _weights(then: Fingerprint, now: Fingerprint) -> Iterator[Change]:
         if every:
             yield Change("weights", "weights", UNKNOWN, _short(now))
         return
-    count = sum(then.parts.get(name) != now.parts.get(name) for name in every)
-    said = f"{count} of {len(every)} weights"
+    changed = [name for name in every if then.parts.get(name) != now.parts.get(name)]
+    said = f"{len(changed)} of {len(every)} weights ({_some(changed)})"
     yield Change("weights", "weights", _short(then), _short(now), said=said)
 
 
@@ -90,9 +92,15 @@ def _sources(then: Fingerprint, now: Fingerprint) -> Iterator[Change]:
     old, new = set(then.parts.values()), set(now.parts.values())
     names = [name for name, digest in now.parts.items() if digest not in old]
     names += [n for n, digest in then.parts.items() if digest not in new and n not in names]
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    said = f"source of {shown}"
+    said = f"source of {_some(names)}"
     yield Change("source", "source", _short(then), _short(now), said=said)
+
+
+def _attribute(then: str, now: str) -> Iterator[Change]:
+    # The file or package before the colon may only have moved: its hash says whether it changed.
+    (_, old_colon, old), (_, new_colon, new) = then.rpartition(":"), now.rpartition(":")
+    if old_colon and new_colon and old != new:
+        yield Change("source", "attribute", old, new, said=f"the attribute ({old} -> {new})")
 
 
 def _request(then: Request | None, now: Request | None) -> Iterator[Change]:
@@ -107,6 +115,11 @@ def _request(then: Request | None, now: Request | None) -> Iterator[Change]:
                 yield Change("request", f"request: {field.name}", old, new)
     if then.parity.seed != now.parity.seed:
         yield Change("request", "request: seed", str(then.parity.seed), str(now.parity.seed))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _short(print_: Fingerprint) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch2mobile.errors import CaptureError, ExitCode, TranslateError, UsageError
+from torch2mobile.errors import CaptureError, ExitCode, TranslateError, UsageError, did_you_mean
+from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
@@ -22,6 +23,7 @@ from torch2mobile.records import (
     Capture,
     Check,
     Finding,
+    InputSpec,
     LoadedModel,
     Report,
     Request,
@@ -29,6 +31,7 @@ from torch2mobile.records import (
     Status,
 )
 from torch2mobile.validators.coverage import releases
+from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.levels import LEVELS, TARGETS
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.selection import Selection, counts
@@ -50,10 +53,15 @@ class CheckOptions:
         for name in self.targets:
             if name not in TARGETS:
                 raise UsageError(
-                    f"check knows no target {name!r}", f"The targets are {', '.join(TARGETS)}."
+                    f"check knows no target {name!r}", did_you_mean(name, list(TARGETS))
                 )
         if self.ort_version is not None:
             releases.check_version(self.ort_version)
+        if self.fixed and not set(self.targets) & set(ACCELERATORS):
+            raise UsageError(
+                "--fix-dim says something about an accelerator, and none is asked for",
+                f"Add --target {', or '.join(ACCELERATORS)}, or leave it out.",
+            )
         sizes: Mapping[str, object] = self.fixed
         for name, size in sizes.items():
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -78,7 +86,7 @@ def check_request(
 ) -> CheckResult:
     """Check what a request names: a source, or an .onnx file or bundle without loading torch."""
     path = Path(request.source)
-    if path.is_dir() or path.suffix == ".onnx":
+    if path.is_dir() or path.suffix in {".onnx", ".ort"}:
         _refuse_module_options(request, options)
         return check_file(path, options, observer=observer)
 
@@ -105,12 +113,42 @@ def _refuse_module_options(request: Request, options: CheckOptions) -> None:
         )
 
 
+def _refuse_sizes(
+    fixed: Mapping[str, int], inputs: Iterable[InputSpec], *, named: bool = True
+) -> None:
+    """UsageError for a size that these inputs cannot have; ``named``: they name all dimensions."""
+    known = {str(dim.label): dim for spec in inputs for dim in spec.dims if dim.symbol is not None}
+    for name, size in fixed.items():
+        dim = known.get(name)
+        if dim is None:
+            if not named:
+                continue
+            listed = ", ".join(known) or "none: all its sizes are fixed"
+            raise UsageError(
+                f"--fix-dim {name}: no input has a dimension of that name",
+                f"The model's dimensions are {listed}.",
+            )
+        least, most = dim.factor * (dim.least or 1), dim.greatest and dim.factor * dim.greatest
+        if size < least or (most is not None and size > most):
+            raise UsageError(
+                f"--fix-dim {name}={size}: {name} was declared as {least}..{most or ''}",
+                "Give a size of that range, or declare another one with --input.",
+            )
+        if size % dim.factor:
+            raise UsageError(
+                f"--fix-dim {name}={size}: {size} is no multiple of {dim.factor}",
+                f"Give a multiple, for example {name}={least}.",
+            )
+
+
 def check_file(
     path: Path, options: CheckOptions, *, observer: Observer | None = None
 ) -> CheckResult:
     """Check an .onnx file, or the model of a bundle, whose lines it then names."""
     from torch2mobile.pipeline.inspection import stored_model
 
+    if path.is_dir():
+        _refuse_sizes(options.fixed, load_bundle(path).manifest.inputs)
     model, origins = stored_model(path)
     subject = Subject(
         name=str(path),
@@ -134,6 +172,9 @@ def check_loaded(
     stages = Stages(observer or SilentObserver())
     stages.observer.started("capture")
     loaded = load()
+    # torch names the dimensions that were left to it (Dim.AUTO) while it captures.
+    own = loaded.dynamic_shapes is None and loaded.program is None
+    _refuse_sizes(options.fixed, loaded.specs, named=own)
     from torch2mobile.exporter import blame, calling
     from torch2mobile.exporter.capture import capture
     from torch2mobile.exporter.recurrent import whole_recurrent_layers

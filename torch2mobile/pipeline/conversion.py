@@ -12,6 +12,7 @@ from torch2mobile.errors import (
     NotApplicableError,
     Torch2MobileError,
     UsageError,
+    did_you_mean,
 )
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Target
@@ -23,8 +24,15 @@ def find_targets(names: Sequence[str]) -> list[Target]:
     """The targets of these names; UsageError for an unknown one."""
     unknown = [name for name in names if name not in TARGETS]
     if unknown:
+        from torch2mobile.validators.coverage.levels import TARGETS as CHECKED
+
+        if unknown[0] in CHECKED:
+            raise UsageError(
+                f"{unknown[0]!r} is a target that only check knows: nothing is converted for it",
+                f"Use check --target {unknown[0]}; export has {', '.join(TARGETS)}.",
+            )
         raise UsageError(
-            f"there is no target {unknown[0]!r}", f"The targets are {', '.join(TARGETS)}."
+            f"there is no target {unknown[0]!r}", did_you_mean(unknown[0], list(TARGETS))
         )
     return [TARGETS[name] for name in dict.fromkeys(names)]
 

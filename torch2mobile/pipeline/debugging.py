@@ -13,6 +13,7 @@ from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import Check, Report, Request, Status
+from torch2mobile.validators.contract import is_ort
 
 
 def debug_against(
@@ -53,9 +54,7 @@ def debug_against(
 
 def _refuse_ort(path: Path) -> None:
     verification.check_file(path)
-    with path.open("rb") as file:
-        head = file.read(8)
-    if path.suffix == ".ort" or head[4:] == b"ORTM":
+    if is_ort(path):
         raise UsageError(
             f"{path.name} is in the .ort format, which does not keep the graph as it was exported",
             "Debug the .onnx that it was made from; if that passes, the conversion is at fault.",

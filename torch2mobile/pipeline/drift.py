@@ -256,6 +256,7 @@ def _with_module(here: Here, loaded: LoadedModel, source: str, earlier: Manifest
         here,
         weights=fingerprint.weights_of(loaded.module),
         sources=fingerprint.sources_of(loaded, source, earlier.sources.parts),
+        source=source,
     )
 
 

@@ -143,6 +143,11 @@ def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
         import difflib
 
         names = [entry["node"] for entry in entries]
-        close = difflib.get_close_matches(node, names) or names[:5]
-        raise UsageError(f"there is no node {node!r}", f"There is: {', '.join(close)}.")
+        near = [name for name in names if node in name] or difflib.get_close_matches(node, names)
+        listed = near or names
+        shown, rest = ", ".join(listed[:5]), len(listed) - 5
+        more = f" ... and {rest} more" if rest > 0 else ""
+        raise UsageError(
+            f"there is no node {node!r}", f"{'Near it are' if near else 'There is'}: {shown}{more}."
+        )
     return rows

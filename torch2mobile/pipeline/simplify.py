@@ -169,7 +169,7 @@ def simplify_file(
 
     options = options or ParityOptions()
     stages = Stages(observer or SilentObserver())
-    read_model(source)
+    read_model(source, reads=".onnx files")
     if target.resolve() == source.resolve():
         raise UsageError(f"{target} is the input itself", "Give another name for the result.")
     if target.is_dir():

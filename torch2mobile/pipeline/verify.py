@@ -174,11 +174,11 @@ def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> Ver
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that is missing, empty, or keeps its weights elsewhere."""
-    if not path.is_file():
-        raise ModelFileError(f"there is no file {path}", "Give a bundle folder or an .onnx file.")
-    if path.stat().st_size == 0:
-        raise ModelFileError(f"{path} is empty", "Export the model again.")
+    """Refuse a file that is missing, empty or no whole model, or keeps its weights elsewhere."""
+    from torch2mobile.validators.contract import is_ort, read_model
+
+    if not path.is_file() or not is_ort(path) or path.stat().st_size == 0:
+        read_model(path, reads=".onnx and .ort files and bundles")
     refuse_external_data(path.parent, path, ())
 
 

@@ -152,7 +152,8 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
         return
     enough = [f"{name}={round_up(v)}" for name, v in known.items() if math.isfinite(v)]
     if enough:
-        yield Line(f"would have passed with {' or '.join(enough)}", depth=1)
+        least = " or ".join(enough)
+        yield Line(f"would have passed with {least} on the module's own output", depth=1)
     else:
         yield Line("no tolerance lets this pass", depth=1)
 

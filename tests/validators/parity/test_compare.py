@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -301,5 +302,13 @@ class TestNumbers:
         assert judged.floor == 0.1
         assert judged.mismatch is not None
         assert (judged.mismatch.expected, judged.mismatch.actual) == ("1.0", "1.3")
+        assert judged.mismatch.problem.startswith("is off the float64 truth by 0.2 where 0.15 is")
+        stand_in = replace(limit, rule="compensated")
+        said = judge("y", "p", want, got, stand_in).mismatch
+        assert said is not None
+        assert said.problem.startswith("is off the compensated truth by 0.2 where 0.15 is allowed")
+        same = judge("y", "p", want, got, replace(limit, base=want.copy())).mismatch
+        assert same is not None
+        assert same.problem.startswith("differs by 0.3 where 0.15 is allowed")
         # A user's tolerance is relative to the module: that is what "would have passed" means.
         assert judged.mismatch.least_atol == pytest.approx(0.3)

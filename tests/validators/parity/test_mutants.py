@@ -270,7 +270,10 @@ def test_large_weights_are_sent_once_and_judged_alike(tiny: Callable[..., Any]) 
     found = trial(model)
     assert found.share == 1
     assert found.count("passed")
-    assert not [v for v in found.verdicts if "ONNXRuntimeError" in v.reason and v.mutation.node]
+    raised = ("ONNXRuntimeError", "ONNX Runtime cannot load")
+    assert not [
+        v for v in found.verdicts if v.mutation.node and any(word in v.reason for word in raised)
+    ]
 
 
 class TestBench:

@@ -43,8 +43,10 @@ class OrtRunner:
             )
         except Exception as error:
             raise ModelFileError(
-                f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}",
-                "Export it again; if the file came from elsewhere, check that it is complete.",
+                f"ONNX Runtime cannot load {path.name}: {_said(str(error))}",
+                "Convert it again from its .onnx, or copy it anew."
+                if path.suffix == ".ort"
+                else f"Run 'torch2mobile check {path.name}', which looks at every node.",
             ) from error
 
     def inputs(self) -> tuple[OutputSpec, ...]:
@@ -59,6 +61,14 @@ class OrtRunner:
         """All outputs in the file's order."""
         names = [arg.name for arg in self._session.get_outputs()]
         return list(zip(names, self._session.run(None, dict(feeds)), strict=True))
+
+
+def _said(text: str) -> str:
+    """What ONNX Runtime said, without its codes and the path, the node first where it names one."""
+    text = (text.strip().splitlines() or ["it does not say why"])[0]
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", text)
+    node = re.search(r'In Node, \("(.*?)", ([^,]+), .*, Error (.*)', text)
+    return f"the {node[2]} node {node[1] or 'without a name'}: {node[3]}" if node else text
 
 
 def _spec(arg: Any) -> OutputSpec:

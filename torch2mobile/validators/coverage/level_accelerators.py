@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torch2mobile.errors import UsageError
 from torch2mobile.records import Finding, Metric, Table
 from torch2mobile.validators.coverage import graph, places
 from torch2mobile.validators.coverage.accelerators import (
@@ -37,14 +36,9 @@ _NAMED = 6
 def look(subject: Subject) -> Iterator[Section]:
     """Every accelerator that was asked for, as the model is, and again with sizes fixed.
 
-    Raises UsageError where a size is fixed that no input has, or for no accelerator.
+    Raises UsageError where a size is fixed that no input has.
     """
     wanted = [ACCELERATORS[name] for name in subject.targets if name in ACCELERATORS]
-    if subject.fixed and not wanted:
-        raise UsageError(
-            "--fix-dim says something about an accelerator, and none is asked for",
-            f"Add --target {', or '.join(ACCELERATORS)}, or leave it out.",
-        )
     if subject.model is None:
         for accelerator in wanted:
             why = subject.no_model or "there is no ONNX model to look at"

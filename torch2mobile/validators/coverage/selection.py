@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -13,6 +14,7 @@ from torch2mobile.records import Finding, Severity
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.rules.rule import Rule
 
+_CODE = re.compile(r"T2M[0-9]")
 _ORDER = (Severity.INFO, Severity.WARNING, Severity.ERROR)
 
 
@@ -113,11 +115,14 @@ def find_rule(code: str) -> Rule:
 
 
 def _unknown(code: str, problem: str) -> UsageError:
-    known = [*RULES, *(rule.name for rule in RULES.values())]
     close = difflib.get_close_matches(code.upper(), RULES, n=9, cutoff=0.5)
+    if _CODE.match(code.upper()):
+        # The hundreds are kinds of rules: a code of another one is not meant.
+        close = [known for known in close if known[:4] == code.upper()[:4]]
     # Of codes that are equally close, those that begin alike are likelier meant.
     close = sorted(close, key=lambda c: len(commonpath([c, code.upper()])))[:-4:-1]
-    close = close or difflib.get_close_matches(code, known, n=3)
+    names = [rule.name for rule in RULES.values()]
+    close = close or difflib.get_close_matches(code.lower(), names, n=3)
     return UsageError(
         f"{problem} {code!r}",
         f"Did you mean {' or '.join(close)}?" if close else "'torch2mobile rules' lists them.",
