@@ -400,7 +400,10 @@ def edited_golden(folder: Path) -> Path:
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "nowhere", "there is no bundle"),
-    "missing manifest": (lambda folder: folder / "golden" / "manifest.json", "no readable"),
+    "missing manifest": (
+        lambda folder: folder / "golden" / "manifest.json",
+        "and no manifest.json",
+    ),
     "another file": (lambda folder: folder / "model.onnx", "is no manifest.json"),
     "no manifest": (garbage, "corrupt"),
     "newer": (newer, "version 2"),

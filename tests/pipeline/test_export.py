@@ -491,6 +491,16 @@ class TestTargets:
         assert result.exit_code is ExitCode.STAGE
 
 
+def test_a_size_that_a_constant_decides(tmp_path: Path) -> None:
+    class Repeats(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.repeat_interleave(torch.tensor([1, 2]), 0)
+
+    result = export(Repeats(), tmp_path, example=torch.rand(2, 3))
+    assert check(result, "contract onnx").status is Status.PASSED
+    assert result.exit_code is ExitCode.OK
+
+
 def test_outputs_that_pass_through_or_repeat(tmp_path: Path) -> None:
     class Same(nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:

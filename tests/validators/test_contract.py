@@ -397,3 +397,13 @@ def test_a_real_export_keeps_the_contract(export: Callable[..., Any]) -> None:
     with IsolatedRunner(ORT, model.path, timeout=60) as runner:
         found = contract_check(model, artefact.capture.inputs, model.outputs, None, runner)
     assert found.status is Status.PASSED, (found.summary, found.notes)
+
+
+@pytest.mark.parametrize(
+    ("dim", "problems"), [("u0", 0), ("2*u1 + 1", 0), ("N", 1), ("8*h", 1), ("?", 0), (3, 0)]
+)
+def test_a_size_that_data_decide_may_be_fixed_in_the_file(dim: int | str, problems: int) -> None:
+    """Where a constant decides it, the file says so; where data do, parity sees it change."""
+    wanted = [OutputSpec(name="y", dtype="float32", dims=(dim, 4))]
+    found = [OutputSpec(name="y", dtype="float32", dims=(3, 4))]
+    assert len(interface_problems([], wanted, [], found)) == problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
 
+# torch's symbol of a size that data decide: a constant may decide it, and parity sees it change.
+_OF_DATA = re.compile(r"\bu\d+\b")
 # What onnxruntime says about the machine it runs on, not about the model.
 _MACHINE = ("pthread_setaffinity_np", "device_discovery", "GetPciBusId", "cpuinfo")
 
@@ -95,7 +98,8 @@ def _output_problems(outputs: Sequence[OutputSpec], found: Sequence[OutputSpec])
             f"dimension {axis} of the output {spec.name} is fixed to {size} in the file and varies "
             f"in the module ({dim})"
             for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True))
-            if isinstance(dim, str) and dim != "?" and isinstance(size, int)
+            if isinstance(dim, str) and dim != "?" and not _OF_DATA.search(dim)
+            if isinstance(size, int)
         ]
     return problems
 

@@ -263,12 +263,6 @@ def test_a_size_that_no_input_has_is_an_error_of_usage(tmp_path: Path) -> None:
         _of_file(CASES["T2M403"].before, options, tmp_path)
 
 
-def test_fixed_sizes_for_no_accelerator_are_an_error_of_usage(tmp_path: Path) -> None:
-    options = CheckOptions(targets=("ort",), fixed={"N": 1})
-    with pytest.raises(UsageError, match="none is asked for"):
-        _of_file(CASES["T2M403"].before, options, tmp_path)
-
-
 def test_the_runtime_limits_are_warnings_where_they_are_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
