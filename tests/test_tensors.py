@@ -256,6 +256,11 @@ class Collector(nn.Module):
         self.names = {"x"}
         self.last: deque[int] = deque([1, 2, 3], maxlen=3)
         self.pair = ([1], {"k": 1})
+        self.both = (torch.zeros(2), torch.ones(1))
+        self.weights = [nn.Parameter(torch.zeros(2))]
+        self.table["array"] = np.zeros(3)
+        self.register_buffer("grows", torch.zeros(2))
+        self.layer: nn.Module = nn.Linear(1, 1)
         self.plain = torch.zeros(3)
 
     def collect(self) -> None:
@@ -269,6 +274,11 @@ class Collector(nn.Module):
         self.pair[0].clear()
         self.pair[1]["k"] = 2
         self.plain[1] = 5
+        self.both[0].fill_(7)
+        self.weights[0].data.fill_(3)
+        self.table["array"][1] = 4
+        self.grows.resize_(3)
+        self.layer = nn.ReLU()
 
 
 def test_what_containers_hold_is_put_back_in_place() -> None:

@@ -144,6 +144,7 @@ class Worker:
         except (EOFError, pickle.UnpicklingError, OSError, ValueError):
             code = self._process.wait()
             if self._watchdog.bit:
+                self._watchdog.bit = False
                 raise WorkerTimeoutError(
                     f"gave no answer within {timeout:g} s and was stopped",
                     "Allow more time with --timeout, or look at what makes it slow.",

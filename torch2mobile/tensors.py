@@ -61,8 +61,9 @@ def untouched(module: torch.nn.Module) -> Iterator[Callable[[], None]]:
 
     Restored, also after an error: train/eval and all other attributes of every submodule (a
     cache filled while tracing would hold a tensor without data), what lists, dicts, sets and
-    deques among them hold, all buffers and their values, the random states of torch, numpy and
-    Python, grad mode and the default dtype. What is given makes all as fresh as at the start.
+    deques among them hold, the values of all tensors and arrays but the weights, the random states
+    of torch, numpy and Python, grad mode and the default dtype. What is given makes all as fresh as
+    at the start.
     """
     kept = _Kept(module)
     with torch.no_grad():
@@ -80,17 +81,21 @@ class _Kept:
         self._module = module
         children = list(module.modules())
         self._modes = [(child, child.training) for child in children]
-        self._owned = [
-            (child, dict(vars(child)), dict(child._buffers))
-            for child in children
-            if not isinstance(child, torch.jit.ScriptModule)
+        owned = [child for child in children if not isinstance(child, torch.jit.ScriptModule)]
+        self._owned = [(vars(child), dict(vars(child))) for child in owned]
+        self._owned += [
+            (own, dict(own)) for c in owned for own in (c._buffers, c._parameters, c._modules)
         ]
-        values = [value for _, attributes, _ in self._owned for value in _own(attributes)]
+        values = [value for child in owned for value in _own(vars(child))]
         boxes = [box for value in values for box in _containers(value)]
-        self._boxes = [(box, copy.copy(box)) for box in boxes]
+        self._boxes = [(box, copy.copy(box)) for box in boxes if isinstance(box, _BOXES)]
         held: list[Any] = [tensor for child in children for tensor in child._buffers.values()]
         held += [item for box in (values, *boxes) for item in _items(box)]
-        self._held = [(item, item.detach().clone()) for item in held if _is_state(item)]
+        # Weights are not copied; the layers of torch keep lists of theirs.
+        weights = {id(weight) for weight in module.parameters()}
+        tensors = [x for x in held if torch.is_tensor(x) and id(x) not in weights]
+        self._held = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        self._arrays = [(x, x.copy()) for x in held if isinstance(x, np.ndarray)]
         self._dtype = torch.get_default_dtype()
         self._seeds = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
 
@@ -112,20 +117,22 @@ class _Kept:
         for child, mode in self._modes:
             if child.training != mode:
                 child.training = mode
-        for child, attributes, own in self._owned:
-            vars(child).clear()
-            vars(child).update(attributes)
-            # forward() may have put other tensors in their places.
-            child._buffers.clear()
-            child._buffers.update(own)
-        for box, contents in self._boxes:
-            _refill(box, contents)
+        # forward() may have put other tensors or layers in their places.
+        for own, contents in self._owned:
+            own.clear()
+            own.update(contents)
+        for box, held in self._boxes:
+            refill(box, held)
         random.setstate(self._seeds[0])
         np.random.set_state(self._seeds[1])
         torch.random.set_rng_state(self._seeds[2])
         for tensor, value in self._held:
-            if not torch.equal(tensor, value):
-                tensor.copy_(value)
+            if tensor.shape != value.shape:
+                tensor.data = value.clone()
+            elif not torch.equal(tensor, value):
+                tensor.detach().copy_(value)
+        for array, kept in self._arrays:
+            array[...] = kept
         torch.set_default_dtype(self._dtype)
 
 
@@ -139,25 +146,19 @@ def _own(attributes: Mapping[str, Any]) -> list[Any]:
     return [value for name, value in attributes.items() if name not in _TORCHS_OWN]
 
 
-def _is_state(item: Any) -> bool:
-    """A tensor that forward may write to; the layers of torch keep lists of their weights."""
-    return torch.is_tensor(item) and not isinstance(item, torch.nn.Parameter)
-
-
 def _items(box: Any) -> list[Any]:
     return list(box.values() if isinstance(box, dict) else box)
 
 
 def _containers(value: Any, depth: int = 3) -> Iterator[Any]:
-    """A container that can be changed in place, and those in it."""
+    """A container, and those in it."""
     if depth and isinstance(value, _HOLDERS):
-        if isinstance(value, _BOXES):
-            yield value
+        yield value
         for item in _items(value):
             yield from _containers(item, depth - 1)
 
 
-def _refill(box: Any, contents: Any) -> None:
+def refill(box: Any, contents: Any) -> None:
     """Give a container what it held before, if it holds anything else."""
     before, now = _items(contents), _items(box)
     same = len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))

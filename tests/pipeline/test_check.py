@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -340,9 +341,34 @@ class Counts(nn.Module):
         return x * 2
 
 
+class HandsOver(nn.Module):
+    """What differs from call to call is not the attribute's fault."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.handed = x * 2
+        return self.handed + time.perf_counter_ns() % 1000
+
+
+class OneOfTwo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.last = 0, torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.last = x.mean() + 0.5 * self.last
+        return x - self.last
+
+
 @pytest.mark.parametrize(
     ("module", "errors", "warnings"),
     [
+        (HandsOver(), [], ["T2M124", "T2M143"]),
+        (
+            OneOfTwo(),
+            [("T2M124", "self.last = x.mean() + 0.5 * self.last")],
+            ["T2M124"],
+        ),
         (Smooths(), [("T2M124", "self.level = 0.5 * self.level + x.mean()")], ["T2M142"]),
         (Gathers(), [("T2M142", "self.seen.append(x)")], []),
         (Begins(), [("T2M124", "self.hidden = hidden * 0.9 + x")], []),
@@ -359,6 +385,34 @@ def test_state_is_an_error_where_a_later_call_follows_it(
     assert [f.code for f in result.findings if f.severity is Severity.WARNING] == warnings
     assert all("an input and an output of forward" in f.remedy for f in found)
     assert result.exit_code == (1 if errors else 0)
+
+
+class FirstWins(nn.Module):
+    """The identifiers of the first call are kept for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[torch.Tensor] = []
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        self.kept.append(ids)
+        return self.kept[0] * 2
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(x)
+
+
+def test_an_output_is_never_complex() -> None:
+    result = torch2mobile.check(Spectrum(), torch.ones(2, 8))
+    errors = [f for f in result.findings if f.severity is Severity.ERROR]
+    assert [(f.code, f.location.code) for f in errors] == [("T2M111", "return torch.fft.rfft(x)")]
+
+
+def test_state_in_whole_numbers_counts_too() -> None:
+    result = torch2mobile.check(FirstWins(), torch.tensor([[1, 2, 3]]))
+    assert [f.code for f in result.findings if f.severity is Severity.ERROR] == ["T2M142"]
 
 
 # --- configuration ----------------------------------------------------------------------------

@@ -407,3 +407,13 @@ def test_a_size_that_data_decide_may_be_fixed_in_the_file(dim: int | str, proble
     wanted = [OutputSpec(name="y", dtype="float32", dims=(dim, 4))]
     found = [OutputSpec(name="y", dtype="float32", dims=(3, 4))]
     assert len(interface_problems([], wanted, [], found)) == problems
+
+
+def test_a_users_own_name_is_no_symbol_of_torchs() -> None:
+    dims = (Dim(2, symbol="u1"), Dim(4))
+    inputs = [InputSpec(name="x", dtype="float32", dims=dims, path=("x",))]
+    wanted = [OutputSpec(name="y", dtype="float32", dims=("u1", 4))]
+    found = [OutputSpec(name="y", dtype="float32", dims=(2, 4))]
+    given = [OutputSpec(name="x", dtype="float32", dims=("u1", 4))]
+    (problem,) = interface_problems(inputs, wanted, given, found)
+    assert "dimension 0 of the output y is fixed to 2" in problem

@@ -113,7 +113,7 @@ def _nearest_forward(root: torch.nn.Module, path: str) -> Location:
     parts = path.split(".") if path else []
     for length in range(len(parts), -1, -1):
         # A scripted module has no Python source any more, and a name may not be a module's.
-        with contextlib.suppress(AttributeError, OSError, TypeError):
+        with contextlib.suppress(AttributeError, OSError, TypeError, RuntimeError):
             forward = type(root.get_submodule(".".join(parts[:length]))).forward
             filename = inspect.getsourcefile(forward) or ""
             if blame.is_user_file(filename):

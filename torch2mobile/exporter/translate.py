@@ -25,7 +25,7 @@ from torch2mobile.tensors import quiet, untouched
 PROTOBUF_LIMIT = 2**31
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 # What came with an IR version of its own.
-_FUNCTIONS = 8
+_WEIGHTS, _FUNCTIONS = 4, 8  # weights that are no inputs
 _TYPES = {"FLOAT8": 9, "INT4": 10, "UINT4": 10, "FLOAT4": 11}
 
 
@@ -303,11 +303,15 @@ def _output_spec(value: ir.Value) -> OutputSpec:
 
 def _least_ir_version(model: ir.Model) -> int:
     """The oldest that has the model's opsets and types, so that older runtimes load it."""
-    opsets = [onnx.helper.make_opsetid(*pair) for pair in model.opset_imports.items()]
-    least = int(onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True))
+    known = {d: v for d, v in model.opset_imports.items() if d in {"", "ai.onnx.ml"}}
+    opsets = [onnx.helper.make_opsetid(*pair) for pair in known.items()]
+    try:
+        least = int(onnx.helper.find_min_ir_version_for(opsets))
+    except ValueError:  # newer than the installed onnx
+        return int(model.ir_version)
     names = {value.dtype.name for value in _values(model.graph) if value.dtype is not None}
     needed = [ir for start, ir in _TYPES.items() if any(name.startswith(start) for name in names)]
-    return max([least, *needed, _FUNCTIONS if model.functions else 0])
+    return max([least, _WEIGHTS, *needed, _FUNCTIONS if model.functions else 0])
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -128,7 +128,8 @@ def _refuse_sizes(
                 f"--fix-dim {name}: no input has a dimension of that name",
                 f"The model's dimensions are {listed}.",
             )
-        least, most = dim.factor * (dim.least or 1), dim.greatest and dim.factor * dim.greatest
+        declared = dim.least if dim.least is not None else 1
+        least, most = dim.factor * declared, dim.greatest and dim.factor * dim.greatest
         if size < least or (most is not None and size > most):
             raise UsageError(
                 f"--fix-dim {name}={size}: {name} was declared as {least}..{most or ''}",
@@ -203,7 +204,7 @@ def check_loaded(
 
 def _onnx_of(captured: Capture | None, options: CheckOptions, stages: Stages) -> dict[str, Any]:
     """The subject's ONNX model where something asks for one, or why there is none."""
-    asked = options.targets or options.ort_version or options.fixed or options.opset
+    asked = options.targets or options.ort_version or options.opset
     if captured is None:
         return {"no_model": "the module could not be captured as a graph"} if asked else {}
     if asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,14 @@ def interface_problems(
     if wanted != [found.name for found in found_outputs]:
         problems.append(f"outputs are {[f.name for f in found_outputs]}, asked for {wanted}")
     else:
-        problems += _output_problems(outputs, found_outputs)
+        declared = {dim.symbol for spec in inputs for dim in spec.dims}
+        problems += _output_problems(outputs, found_outputs, declared)
     return problems
 
 
-def _output_problems(outputs: Sequence[OutputSpec], found: Sequence[OutputSpec]) -> list[str]:
+def _output_problems(
+    outputs: Sequence[OutputSpec], found: Sequence[OutputSpec], declared: Container[str | None]
+) -> list[str]:
     problems = []
     for spec, file in zip(outputs, found, strict=True):
         if spec.dtype != file.dtype:
@@ -98,8 +101,8 @@ def _output_problems(outputs: Sequence[OutputSpec], found: Sequence[OutputSpec])
             f"dimension {axis} of the output {spec.name} is fixed to {size} in the file and varies "
             f"in the module ({dim})"
             for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True))
-            if isinstance(dim, str) and dim != "?" and not _OF_DATA.search(dim)
-            if isinstance(size, int)
+            if isinstance(dim, str) and dim != "?" and isinstance(size, int)
+            if not any(name not in declared for name in _OF_DATA.findall(dim))
         ]
     return problems
 

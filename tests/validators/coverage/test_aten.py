@@ -144,6 +144,7 @@ TAKEN: dict[str, tuple[Any, Any]] = {
         lambda x: torch.logical_xor(x > 0, x < 1),
         lambda x: torch.logical_xor(x > 0, x),
     ),
+    "aten::pad": (lambda x: F.pad(x, (1, 2), value=0.5), None),
     "aten::roll": (lambda x: x.roll((1, 2), (0, 1)) + x.roll(3), None),
     "aten::scaled_dot_product_attention": (
         lambda x: F.scaled_dot_product_attention(x.view(1, 1, 2, 5), *[x.view(1, 1, 2, 5)] * 2),
@@ -172,6 +173,9 @@ REFUSED: dict[str, Any] = {
     "one that is refused in the body": lambda x: torch.histc(x, 4),
     "weights": lambda x: torch.bincount(torch.tensor([1, 2]), x[0, :2]),
     "below another": lambda x: torch.std(x).amax(),
+    "in the body of another function": lambda x: torch.fake_quantize_per_tensor_affine(
+        x, 0.1, 0, -7, 8
+    ),
 }
 
 
@@ -216,6 +220,23 @@ def test_looking_leaves_no_trace_in_the_program() -> None:
     with quiet():
         assert aten.survey(program).doubtful
         assert len(program.run_decompositions().graph.nodes) > 3
+
+
+VARYING: dict[str, Any] = {
+    "roll": lambda x: x.roll(x.shape[1] // 2, 1),
+    "padding": lambda x: F.conv1d(x[None], torch.ones(1, 2, 3), padding=x.shape[1] // 4),
+    "parts": lambda x: torch.cat([part * 2 for part in x.split(2, 1)], 1),
+}
+
+
+@pytest.mark.parametrize("case", VARYING)
+def test_a_size_that_varies_is_no_attribute(case: str) -> None:
+    """Fixed, each of them is sure."""
+    sizes = ({1: torch.export.Dim.AUTO},)
+    with quiet(), whole_recurrent_layers():
+        program = torch.export.export(_Calls(VARYING[case]), (X,), dynamic_shapes=(sizes,))
+        assert aten.survey(program).doubtful
+    assert not _doubtful(VARYING[case])
 
 
 def test_an_attribute_has_to_have_a_value() -> None:

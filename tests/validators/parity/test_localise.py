@@ -485,3 +485,12 @@ def test_a_glance_is_enough_only_for_what_every_limit_allows(
     glance = slices.at_a_glance(np.array(want, floats), np.array(got, others))
     assert (glance is not None) is right
     assert glance is None or glance[0] <= glance[1]
+
+
+def test_a_small_channel_does_not_hide_beside_a_large_one() -> None:
+    want = np.stack([np.full((4, 4), 1e-3, np.float32), np.full((4, 4), 1e4, np.float32)])[None]
+    lost = want.copy()
+    lost[0, 0] = 0
+    assert slices.at_a_glance(want, want * np.float32(1 + 2**-22)) is not None
+    assert slices.at_a_glance(want, lost) is None
+    assert slices.at_a_glance(want.transpose(0, 2, 3, 1), lost.transpose(0, 2, 3, 1)) is None

@@ -14,30 +14,42 @@ from typing import Any
 
 import torch
 
+from torch2mobile.validators.coverage import translations
+
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _PLAIN = frozenset({"int", "float", "str", "bool", "Sequence[int]", "Sequence[float]"})
 """Annotations of what becomes an ONNX attribute, which has to have a value."""
 
 
 @dataclass(frozen=True)
-class _Required:
-    """A parameter without a default; ``place`` is its position, None for a keyword alone."""
+class _Parameter:
+    """A parameter; ``place`` is its position, None for a keyword alone."""
 
     name: str
     place: int | None
     attribute: bool
+    required: bool
 
-    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call gives it."""
+    def takes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call gives it what it needs: an attribute is a value, and no varying size."""
         if self.place is not None and self.place < len(args):
-            return not (self.attribute and args[self.place] is None)
-        return self.name in kwargs and not (self.attribute and kwargs[self.name] is None)
+            value = args[self.place]
+        elif self.name in kwargs:
+            value = kwargs[self.name]
+        else:
+            return not self.required
+        if not self.attribute:
+            return True
+        if value is None:
+            return not self.required
+        return not any(isinstance(x, _SYMBOLS) for x in torch.utils._pytree.tree_leaves(value))
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What a translation requires, and whether its body can refuse something."""
+    """A translation's parameters, and whether it can refuse something."""
 
-    required: tuple[_Required, ...]
+    parameters: tuple[_Parameter, ...]
     refuses: bool
 
 
@@ -49,16 +61,30 @@ def _form(text: str) -> _Form:
     given = function.args
     places = [*given.posonlyargs, *given.args]
     count = len(places) - len(given.defaults)
-    required = [_required(arg, place) for place, arg in enumerate(places[:count])]
+    parameters = [_parameter(arg, n, required=n < count) for n, arg in enumerate(places)]
     words = zip(given.kwonlyargs, given.kw_defaults, strict=True)
-    required += [_required(arg, None) for arg, default in words if default is None]
-    refuses = any(isinstance(node, ast.Raise | ast.Assert) for node in ast.walk(function))
-    return _Form(tuple(required), refuses)
+    parameters += [_parameter(arg, None, required=default is None) for arg, default in words]
+    return _Form(tuple(parameters), _refuses(function, frozenset()))
 
 
-def _required(arg: ast.arg, place: int | None) -> _Required:
-    attribute = arg.annotation is not None and ast.unparse(arg.annotation) in _PLAIN
-    return _Required(arg.arg, place, attribute)
+def _parameter(arg: ast.arg, place: int | None, *, required: bool) -> _Parameter:
+    said = "" if arg.annotation is None else ast.unparse(arg.annotation)
+    plain = said.removeprefix("Optional[").removesuffix(" | None")
+    attribute = (plain.removesuffix("]") if plain != said and "[" not in plain else plain) in _PLAIN
+    return _Parameter(arg.arg, place, attribute, required)
+
+
+def _refuses(function: ast.AST, seen: frozenset[str]) -> bool:
+    """Whether a body can raise, or that of a function of the exporter's that it calls."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Raise | ast.Assert):
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = node.func.id
+            texts = () if name in seen else translations.helpers().get(name, ())
+            if any(_refuses(ast.parse(text), seen | {name}) for text in texts):
+                return True
+    return False
 
 
 def taken(name: str, texts: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -66,9 +92,11 @@ def taken(name: str, texts: Sequence[str], args: Sequence[Any], kwargs: Mapping[
 
     ``texts`` are their functions; tensors among the arguments may be without data.
     """
+    if name in _SPLITS and not _static_shape(args[0]):
+        return False
     for text in texts:
         form = _form(text)
-        if not all(parameter.given(args, kwargs) for parameter in form.required):
+        if not all(parameter.takes(args, kwargs) for parameter in form.parameters):
             return False
         if form.refuses and not (name in _ACCEPTED and _ACCEPTED[name](*args, **kwargs)):
             return False
@@ -78,6 +106,16 @@ def taken(name: str, texts: Sequence[str], args: Sequence[Any], kwargs: Mapping[
 def _always(*_: Any, **__: Any) -> bool:
     """The body refuses only what PyTorch refuses itself."""
     return True
+
+
+def _static(*args: Any, **kwargs: Any) -> bool:
+    """No size among the arguments varies."""
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    return not any(isinstance(leaf, _SYMBOLS) for leaf in leaves)
+
+
+def _static_shape(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and not any(isinstance(n, torch.SymInt) for n in x.shape)
 
 
 def _of_one_dtype(x: Any, other: Any, **_: Any) -> bool:
@@ -115,6 +153,8 @@ def _attention(
     return len(heads) == 3 and len(set(heads)) == 1 and not (is_causal and masked)
 
 
+# How many parts there are is not known where a size varies.
+_SPLITS = frozenset({"aten::split.Tensor", "aten::split_with_sizes", "aten::chunk"})
 _ACCEPTED: dict[str, Callable[..., bool]] = {
     "aten::bitwise_and.Tensor": _of_whole_numbers,
     "aten::bitwise_not": lambda x: not x.is_floating_point(),
@@ -128,7 +168,8 @@ _ACCEPTED: dict[str, Callable[..., bool]] = {
     "aten::logical_and": _of_one_dtype,
     "aten::logical_or": _of_one_dtype,
     "aten::logical_xor": _of_one_dtype,
-    "aten::roll": _always,
+    "aten::pad": _always,
+    "aten::roll": _static,
     "aten::scaled_dot_product_attention": _attention,
     "aten::scatter_reduce.two": _always,
     "aten::upsample_bilinear2d.vec": _always,

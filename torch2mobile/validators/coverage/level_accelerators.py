@@ -150,6 +150,11 @@ def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, targ
     if symbols:
         words = " ".join(f"--fix-dim {name}=SIZE" for name in symbols)
         remedy = f"Export with fixed sizes; {words} shows what that would give."
+    elif subject.fixed:
+        remedy = (
+            "These sizes are computed in the graph: export with fixed sizes in --input. A size that "
+            "data decide stays."
+        )
     return RULES["T2M403"].found(
         places.of_node(first.node, subject),
         f"{len(waiting)} nodes are not taken because a size may vary; first {first.reason}",

@@ -40,16 +40,36 @@ def key(target: Any) -> str:
 
 
 @cache
-def written() -> Mapping[tuple[str, bool], tuple[str, ...]]:
-    """By name, and whether they are for complex numbers, the functions' texts in the source."""
-    found: dict[tuple[str, bool], tuple[str, ...]] = {}
+def _sources() -> tuple[str, ...]:
+    """The texts of the exporter's modules of translations."""
+    found = []
     for package, folder in _SOURCES:
         spec = importlib.util.find_spec(package)
         places = list(spec.submodule_search_locations or ()) if spec else []
         for place in places:
-            for file in sorted((Path(place) / folder).glob("*.py")):
-                for one, texts in read_decorators(file.read_text(encoding="utf-8")).items():
-                    found[one] = (*found.get(one, ()), *texts)
+            files = sorted((Path(place) / folder).glob("*.py"))
+            found += [file.read_text(encoding="utf-8") for file in files]
+    return tuple(found)
+
+
+@cache
+def written() -> Mapping[tuple[str, bool], tuple[str, ...]]:
+    """By name, and whether they are for complex numbers, the functions' texts in the source."""
+    found: dict[tuple[str, bool], tuple[str, ...]] = {}
+    for source in _sources():
+        for one, texts in read_decorators(source).items():
+            found[one] = (*found.get(one, ()), *texts)
+    return found
+
+
+@cache
+def helpers() -> Mapping[str, tuple[str, ...]]:
+    """By their Python names, the texts of all functions that a translation can call."""
+    found: dict[str, tuple[str, ...]] = {}
+    for source in _sources():
+        for match in _FUNCTION.finditer(source):
+            name = match[0].removeprefix("def ").partition("(")[0]
+            found[name] = (*found.get(name, ()), match[0])
     return found
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +13,7 @@ import numpy as np
 import torch
 
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, to_numpy, to_torch, untouched
+from torch2mobile.tensors import quiet, refill, to_numpy, to_torch, untouched
 from torch2mobile.validators.parity.compare import same
 
 Outputs = list[tuple[str, np.ndarray]]
@@ -44,24 +47,75 @@ def rewinder() -> Callable[[], None]:
     return rewind
 
 
-def remembers(loaded: LoadedModel) -> bool:
-    """Whether a call gives something else after other calls than on a fresh module.
+# So many calls in a row are looked at.
+_CALLS = 6
 
-    On the example and on half of its floating-point values, all with the same random numbers.
+
+def counting(loaded: LoadedModel, attributes: Sequence[tuple[torch.nn.Module, str]]) -> list[bool]:
+    """Which attributes make a later call give something else than a fresh module does.
+
+    On the example and on another input of its shape, always with the same random numbers. Each
+    attribute alone is set to what some calls leave in it; where none alone counts, but all of
+    them do, all count. None does where the module differs from call to call without them.
     """
-    one = list(loaded.tensors)
-    other = [tensor * 0.5 if tensor.is_floating_point() else tensor for tensor in one]
     with untouched(loaded.module) as freshen, quiet():
-        rewind = rewinder()
         try:
-            fresh = run(loaded.flat, one)
-            freshen()
-            other_fresh = run(loaded.flat, other)
-            freshen()
-            used = []
-            for tensors in (one, other, one):
-                rewind()
-                used.append(run(loaded.flat, tensors))
+            return _counting(loaded, attributes, freshen)
         except Exception:  # noqa: BLE001 (the module is the user's code; it is reported elsewhere)
-            return False
-    return not (same(used[1], other_fresh) and same(used[2], fresh))
+            return [False] * len(attributes)
+
+
+def _counting(
+    loaded: LoadedModel,
+    attributes: Sequence[tuple[torch.nn.Module, str]],
+    freshen: Callable[[], None],
+) -> list[bool]:
+    rewind = rewinder()
+
+    def call(given: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        rewind()
+        return run(loaded.flat, given)
+
+    one = list(loaded.tensors)
+    fresh = [(one, call(one))]
+    freshen()
+    if not same(call(one), fresh[0][1]):
+        return [False] * len(attributes)
+    freshen()
+    with contextlib.suppress(Exception):  # it may refuse other values
+        other = [_another(tensor) for tensor in one]
+        fresh.append((other, call(other)))
+    freshen()
+    row = [fresh[number % len(fresh)] for number in range(_CALLS)]
+    later = [same(call(given), wanted) for given, wanted in row]
+    left = [copy.copy(getattr(module, name, None)) for module, name in attributes]
+
+    def alone(module: torch.nn.Module, name: str, value: Any) -> bool:
+        for given, wanted in fresh:
+            freshen()
+            own = getattr(module, name, None)
+            if isinstance(own, list | dict | set | collections.deque):
+                refill(own, value)
+            else:
+                setattr(module, name, value)
+            if not same(call(given), wanted):
+                return True
+        return False
+
+    found = [
+        alone(module, name, value) for (module, name), value in zip(attributes, left, strict=True)
+    ]
+    freshen()
+    if not same(call(one), fresh[0][1]):  # the time of day, say, which changes now and then
+        return [False] * len(attributes)
+    return found if any(found) else [not all(later)] * len(attributes)
+
+
+def _another(tensor: torch.Tensor) -> torch.Tensor:
+    """Other values of the same shape, of which a module should take most."""
+    if tensor.dtype == torch.bool:
+        return ~tensor
+    turned = tensor.flip(-1) if tensor.dim() else tensor
+    if tensor.is_floating_point():
+        return turned * 0.5
+    return torch.zeros_like(tensor) if torch.equal(turned, tensor) else turned

@@ -27,6 +27,7 @@ SCALE_STEP = 16.0
 # No channel is held to less than 16**-5, some 1e-6, of the greatest one: a probability of 1e-30
 # may well be 0 in another kernel.
 _STEPS = 5
+LEAST = SCALE_STEP**-_STEPS
 # Of fewer values than these, the greatest error on one probe says little about the noise.
 FEW = 16
 
@@ -298,7 +299,7 @@ def limit_for(
     want = known.want
     # An output's scale may shrink with its inputs, but cancelling by chance is no smaller scale.
     least = yardstick.scale * min(1.0, magnitude)
-    least = np.maximum(least, least.max() * SCALE_STEP**-_STEPS)
+    least = np.maximum(least, least.max() * LEAST)
     if rough is not None and rough.shape == want.shape:
         known = replace(known, others=[*known.others, rough])
     if known.truth is not None and _is_truth(known, yardstick, least, magnitude):

@@ -17,8 +17,7 @@ from torch2mobile.validators.parity import calls
 # Where there is a graph, its own operators and dtypes say more than the code's words.
 GRAPH_DECIDES = {"T2M111", "T2M131", "T2M160", "T2M161", "T2M170"}
 
-# What Python keeps from one call to the next, and what to do where that counts.
-_KEEPING = {"T2M124", "T2M142"}
+# What to do where state counts.
 _AS_INPUT = "Make the state an input and an output of forward: the caller keeps it."
 
 
@@ -26,10 +25,10 @@ def findings(subject: Subject) -> Iterator[Finding]:
     """Everything found, one of a rule at a line; what stops the capture is an error."""
     assert subject.blame is not None
     walker = walk(subject)
-    found = list(_from_code(walker, subject.blame))
+    found = list(_from_code(walker, subject.blame, _counting(walker, subject)))
     if subject.program is not None:
         found = [f for f in found if f.code not in GRAPH_DECIDES]
-        found = list(_state_that_counts(subject, found))
+        found = list(_buffers_that_count(subject, found))
         found += graph.look(subject, walker)
     found += tree.look(subject)
     yield from failure.escalated(subject, found)
@@ -62,29 +61,22 @@ def _value(part: object) -> Value:
     return of_object(part)
 
 
-def _state_that_counts(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
-    """Changed state is an error where outputs follow it: what the next call gives differs."""
-    codes = {finding.code for finding in found if finding.severity is Severity.WARNING}
-    lasting = graph.lasting(subject) if "T2M122" in codes else set()
-    # What Python keeps is in no graph; a few calls in a row show it.
-    remembers = bool(codes & _KEEPING) and calls.remembers(_loaded(subject))
+def _buffers_that_count(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
+    """A changed buffer is an error where an output is computed from it: the next call differs."""
+    changed = any(finding.code == "T2M122" for finding in found)
+    lasting = graph.lasting(subject) if changed else set()
     for finding in found:
         counts = finding.code == "T2M122" and any(name in finding.message for name in lasting)
-        kept = remembers and finding.severity is Severity.WARNING and _keeps(finding)
-        if counts:
-            yield replace(finding, severity=Severity.ERROR)
-        elif kept:
-            message = f"{finding.message}, and what a later call gives follows such state"
-            yield replace(finding, severity=Severity.ERROR, message=message, remedy=_AS_INPUT)
-        else:
-            yield finding
+        yield replace(finding, severity=Severity.ERROR) if counts else finding
 
 
-def _keeps(finding: Finding) -> bool:
-    """Not what is printed."""
-    return finding.code in _KEEPING and (
-        "is set" in finding.message or "changed" in finding.message
-    )
+def _counting(walker: Walker, subject: Subject) -> set[Sighting]:
+    """Where something is kept that later calls follow: in no graph, but some calls show it."""
+    if subject.program is None:
+        return set()
+    kept = [(m, name, s) for m, name, s in walker.keeps if (id(m), name) in walker.reads]
+    counts = calls.counting(_loaded(subject), [(m, name) for m, name, _ in kept]) if kept else []
+    return {sighting for (_, _, sighting), counted in zip(kept, counts, strict=True) if counted}
 
 
 def _loaded(subject: Subject) -> LoadedModel:
@@ -92,7 +84,7 @@ def _loaded(subject: Subject) -> LoadedModel:
     return subject.loaded
 
 
-def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:
+def _from_code(walker: Walker, blame: Blame, counting: set[Sighting]) -> Iterator[Finding]:
     """One finding of a rule at a line; how many more modules share it is in its message."""
     # What nothing reads again carries no state from one call to the next.
     unread = {s for owner, name, s in walker.writes if (owner, name) not in walker.reads}
@@ -106,5 +98,8 @@ def _from_code(walker: Walker, blame: Blame) -> Iterator[Finding]:
         if others:
             message += f" (also in {others} other module{'s' if others > 1 else ''})"
         location = blame.location(file, line, module=first.module)
-        severity = Severity.INFO if unread.issuperset(group) else None
-        yield RULES[code].found(location, message, severity=severity)
+        severity, remedy = Severity.INFO if unread.issuperset(group) else None, ""
+        if not counting.isdisjoint(group):
+            message += ", and what a later call gives follows it"
+            severity, remedy = Severity.ERROR, _AS_INPUT
+        yield RULES[code].found(location, message, severity=severity, remedy=remedy)

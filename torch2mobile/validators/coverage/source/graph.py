@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from torch2mobile.records import Finding, InputSpec, Location
+from torch2mobile.records import Finding, InputSpec, Location, Severity
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source.walk import Walker
 from torch2mobile.validators.coverage.subject import OWN_NAMESPACES, Subject
@@ -31,7 +31,7 @@ def look(subject: Subject, walker: Walker) -> list[Finding]:
     """The findings of the graph, one of a rule at a place."""
     assert subject.program is not None
     places: dict[tuple[object, ...], Finding] = {}
-    for finding in (*_operators(subject), *_inputs(subject, walker)):
+    for finding in (*_outputs(subject), *_operators(subject), *_inputs(subject, walker)):
         where = finding.location
         # Without a line, the module's path is the place.
         place = (where.file, where.line) if where.line else (where.module, where.op)
@@ -63,6 +63,20 @@ def _operators(subject: Subject) -> Iterator[Finding]:
         if namespace not in OWN_NAMESPACES:
             yield RULES["T2M170"].found(where, f"{_short(node)} comes from a library")
         yield from _domain(subject, node, where)
+
+
+def _outputs(subject: Subject) -> Iterator[Finding]:
+    """Complex numbers inside may become real ones; an output has no such type."""
+    assert subject.program is not None
+    names = set(subject.program.graph_signature.user_outputs)
+    for node in subject.program.graph.nodes:
+        if node.name in names and any(dtype.is_complex for dtype in dtypes_of(node)):
+            yield RULES["T2M111"].found(
+                place_of(subject, node),
+                "an output is complex, and those of a file are real",
+                severity=Severity.ERROR,
+                remedy="Return torch.view_as_real(y), or its real and imaginary part.",
+            )
 
 
 def place_of(subject: Subject, node: Node) -> Location:

@@ -51,6 +51,7 @@ def _write_attribute(walker: Walker, target: ast.Attribute, frame: Frame) -> Non
         message = f"self.{target.attr} is set while forward runs"
         sighting = walker.report("T2M124", target, frame, message)
         walker.writes.append((id(owner.obj), target.attr, sighting))
+        walker.keeps.append((owner.obj, target.attr, sighting))
 
 
 def written(walker: Walker, node: ast.AST, value: Value, frame: Frame) -> None:
@@ -62,7 +63,9 @@ def written(walker: Walker, node: ast.AST, value: Value, frame: Frame) -> None:
         walker.report("T2M122", node, frame, f"the buffer {value.name} is changed in place")
     elif isinstance(value.obj, list | dict | set | bytearray):
         where = "an attribute" if value.owner is not None else "a global"
-        walker.report("T2M142", node, frame, f"{value.name}, {where}, is changed")
+        sighting = walker.report("T2M142", node, frame, f"{value.name}, {where}, is changed")
+        if isinstance(value.owner, torch.nn.Module):
+            walker.keeps.append((value.owner, value.name.rpartition(".")[2], sighting))
 
 
 def check_iteration(walker: Walker, node: ast.AST, iterated: Value, frame: Frame) -> None:

@@ -52,7 +52,10 @@ class Local:
 
 
 class Walker:
-    """Follows a module's forward; ``sightings`` are what it came across."""
+    """Follows a module's forward; ``sightings`` are what it came across.
+
+    ``writes`` are attributes that are set, ``keeps`` all that may hold something for a later call.
+    """
 
     def __init__(self, root: torch.nn.Module, library: Library) -> None:
         self.library = library
@@ -61,6 +64,7 @@ class Walker:
         self.reads: set[tuple[int, str]] = set()
         self.uses: dict[str, set[tuple[str, int]]] = {}
         self.writes: list[tuple[int, str, Sighting]] = []
+        self.keeps: list[tuple[torch.nn.Module, str, Sighting]] = []
         self._done: dict[tuple[object, ...], Value] = {}
         self._depth = 0
 
