@@ -152,8 +152,8 @@ def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, targ
         remedy = f"Export with fixed sizes; {words} shows what that would give."
     elif subject.fixed:
         remedy = (
-            "These sizes are computed in the graph: export with fixed sizes in --input. A size that "
-            "data decide stays."
+            "These sizes are computed in the graph: export with fixed sizes in --input. "
+            "A size that data decide stays."
         )
     return RULES["T2M403"].found(
         places.of_node(first.node, subject),
