@@ -459,3 +459,14 @@ class TestAtAGlance:
     def test_without_usual_noise_there_is_no_glance(self) -> None:
         limit = tolerance.limit_for(Known(np.ones(64, np.float32), late=True), Yardstick())
         assert limit.rule == "usual"
+
+
+def test_a_channel_that_is_often_cut_off_is_no_small_one() -> None:
+    """A ReLU leaves little of it on most probes; where all cancels, its noise is the others'."""
+    heights = [0.1, 0.1, 0.1, 0.1, 0.1, 6.0, 7.0, 8.0, 7.0]
+    cases = [case([[8.0, height]], [[8.0, height]]) for height in heights]
+    cases.append(case([[8.0, 0.0]], [[8.0, 0.0]]))
+    assert yardsticks(cases)["y"].groups is None
+    assert judged(cases, [[8.0, 1.4e-6]], number=9).mismatch is None
+    always_small = [case([[8.0, 0.1]], [[8.0, 0.1]]) for _ in heights]
+    assert judged(always_small, [[8.0, 0.1 + 5e-6]]).mismatch is not None

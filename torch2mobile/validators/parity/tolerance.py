@@ -240,6 +240,7 @@ def _grouping(
 def _steps(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
     """How many SCALE_STEPs each channel's usual scale lies below the greatest one's.
 
+    By what it reaches on the probes where it is large: a ReLU may cut it off on most of the others.
     A channel that is nearly always 0 has no scale: it counts as the greatest.
     """
     shares = []
@@ -248,7 +249,11 @@ def _steps(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
         peaks = size.max(axis=1, initial=0.0)
         if peaks.max() > 0:
             shares.append(peaks / peaks.max())
-    usual = np.median(shares, axis=0) if shares else np.zeros(arrays[0].shape[axis])
+    usual = (
+        np.quantile(shares, 0.9, axis=0, method="lower")
+        if shares
+        else np.zeros(arrays[0].shape[axis])
+    )
     below = np.divide(usual.max(), usual, out=np.ones_like(usual), where=usual > 0)
     steps: np.ndarray = np.minimum(np.log(below) / np.log(SCALE_STEP), _STEPS).astype(int)
     return steps
