@@ -15,7 +15,7 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from torch2mobile.tensors import to_numpy
-from torch2mobile.validators.parity.sums import PlainSums
+from torch2mobile.validators.parity.sums import CoarseSums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,8 +120,8 @@ class Tape:
         return self._again(node, known, _wider)
 
     def rough(self, node: Node, known: Container[Node]) -> np.ndarray | None:
-        """The value with all sums taken in a plain loop; None where that is impossible."""
-        with PlainSums():
+        """The value with all sums as coarse as float32 allows; None where that is impossible."""
+        with CoarseSums():
             return self._again(node, known, _same)
 
     def _again(
