@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from torch2mobile.validators.parity.tolerance import LEAST, USUAL, is_float
+from torch2mobile.validators.parity.tolerance import LEAST, SCALE_STEP, USUAL, is_float
 
 Feeds = Mapping[str, Any]
 
@@ -87,19 +87,32 @@ def at_a_glance(want: np.ndarray, got: np.ndarray) -> Glance | None:
         return 0.0, 0.0, 0.0, "usual"
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     with np.errstate(all="ignore"):
-        off, size = np.abs(got - want), np.abs(want)
-        error, scale = float(off.max()), float(size.max())
-        # A limit goes by the scale of a channel, on whichever axis these are.
+        # One array for both: fresh memory costs more than the arithmetic.
+        scratch = got - want
+        off = list(_peaks(np.abs(scratch, out=scratch)))
+        size = list(_peaks(np.abs(want, out=scratch)))
+        error, scale = float(off[0].max()), float(size[0].max())
         right = error <= rtol * scale and all(
-            (peaks <= rtol * np.maximum(own, scale * LEAST)).all()
-            for peaks, own in zip(_peaks(off), _peaks(size), strict=True)
+            (peaks <= rtol * _scales(own, scale)).all()
+            for peaks, own in zip(off, size, strict=True)
         )
     return (error, rtol * scale, 0.0, "usual") if right else None
 
 
+def _scales(own: np.ndarray, scale: float) -> np.ndarray:
+    """What the limits of channels go by, at least: those of about the greatest scale go by that.
+
+    So do those that are 0. On whichever axis the channels are.
+    """
+    large = (own * SCALE_STEP > scale) | (own == 0)
+    return np.where(large, scale, np.maximum(own, scale * LEAST))
+
+
 def _peaks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """For each axis the greatest value at each of its indices."""
-    if array.ndim:
+    """For each axis the greatest value at each of its indices; the value itself without axes."""
+    if not array.ndim:
+        yield array
+    else:
         inner = array.max(axis=-1)
         for axis in range(inner.ndim):
             yield inner.max(axis=tuple(x for x in range(inner.ndim) if x != axis))
