@@ -494,3 +494,8 @@ def test_a_small_channel_does_not_hide_beside_a_large_one() -> None:
     assert slices.at_a_glance(want, want * np.float32(1 + 2**-22)) is not None
     assert slices.at_a_glance(want, lost) is None
     assert slices.at_a_glance(want.transpose(0, 2, 3, 1), lost.transpose(0, 2, 3, 1)) is None
+
+
+def test_a_single_number_is_seen_at_a_glance() -> None:
+    assert slices.at_a_glance(np.array(2, np.float32), np.array(2, np.float32)) is not None
+    assert slices.at_a_glance(np.array(2, np.float32), np.array(3, np.float32)) is None

@@ -88,7 +88,7 @@ def at_a_glance(want: np.ndarray, got: np.ndarray) -> Glance | None:
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     with np.errstate(all="ignore"):
         # One array for both: fresh memory costs more than the arithmetic.
-        scratch = got - want
+        scratch = np.subtract(got, want, out=np.empty_like(want))
         off = list(_peaks(np.abs(scratch, out=scratch)))
         size = list(_peaks(np.abs(want, out=scratch)))
         error, scale = float(off[0].max()), float(size[0].max())
@@ -111,7 +111,7 @@ def _scales(own: np.ndarray, scale: float) -> np.ndarray:
 def _peaks(array: np.ndarray) -> Iterator[np.ndarray]:
     """For each axis the greatest value at each of its indices; the value itself without axes."""
     if not array.ndim:
-        yield array
+        yield array.copy()
     else:
         inner = array.max(axis=-1)
         for axis in range(inner.ndim):
