@@ -308,6 +308,20 @@ def test_an_ordinary_model_needs_no_registry(monkeypatch: pytest.MonkeyPatch) ->
     assert _names(net, torch.ones(1, 1, 8, 8)) == []
 
 
+def test_normalisations_of_any_size_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    parts = aten._parts
+
+    def watch(node: torch.fx.Node, *rest: Any) -> Any:
+        looked.append(translations.key(node.target))
+        return parts(node, *rest)
+
+    monkeypatch.setattr(aten, "_parts", watch)
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.MaxPool2d(2), nn.BatchNorm2d(1))
+    assert _names(net, torch.ones(2, 1, 8, 8)) == []
+    assert looked.count("aten::batch_norm") == 1
+
+
 def test_a_source_that_names_nothing_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """On an exporter that is written otherwise, the registry alone decides."""
     monkeypatch.setattr(translations, "written", dict)

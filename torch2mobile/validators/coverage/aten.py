@@ -32,6 +32,10 @@ _ASSERTIONS = frozenset(
 )
 
 
+# The same parts for all sizes: in a network of many of these, sizes that vary are slow to compute.
+_SIZELESS = frozenset({"aten::batch_norm"})
+
+
 @dataclass(frozen=True)
 class Missing:
     """An operator without a translation: its name, the FX node, and whether numbers are complex.
@@ -116,11 +120,13 @@ def _known(target: Any, complex_input: bool, lookup: Lookup) -> bool:
 
 def _signature(node: torch.fx.Node) -> str:
     """What decides about an operator's parts: the types and sizes around it, not the values."""
+    sizeless = translations.key(node.target) in _SIZELESS
 
     def shown(argument: torch.fx.Node) -> Any:
         value = argument.meta.get("val")
         if isinstance(value, torch.Tensor):
-            return f"{value.dtype} of {[str(size) for size in value.shape]}"
+            sizes = value.dim() if sizeless else [str(size) for size in value.shape]
+            return f"{value.dtype} of {sizes}"
         # A size that varies is of the graph: what its parts are may hang on which one it is.
         return str(value) if isinstance(value, torch.SymInt) else type(value).__name__
 
