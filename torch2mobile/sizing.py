@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -10,6 +11,8 @@ from itertools import chain, islice
 from torch2mobile.records import Dim, InputSpec
 
 _UNBOUNDED = 2**62
+# torch's symbols of sizes that data decide.
+OF_DATA = re.compile(r"\bu\d+\b")
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class _Kept:
         ]
         values = [value for child in owned for value in _own(vars(child))]
         boxes = [box for value in values for box in _containers(value)]
-        self._boxes = [(box, copy.copy(box)) for box in boxes if isinstance(box, _BOXES)]
+        self._boxes = [(box, copy.copy(box)) for box in boxes if isinstance(box, BOXES)]
         held: list[Any] = [tensor for child in children for tensor in child._buffers.values()]
         held += [item for box in (values, *boxes) for item in _items(box)]
         # Weights are not copied; the layers of torch keep lists of theirs.
@@ -136,14 +136,14 @@ class _Kept:
         torch.set_default_dtype(self._dtype)
 
 
-_TORCHS_OWN = frozenset(vars(torch.nn.Module()))
-_BOXES = (list, dict, set, collections.deque)
-_HOLDERS = (*_BOXES, tuple)
+TORCHS_OWN = frozenset(vars(torch.nn.Module()))
+BOXES = (list, dict, set, collections.deque)
+_HOLDERS = (*BOXES, tuple)
 
 
 def _own(attributes: Mapping[str, Any]) -> list[Any]:
     """What a module keeps beside torch's own attributes."""
-    return [value for name, value in attributes.items() if name not in _TORCHS_OWN]
+    return [value for name, value in attributes.items() if name not in TORCHS_OWN]
 
 
 def _items(box: Any) -> list[Any]:

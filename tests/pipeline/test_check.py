@@ -20,7 +20,15 @@ from torch2mobile.errors import UsageError
 from torch2mobile.exporter.translate import OpsetError
 from torch2mobile.pipeline.check import CheckOptions, check_request
 from torch2mobile.pipeline.config import read_selection
-from torch2mobile.records import LoadedModel, ParityOptions, Request, Severity, Status
+from torch2mobile.records import (
+    Check,
+    Finding,
+    LoadedModel,
+    ParityOptions,
+    Request,
+    Severity,
+    Status,
+)
 from torch2mobile.reporters import REPORTERS, codec
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.validators.coverage.selection import Selection, Suppression
@@ -94,21 +102,24 @@ class Net(nn.Module):
 """
 
 
+def refused(path: Path, body: str, given: str) -> tuple[Check, list[Finding]]:
+    """The check at which the export of a module ends, and the errors that check finds in it."""
+    from torch2mobile.pipeline.export import export_request
+
+    path.write_text(TEXT.format(body=body), encoding="utf-8")
+    request = Request(source=f"{path}:Net", inputs=(given,), simplify=False)
+    exported = export_request(request, out=path.parent / "bundle").report.checks[-1]
+    result = check_request(request, CheckOptions())
+    assert result.exit_code == 1
+    return exported, [f for f in result.findings if f.severity is Severity.ERROR]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAILING)
 def test_the_line_that_export_blames_is_the_one_that_check_names(name: str, tmp_path: Path) -> None:
     body, code = FAILING[name]
-    path = tmp_path / f"failing_{name}.py"
-    path.write_text(TEXT.format(body=body), encoding="utf-8")
-    request = Request(source=f"{path}:Net", inputs=("x:float32[N=1..4,6]",), simplify=False)
-
-    from torch2mobile.pipeline.export import export_request
-
-    exported = export_request(request, out=tmp_path / "bundle").report.checks[-1]
+    exported, errors = refused(tmp_path / f"failing_{name}.py", body, "x:float32[N=1..4,6]")
     assert (exported.name, exported.status) == ("capture", Status.ERROR)
-    result = check_request(request, CheckOptions())
-    assert result.exit_code == 1
-    errors = [f for f in result.findings if f.severity is Severity.ERROR]
     assert [f.location.line for f in errors] == [exported.locations[0].line]
     assert errors[0].location.code == exported.locations[0].code
     assert errors[0].code == code
@@ -134,17 +145,8 @@ LOST = {
 def test_the_line_that_translation_blames_is_the_one_that_check_names(
     name: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"lost_{name}.py"
-    path.write_text(TEXT.format(body=LOST[name]), encoding="utf-8")
-    request = Request(source=f"{path}:Net", inputs=("x:float32[2,6]",), simplify=False)
-
-    from torch2mobile.pipeline.export import export_request
-
-    exported = export_request(request, out=tmp_path / "bundle").report.checks[-1]
+    exported, errors = refused(tmp_path / f"lost_{name}.py", LOST[name], "x:float32[2,6]")
     assert (exported.name, exported.status) == ("translate", Status.ERROR)
-    result = check_request(request, CheckOptions())
-    assert result.exit_code == 1
-    errors = [f for f in result.findings if f.severity is Severity.ERROR]
     assert {f.code for f in errors} == {"T2M201"}
     assert {f.location.op for f in errors} >= {place.op for place in exported.locations}
     lines = {f.location.line for f in errors}

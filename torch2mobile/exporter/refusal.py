@@ -12,12 +12,12 @@ import torch
 from torch2mobile.errors import TranslateError
 from torch2mobile.exporter import blame
 from torch2mobile.records import Capture, Location
+from torch2mobile.sizing import OF_DATA
 from torch2mobile.tensors import quiet
 
 _OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
 _ARGUMENT = re.compile(r"Required (?:parameter|attribute) '(\w+)' is not provided")
 _UNBACKED = re.compile(r"unbacked symbols")
-_DATA_SIZE = re.compile(r"\bu\d+\b")
 
 
 def explain(capture: Capture, error: Exception) -> TranslateError:
@@ -93,4 +93,4 @@ def _depends_on_data(node: torch.fx.Node) -> bool:
     """Whether a size of what a node gives is torch's symbol of one that data decide."""
     values = torch.utils._pytree.tree_leaves(node.meta.get("val"))
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    return any(_DATA_SIZE.search(str(size)) for tensor in tensors for size in tensor.shape)
+    return any(OF_DATA.search(str(size)) for tensor in tensors for size in tensor.shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
+from torch2mobile.sizing import OF_DATA
 
-# torch's symbol of a size that data decide: a constant may decide it, and parity sees it change.
-_OF_DATA = re.compile(r"\bu\d+\b")
 # What onnxruntime says about the machine it runs on, not about the model.
 _MACHINE = ("pthread_setaffinity_np", "device_discovery", "GetPciBusId", "cpuinfo")
 
@@ -102,7 +100,8 @@ def _output_problems(
             f"in the module ({dim})"
             for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True))
             if isinstance(dim, str) and dim != "?" and isinstance(size, int)
-            if not any(name not in declared for name in _OF_DATA.findall(dim))
+            # A constant may decide a size that torch leaves to data; parity sees if it changes.
+            if not any(name not in declared for name in OF_DATA.findall(dim))
         ]
     return problems
 

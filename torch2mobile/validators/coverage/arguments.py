@@ -69,9 +69,8 @@ def _form(text: str) -> _Form:
 
 def _parameter(arg: ast.arg, place: int | None, *, required: bool) -> _Parameter:
     said = "" if arg.annotation is None else ast.unparse(arg.annotation)
-    plain = said.removeprefix("Optional[").removesuffix(" | None")
-    attribute = (plain.removesuffix("]") if plain != said and "[" not in plain else plain) in _PLAIN
-    return _Parameter(arg.arg, place, attribute, required)
+    plain = said[len("Optional[") : -1] if said.startswith("Optional[") else said
+    return _Parameter(arg.arg, place, plain.removesuffix(" | None") in _PLAIN, required)
 
 
 def _refuses(function: ast.AST, seen: frozenset[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import copy
 import random
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, refill, to_numpy, to_torch, untouched
+from torch2mobile.tensors import BOXES, quiet, refill, to_numpy, to_torch, untouched
 from torch2mobile.validators.parity.compare import same
 
 Outputs = list[tuple[str, np.ndarray]]
@@ -94,7 +93,7 @@ def _counting(
         for given, wanted in fresh:
             freshen()
             own = getattr(module, name, None)
-            if isinstance(own, list | dict | set | collections.deque):
+            if isinstance(own, BOXES) and type(own) is type(value):
                 refill(own, value)
             else:
                 setattr(module, name, value)

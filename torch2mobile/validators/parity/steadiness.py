@@ -15,7 +15,7 @@ import torch
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import TORCHS_OWN, quiet, untouched
 from torch2mobile.validators.parity import recorder
 from torch2mobile.validators.parity.calls import Outputs, named, rewinder, run, tensors_of
 from torch2mobile.validators.parity.gate import Answers, Expected
@@ -105,11 +105,8 @@ def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
             elif name == "_buffers":
                 for key, tensor in value.items():
                     yield prefix + key, _print_of(tensor)
-            elif name not in _TORCHS_OWN:
+            elif name not in TORCHS_OWN:
                 yield prefix + name, _print_of(value)
-
-
-_TORCHS_OWN = frozenset(vars(torch.nn.Module()))
 
 
 def _print_of(value: Any, depth: int = 3) -> Any:

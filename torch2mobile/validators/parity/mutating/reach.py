@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,8 +74,13 @@ class Reach:
         own = next(self._at(start, address), None)
         if own is not None:
             return own
-        seen: set[str] = set()
-        waiting = list(_reads(start))
+        return next(self._upstream(_reads(start), _reads), None)
+
+    def _upstream(
+        self, names: Iterable[str], onward: Callable[[onnx.NodeProto], Iterable[str]]
+    ) -> Iterator[Untaken]:
+        """What was never taken of the sides that pass data on, of all nodes behind these values."""
+        waiting, seen = list(names), set[str]()
         while waiting:
             name = waiting.pop()
             node = self._producers.get(name)
@@ -84,9 +89,8 @@ class Reach:
             seen.add(name)
             for each in self._of(node):
                 if each.side in each.decision.passes:
-                    return each
-            waiting += _reads(node)
-        return None
+                    yield each
+            waiting += onward(node)
 
     def _of(self, node: onnx.NodeProto) -> Iterator[Untaken]:
         for name in node.output:
@@ -130,18 +134,11 @@ class Reach:
 
     def _mask(self, name: str) -> Iterator[Untaken]:
         """What was never taken of the decisions that a mask is made of."""
-        waiting, seen = [name], set()
-        while waiting:
-            name = waiting.pop()
-            node = self._producers.get(name)
-            if name in seen or node is None:
-                continue
-            seen.add(name)
-            for each in self._of(node):
-                if each.side in each.decision.passes:
-                    yield each
-            if node.op_type in _CARRY:
-                waiting += node.input
+
+        def carry(node: onnx.NodeProto) -> Iterable[str]:
+            return node.input if node.op_type in _CARRY else ()
+
+        yield from self._upstream([name], carry)
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
