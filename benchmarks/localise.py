@@ -27,8 +27,8 @@ import onnxruntime
 import torch
 from torch import nn
 
+from torch2mobile.environments import Worker
 from torch2mobile.exporter import capture, source, translate
-from torch2mobile.isolation import Worker
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn

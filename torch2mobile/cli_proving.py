@@ -16,8 +16,8 @@ from torch2mobile.cli_support import (
     parity_options,
     source_options,
 )
+from torch2mobile.environments import REPLAY_MODULES, Worker
 from torch2mobile.errors import UsageError
-from torch2mobile.isolation import REPLAY_MODULES, Worker
 from torch2mobile.records import MIN_CAUGHT
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from torch2mobile.environments import Worker
 from torch2mobile.errors import WorkerCallError
 from torch2mobile.exporter.simplify import run_onnxsim
-from torch2mobile.isolation import Worker
 
 FUNCTION = "torch2mobile.exporter.simplify:run_onnxsim"
 

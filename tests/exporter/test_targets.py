@@ -23,12 +23,12 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.export import Dim as TorchDim
 
+from torch2mobile.environments import Environment, IsolatedRunner, Worker
 from torch2mobile.errors import ModelFileError, NotApplicableError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets import ort as ort_target
 from torch2mobile.exporter.targets.ort import OrtTarget, load_session
 from torch2mobile.interfaces import Target
-from torch2mobile.isolation import IsolatedRunner, Worker
 from torch2mobile.records import Artifact, OutputSpec
 
 CONVERT = "torch2mobile.exporter.targets:convert"
@@ -309,7 +309,7 @@ def test_one_class_is_all_that_a_new_target_takes(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     new: Target = importlib.import_module("new_target").NewTarget()
-    with Worker(torch=True) as worker:
+    with Worker(environment=Environment(torch=True)) as worker:
         light = replace(net.model, origins={})
         artifact = worker.call(CONVERT, new, light, program, tmp_path, timeout=WAIT)
         assert artifact.files == (tmp_path / "model.new",)

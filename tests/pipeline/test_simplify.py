@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import torch2mobile
+from torch2mobile.environments import Worker
 from torch2mobile.errors import BundleError, ExitCode, ModelFileError, UsageError
-from torch2mobile.isolation import Worker
 from torch2mobile.pipeline import simplify as simplifying
 from torch2mobile.pipeline.results import SimplifyResult
 from torch2mobile.pipeline.simplify import judge_simplified, specs_of

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch2mobile.environments import Environment, Worker
 from torch2mobile.errors import (
     ConversionError,
     MissingToolError,
@@ -16,7 +17,6 @@ from torch2mobile.errors import (
 )
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Target
-from torch2mobile.isolation import Worker
 from torch2mobile.records import Artifact, OnnxModel
 
 
@@ -54,7 +54,7 @@ def convert(
     if missing:
         raise MissingToolError(f"{target.name} is not installed", f"Run: {'; '.join(missing)}")
     own = target.wants_program or not tools.alive
-    worker = Worker(torch=target.wants_program) if own else tools
+    worker = Worker(environment=Environment(torch=True)) if own else tools
     try:
         artifact: Artifact = worker.call(
             "torch2mobile.exporter.targets:convert",

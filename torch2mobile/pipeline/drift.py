@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.environments import IsolatedRunner, Worker
 from torch2mobile.errors import BundleError, Torch2MobileError, WorkerTimeoutError
 from torch2mobile.exporter.bundle import MANIFEST, MODEL, read_case, tampered_files
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Runner
-from torch2mobile.isolation import IsolatedRunner, Worker
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.changes import Here, changes_between, named, table_of
 from torch2mobile.pipeline.contents import open_bundle

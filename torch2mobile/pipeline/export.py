@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Observer, Runner, SilentObserver, Target
-from torch2mobile.isolation import Worker
 from torch2mobile.pipeline import contents, judging, rewriting
 from torch2mobile.pipeline.conversion import convert, find_targets
 from torch2mobile.pipeline.environment import tool_versions

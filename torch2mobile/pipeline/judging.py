@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.environments import IsolatedRunner, Worker
 from torch2mobile.errors import Torch2MobileError
-from torch2mobile.isolation import IsolatedRunner, Worker
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, Status
 

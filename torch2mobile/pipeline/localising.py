@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
-from torch2mobile.isolation import Worker
 from torch2mobile.pipeline.finding_words import join, localise_check
 from torch2mobile.records import (
     Capture,

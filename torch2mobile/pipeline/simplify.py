@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.environments import Worker
 from torch2mobile.errors import BundleError, Torch2MobileError, UsageError
 from torch2mobile.exporter import grammar, inputs
 from torch2mobile.exporter.bundle import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
-from torch2mobile.isolation import Worker
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.judging import check_tolerances, onnx_runner
 from torch2mobile.pipeline.results import SimplifyResult

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.environments import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.errors import ModelFileError, Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import (
     MODEL,
@@ -18,7 +19,6 @@ from torch2mobile.exporter.bundle import (
 )
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
-from torch2mobile.isolation import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.pipeline import drift, judging, localising, matching
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny

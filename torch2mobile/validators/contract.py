@@ -6,8 +6,8 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch2mobile.environments import IsolatedRunner
 from torch2mobile.errors import ModelFileError, Torch2MobileError
-from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.sizing import OF_DATA
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch2mobile.errors import Torch2MobileError, WorkerTimeoutError
+from torch2mobile.errors import MissingToolError, Torch2MobileError, WorkerTimeoutError
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Metric, Mismatch, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import compare, evidence, task_metrics, tolerance
@@ -75,8 +75,8 @@ def run_probes(runner: Runner, expected: Sequence[Expected]) -> Answers:
     for case in expected:
         try:
             answers.append(runner.run(case.probe.feeds))
-        except WorkerTimeoutError:
-            raise
+        except (WorkerTimeoutError, MissingToolError):
+            raise  # of the machine, not of the file
         except Torch2MobileError as error:
             answers.append(error)
     return answers

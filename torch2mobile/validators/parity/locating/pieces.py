@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.isolation import Worker
+from torch2mobile.environments import Worker
 from torch2mobile.validators.parity.locating.slices import Glance, Portrait, Topology
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Process:
             self._worker = Worker(preload=PRELOAD)
             self.generation += 1
         return self._worker.call(
-            f"torch2mobile.isolation:{function}", *args, timeout=min(timeout, self.timeout)
+            f"torch2mobile.environments:{function}", *args, timeout=min(timeout, self.timeout)
         )
 
     @property

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from torch2mobile.environments import Worker
 from torch2mobile.errors import WorkerCallError, WorkerCrashError, WorkerTimeoutError
-from torch2mobile.isolation import Worker
 
 if TYPE_CHECKING:
     import onnx
@@ -132,14 +132,14 @@ class Bench:
             self._start()
         worker = cast("Worker", self._worker)
         return worker.call(
-            "torch2mobile.isolation:method", self._handle, name, args, timeout=self._timeout
+            "torch2mobile.environments:method", self._handle, name, args, timeout=self._timeout
         )
 
     def _start(self) -> None:
         self.close()
         self._worker = Worker(preload=["onnxruntime"])
         self._handle = self._worker.call(
-            "torch2mobile.isolation:make",
+            "torch2mobile.environments:make",
             "torch2mobile.validators.parity.mutating.bench:load",
             self._arguments,
             timeout=self._timeout,

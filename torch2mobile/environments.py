@@ -1,4 +1,4 @@
-"""Calls in a fresh process, so that a crash, a hang or a stray import of torch stays there.
+"""Where code runs: calls in a fresh process, so that a crash, a hang or a stray import stays there.
 
 A worker is a new Python that reads pickled requests from its parent and answers them one by one.
 Both ends are this same file; nothing but this package's own parent ever writes to the pipe.
@@ -11,6 +11,7 @@ import importlib
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from torch2mobile.errors import (
+    MissingToolError,
     Torch2MobileError,
     WorkerCallError,
     WorkerCrashError,
@@ -40,8 +43,40 @@ REPLAY_MODULES = ("onnxruntime", "torch2mobile.exporter.targets")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 _BOOT = (
     "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
-    "from torch2mobile.isolation import serve; serve()"
+    "from torch2mobile.environments import serve; serve()"
 )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a converter or a runtime runs: an interpreter, what starts it, what it sees.
+
+    ``python`` is an interpreter's path (this one where it is empty), ``launcher`` a command put
+    before it (an emulator with its options), ``variables`` are added to the process's own. Without
+    ``torch`` that module cannot be imported there: onnxsim would, for seconds, and never use it.
+    ``install`` is the command that makes the environment where it is not there.
+    """
+
+    name: str = "this Python"
+    python: str = ""
+    launcher: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    torch: bool = False
+    install: str = ""
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command of its interpreter; MissingToolError where a part of it is not there."""
+        python = self.python or sys.executable
+        for program in (*self.launcher[:1], python):
+            if shutil.which(program) is None:
+                raise MissingToolError(
+                    f"{self.name} needs {program}, which is not there",
+                    f"Run: {self.install}" if self.install else "Install it, or check its path.",
+                )
+        return [*self.launcher, python, *arguments]
+
+
+HERE = Environment()
 
 
 def describe_exit(code: int) -> str:
@@ -101,19 +136,21 @@ class _Watchdog:
 class Worker:
     """A fresh Python process that calls functions by name (``"package.module:function"``).
 
-    ``preload`` modules are imported at once, while the parent goes on. Without ``torch`` that
-    module cannot be imported in the worker: onnxsim would, for seconds, and never use it.
+    ``preload`` modules are imported at once, while the parent goes on. Raises MissingToolError
+    where the environment is not there.
     """
 
-    def __init__(self, *, preload: Sequence[str] = (), torch: bool = False) -> None:
+    def __init__(self, *, preload: Sequence[str] = (), environment: Environment = HERE) -> None:
+        start = ("-c", _BOOT, _PACKAGE_ROOT, str(int(environment.torch)), *preload)
+        command = environment.command(*start)
+        self.environment = environment
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, _PACKAGE_ROOT, str(int(torch)), *preload],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment,
+            env={**os.environ, "PYTHONSAFEPATH": "1", **environment.variables},
         )
         self._pending = 0
         self._watchdog: _Watchdog | None = None
@@ -234,7 +271,7 @@ class IsolatedRunner:
         if self._worker is None:
             self._worker = Worker()
         self._begun_at = self._worker.log_position()
-        self._worker.submit("torch2mobile.isolation:make", self._loader, self._args)
+        self._worker.submit("torch2mobile.environments:make", self._loader, self._args)
 
     def load(self) -> None:
         """Start the process if there is none, and load the file in it."""
@@ -253,7 +290,7 @@ class IsolatedRunner:
         self.load()
         assert self._worker is not None
         return self._worker.call(
-            "torch2mobile.isolation:method", self._handle, name, args, timeout=self._timeout
+            "torch2mobile.environments:method", self._handle, name, args, timeout=self._timeout
         )
 
     def inputs(self) -> tuple[OutputSpec, ...]:
@@ -307,6 +344,12 @@ def _answer(function: str, args: tuple[Any, ...]) -> tuple[str, Any]:
         return "value", _resolve(function)(*args)
     except Torch2MobileError as error:
         return "error", error
+    except ImportError as error:
+        # Not the model's fault: a runtime without its libraries says nothing about the file.
+        return "error", MissingToolError(
+            f"needs what is not there: {type(error).__name__}: {error}",
+            "Install it in the environment where this runs; see 'torch2mobile targets'.",
+        )
     except MemoryError:
         return "error", WorkerCallError("ran out of memory", "Use smaller sizes.")
     except Exception as error:  # noqa: BLE001 (whatever a converter raises becomes its verdict)

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from torch2mobile.environments import Environment, IsolatedRunner, Worker, describe_exit
 from torch2mobile.errors import (
     InputError,
+    MissingToolError,
     ModelFileError,
     WorkerCallError,
     WorkerCrashError,
     WorkerTimeoutError,
 )
-from torch2mobile.isolation import IsolatedRunner, Worker, describe_exit
 
 WAIT = 60.0
 
@@ -93,7 +94,7 @@ def test_an_exception_comes_back_with_its_message(shared: Worker) -> None:
         shared.call("math:sqrt", -1.0, timeout=WAIT)
     with pytest.raises(WorkerCallError, match=r"AttributeError.*nothing"):
         shared.call("math:nothing", timeout=WAIT)
-    with pytest.raises(WorkerCallError, match="ModuleNotFoundError: No module named 'nowhere'"):
+    with pytest.raises(MissingToolError, match="ModuleNotFoundError: No module named 'nowhere'"):
         shared.call("nowhere:nothing", timeout=WAIT)
     assert shared.alive
 
@@ -195,9 +196,9 @@ def test_close_abandons_a_running_call_and_may_be_repeated() -> None:
 
 
 def test_torch_is_there_only_where_it_is_wanted(shared: Worker) -> None:
-    with pytest.raises(WorkerCallError, match=r"ModuleNotFoundError.*torch"):
+    with pytest.raises(MissingToolError, match=r"ModuleNotFoundError.*torch"):
         shared.call("torch:get_num_threads", timeout=WAIT)
-    with Worker(torch=True) as worker:
+    with Worker(environment=Environment(torch=True)) as worker:
         assert worker.call("torch:get_num_threads", timeout=WAIT) >= 1
 
 
@@ -232,7 +233,7 @@ def test_ctrl_c_is_the_parents_affair() -> None:
 
 PARENT = """
 import sys, time
-from torch2mobile.isolation import Worker
+from torch2mobile.environments import Worker
 worker = Worker()
 print(worker.call("os:getpid", timeout=60), flush=True)
 if sys.argv[1] == "busy":
@@ -403,3 +404,23 @@ def test_a_shared_process_that_dies_is_replaced_for_each(helper: None) -> None:
         for runner in runners:
             runner.close()
         assert all(gone(pid) for pid in after)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        Environment("an emulator", launcher=("no-such-emulator",), install="make one"),
+        Environment("a Python of its own", python="/no/such/python", install="make one"),
+    ],
+)
+def test_an_environment_that_is_not_there_says_what_makes_it(environment: Environment) -> None:
+    with pytest.raises(MissingToolError, match=f"{environment.name} needs .*no") as caught:
+        Worker(environment=environment)
+    assert caught.value.remedy == "Run: make one"
+
+
+def test_a_launcher_and_variables_reach_the_process() -> None:
+    environment = Environment(launcher=("env", "SEEN=launcher"), variables={"ALSO": "variables"})
+    with Worker(environment=environment) as worker:
+        seen = [worker.call("os:getenv", name, timeout=60) for name in ("SEEN", "ALSO")]
+    assert seen == ["launcher", "variables"]
