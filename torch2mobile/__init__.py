@@ -5,9 +5,14 @@ The functions of the API are loaded on first use, so that importing the package 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# onnxruntime sends usage data to its vendor, and reads this once, when it is imported. Worker
+# processes import this package first as well; whoever set the variable has decided for himself.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.bundle import load_bundle
