@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_models
 import pytest
 
+from torch2mobile import limits
 from torch2mobile.environments import Environment, IsolatedRunner, Worker, describe_exit
 from torch2mobile.errors import (
     InputError,
@@ -424,3 +427,31 @@ def test_a_launcher_and_variables_reach_the_process() -> None:
     with Worker(environment=environment) as worker:
         seen = [worker.call("os:getenv", name, timeout=60) for name in ("SEEN", "ALSO")]
     assert seen == ["launcher", "variables"]
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+SMALL = Environment(memory=1 << 30)
+
+
+def test_memory_has_a_limit_and_the_worker_lives_on() -> None:
+    with Worker(environment=SMALL) as worker:
+        with pytest.raises(WorkerCallError, match=r"a process may take 1\.1 GB"):
+            worker.call("numpy:ones", 400_000_000, timeout=WAIT)
+        assert worker.call("math:gcd", 12, 18, timeout=WAIT) == 6
+
+
+def test_a_small_file_that_asks_for_much_is_refused(tmp_path: Path) -> None:
+    node = onnx_models.one("Expand", [1], constants={"shape": np.array([1 << 32])})
+    onnx.save(node, tmp_path / "model.onnx")
+    loader = "torch2mobile.exporter.targets.ort:load_session"
+    with (
+        Worker(environment=SMALL) as worker,
+        IsolatedRunner(loader, tmp_path / "model.onnx", timeout=WAIT, worker=worker) as runner,
+        pytest.raises(WorkerCallError, match="ran out of memory"),
+    ):
+        runner.run({"x": np.ones(1, "f4")})
+
+
+def test_by_default_a_worker_may_take_three_quarters_of_the_machine() -> None:
+    assert Environment().memory == limits.machine_memory() * 3 // 4 > 1 << 28

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from torch2mobile import limits
 from torch2mobile.errors import (
     MissingToolError,
     Torch2MobileError,
@@ -54,6 +55,7 @@ class Environment:
     ``python`` is an interpreter's path (this one where it is empty), ``launcher`` a command put
     before it (an emulator with its options), ``variables`` are added to the process's own. Without
     ``torch`` that module cannot be imported there: onnxsim would, for seconds, and never use it.
+    ``memory`` is the most bytes that a process may take there, where the system has such a limit.
     ``install`` is the command that makes the environment where it is not there.
     """
 
@@ -62,6 +64,7 @@ class Environment:
     launcher: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     torch: bool = False
+    memory: int = field(default_factory=limits.worker_memory)
     install: str = ""
 
     def command(self, *arguments: str) -> list[str]:
@@ -141,7 +144,8 @@ class Worker:
     """
 
     def __init__(self, *, preload: Sequence[str] = (), environment: Environment = HERE) -> None:
-        start = ("-c", _BOOT, _PACKAGE_ROOT, str(int(environment.torch)), *preload)
+        allowed = (str(int(environment.torch)), str(environment.memory))
+        start = ("-c", _BOOT, _PACKAGE_ROOT, *allowed, *preload)
         command = environment.command(*start)
         self.environment = environment
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
@@ -321,6 +325,8 @@ class IsolatedRunner:
 # --- the worker's side ------------------------------------------------------------------------
 
 _objects: list[Any] = []
+# How native libraries say that there is no memory left.
+_NO_MEMORY = ("bad allocation", "bad_alloc", "Failed to allocate memory")
 
 
 def _resolve(name: str) -> Any:
@@ -351,11 +357,20 @@ def _answer(function: str, args: tuple[Any, ...]) -> tuple[str, Any]:
             "Install it in the environment where this runs; see 'torch2mobile targets'.",
         )
     except MemoryError:
-        return "error", WorkerCallError("ran out of memory", "Use smaller sizes.")
+        return "error", _out_of_memory()
     except Exception as error:  # noqa: BLE001 (whatever a converter raises becomes its verdict)
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip()
+        if any(words in text for words in _NO_MEMORY):
+            return "error", _out_of_memory()
         return "error", WorkerCallError(text[:2000])
+
+
+def _out_of_memory() -> WorkerCallError:
+    most = limits.size_text(int(sys.argv[2]))
+    return WorkerCallError(
+        f"ran out of memory: a process may take {most}", "Use smaller sizes, or a larger machine."
+    )
 
 
 def _end_with(parent: int) -> None:
@@ -378,7 +393,8 @@ def serve() -> None:
     os.dup2(null, 0)
     if sys.argv[1] == "0":
         sys.modules["torch"] = None  # type: ignore[assignment]
-    for name in sys.argv[2:]:
+    limits.cap_memory(int(sys.argv[2]))
+    for name in sys.argv[3:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     while True:
