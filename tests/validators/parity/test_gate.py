@@ -951,3 +951,58 @@ class TestSearchedProbes:
         answers = copies(cases)
         answers[-1][0][1][0, 0] += 1e-4
         assert verdict(cases, answers).status is Status.FAILED
+
+
+class Classes(nn.Module):
+    """A softmax over many classes: each of its values is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 20000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).softmax(-1)
+
+
+class Lost(nn.Module):
+    """``log1p``, or the logarithm of a sum in which small values are lost."""
+
+    def __init__(self, *, exact: bool) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.abs() * 1e-5
+        return torch.log1p(x) if self.exact else torch.log(1 + x)
+
+
+class Unlikely(nn.Module):
+    """Probabilities that are all small: ONNX Runtime's Sigmoid is exact to a unit of 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x - 8) * torch.sigmoid(x - 2)
+
+
+class TestSmallOutputs:
+    """Values far below 1 are held to their own scale."""
+
+    def test_many_classes_with_weights_of_float16(self, export: Any, load: Any) -> None:
+        torch.manual_seed(0)
+        module = Classes()
+        spec, values = "x:float32[1,4]", ["x=uniform(-1,1)"]
+        artefact = export(copy.deepcopy(module).half().float(), spec, values=values)
+        wrong = [one.mismatch for one in artefact.judged(load(module, spec, values=values))]
+        assert any(wrong)
+        assert not any(one.mismatch for one in artefact.judged())
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_small_arguments_that_are_lost(self, export: Any, load: Any, seed: int) -> None:
+        spec = "x:float32[N,16]"
+        artefact = export(Lost(exact=False), spec)
+        against = load(Lost(exact=True), spec)
+        assert any(one.mismatch for one in artefact.judged(against, seed=seed))
+
+    def test_a_sigmoid_of_the_runtime_is_no_fault(self, export: Any) -> None:
+        artefact = export(Unlikely(), "x:float32[N,16]")
+        judged = artefact.judged()
+        assert not [one.mismatch for one in judged if one.mismatch]

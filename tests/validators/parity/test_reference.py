@@ -443,6 +443,16 @@ class TestCoarseSums:
         assert float(terms @ signs) == 0
         assert off == pytest.approx(eps / 2 * 100 * 8, rel=1e-5)
 
+    @pytest.mark.parametrize(
+        ("logit", "off"), [(0.0, 0.2 * 2**-23), (-8.0, 0.2 * 2**-23), (-20.0, 2.06e-12)]
+    )
+    def test_a_sigmoid_is_off_by_a_share_of_a_unit_of_one(self, logit: float, off: float) -> None:
+        x = torch.full((64,), logit)
+        with sums.CoarseSums():
+            found = torch.sigmoid(x)
+        errors = (found.double() - torch.sigmoid(x).double()).abs()
+        assert float(errors.max()) == pytest.approx(off, rel=0.3)
+
     def test_it_is_the_same_each_time(self) -> None:
         x = torch.randn(3, 4)
         found = []

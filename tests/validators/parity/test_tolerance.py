@@ -174,28 +174,12 @@ class TestMeasured:
 
 
 class TestProbabilities:
-    """Values in 0..1: ONNX Runtime's Sigmoid is exact to a rounding unit of 1 only."""
+    """Values in 0..1 are held to their own scale; what a Sigmoid is off shows in the coarse run."""
 
-    def test_two_rounding_units_of_one_are_allowed(self) -> None:
-        truth = np.abs(normal(4, 8)) * 0.005
+    def test_the_allowance_goes_by_the_outputs_own_scale(self) -> None:
+        truth = np.abs(normal(4, 8)) * 1e-4
         cases = [case(truth, truth.astype(np.float32))]
-        assert np.unique(limit(cases).allowed) == pytest.approx(2 * EPS)
-
-    @pytest.mark.parametrize("outside", [-1e-4, 1.0001])
-    def test_not_where_a_value_was_ever_outside(self, outside: float) -> None:
-        truth = np.abs(normal(4, 8)) * 0.005
-        other = truth.copy()
-        other[0, 0] = outside
-        cases = [case(truth, truth), case(other, other, 1e4)]
-        assert limit(cases).allowed.max() < 0.1 * 2 * EPS
-
-    def test_a_tiny_output_is_still_judged(self) -> None:
-        truth = np.abs(normal(4, 8)) * 1e-8
-        cases = [case(truth, truth)]
-        scale = np.abs(truth).max()
-        assert limit(cases).allowed.max() == pytest.approx(0.01 * scale, rel=1e-3)
-        assert judged(cases, np.zeros((4, 8))).mismatch is not None
-        assert judged(cases, truth * 1.02).mismatch is not None
+        assert limit(cases).allowed.max() < 1e-5 * truth.max()
 
 
 class TestWithoutTruth:

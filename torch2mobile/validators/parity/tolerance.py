@@ -97,13 +97,12 @@ class Yardstick:
     """What is usual for one output over the ordinary probes, by group of channels.
 
     ``scale`` is the median of the greatest magnitude; ``noise`` the 90 % quantile of the float32
-    error relative to it, None where there is no truth; ``unit`` whether all values ever seen lie
-    in 0..1. ``groups`` has the group of each index of ``axis``; None for one group.
+    error relative to it, None where there is no truth. ``groups`` has the group of each index of
+    ``axis``; None for one group.
     """
 
     scale: np.ndarray = field(default_factory=lambda: np.zeros(1))
     noise: np.ndarray | None = None
-    unit: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=bool))
     axis: int = 0
     groups: np.ndarray | None = None
 
@@ -116,7 +115,7 @@ class Yardstick:
         if known is None or want.shape[self.axis : self.axis + 1] == known.shape:
             return self
         noise = None if self.noise is None else self.noise.min(keepdims=True)
-        return Yardstick(self.scale.min(keepdims=True), noise, np.array([self.unit.all()]))
+        return Yardstick(self.scale.min(keepdims=True), noise)
 
 
 @dataclass(frozen=True)
@@ -166,15 +165,7 @@ def _yardstick(cases: Sequence[Case], name: str) -> Yardstick:
     if not len(peaks):
         return bare
     scale = np.median(peaks, axis=0)
-    with np.errstate(invalid="ignore"):
-        outside = [_peaks(((x.want < 0) | (x.want > 1)).astype(float), bare) for x in found]
-    return Yardstick(
-        scale=scale,
-        noise=_noise(ordinary, bare, scale),
-        unit=~np.any(outside, axis=0),
-        axis=axis,
-        groups=groups,
-    )
+    return Yardstick(scale, _noise(ordinary, bare, scale), axis, groups)
 
 
 def _noise(ordinary: Sequence[Known], bare: Yardstick, scale: np.ndarray) -> np.ndarray | None:
@@ -362,10 +353,7 @@ def _measured(
     noise = np.maximum(floor, yardstick.noise * grown)
     eps = epsilon(want)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
-    limit = np.maximum(FACTOR * noise + eps * scale, rtol * scale)
-    # Probabilities: ONNX Runtime's Sigmoid is exact to a rounding unit of 1, not of its value.
-    unit = np.maximum(limit, np.minimum(2 * eps, 0.01 * scale))
-    return np.where(yardstick.unit, unit, limit), floor
+    return np.maximum(FACTOR * noise + eps * scale, rtol * scale), floor
 
 
 def _at_a_glance(
