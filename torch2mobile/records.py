@@ -167,7 +167,8 @@ class LoadedModel:
     ``flat`` is the module behind a flat signature: ``tensors``, the example, in the order of
     ``specs`` (the user's), and a tuple of tensors out. ``program`` is there where the source was
     an ExportedProgram. ``dynamic_shapes`` has torch.export's own form, one entry a tensor, where
-    the user gave that instead of symbols. ``data`` holds real examples, by input name.
+    the user gave that instead of symbols. ``data`` holds real examples, by input name. ``drawn``
+    tells that the example is one of ours.
     """
 
     name: str
@@ -179,6 +180,7 @@ class LoadedModel:
     dynamic_shapes: tuple[Any, ...] | None = None
     data: tuple[Mapping[str, np.ndarray], ...] = ()
     notes: tuple[str, ...] = ()
+    drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,8 @@ def from_specs(
         sizes = sizing.example_sizes(specs)
         _refuse_huge(specs, sizes)
         feeds = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}
-    return _assemble(name, module, specs, constants, feeds, data)
+    loaded = _assemble(name, module, specs, constants, feeds, data)
+    return replace(loaded, drawn=not data and call is None)
 
 
 def _refuse_huge(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> None:

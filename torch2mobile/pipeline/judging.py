@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch2mobile.interfaces import Runner, Target
     from torch2mobile.pipeline.localising import Localiser
+    from torch2mobile.validators.parity.domain import Settled
     from torch2mobile.validators.parity.gate import Answers, Expected
     from torch2mobile.validators.parity.probes import Probe
     from torch2mobile.validators.parity.recorder import Step
@@ -59,17 +60,22 @@ def module_side(
     capture: Capture | None,
 ) -> list[Expected] | None:
     """The module on every probe; None where it is not fit to be compared with."""
-    from torch2mobile.validators.parity import probes, reference, soundness, steadiness
+    from torch2mobile.validators.parity import domain, probes, reference, soundness, steadiness
 
     check_tolerances(options, outputs)
     stages.observer.started("reference")
     example = reference.example_of(loaded)
-    built = probes.build(capture.inputs if capture else loaded.specs, example, options, loaded.data)
+    specs = capture.inputs if capture else loaded.specs
+    built = probes.build(specs, example, options, loaded.data, drawn=loaded.drawn)
     references = reference.evaluate(loaded, outputs, built)
+    settled = domain.settle(loaded, references)
+    if settled is not None:
+        references = reference.evaluate(loaded, outputs, settled.probes)
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = steadiness.diagnose(loaded, again) if again is not None else None
-    check = soundness.reference_check(references, unsteady)
-    notes = (*check.notes, *_untried(loaded, built), *_without_truth(references))
+    check = soundness.reference_check(references, unsteady, settled)
+    first = [f"first at {place}" for place in _outside_places(loaded, settled)]
+    notes = (*check.notes, *first, *_untried(loaded, built), *_without_truth(references))
     check = replace(check, notes=notes)
     if check.status is Status.FAILED:
         check = replace(check, locations=_suspects(loaded, references, unsteady))
@@ -150,13 +156,28 @@ def _suspects(
     loaded: LoadedModel, references: Sequence[Reference], unsteady: Unsteady | None
 ) -> tuple[Location, ...]:
     """The lines that draw random numbers, or the one that first gives NaN."""
-    from torch2mobile.validators.parity import soundness, steadiness
+    from torch2mobile.validators.parity import domain, steadiness
 
     if unsteady is not None and unsteady.cause != "state":
         return _known([_place(step) for step in unsteady.steps])
-    first = next((item.probe for item in references if soundness.has_nan(item)), None)
+    bad = (i.probe for i in references if domain.has_nan(i) and not i.probe.outside)
+    first = next(bad, None)
     step = steadiness.first_nan(loaded, first) if first is not None else None
     return _known([_place(step)]) if step is not None else ()
+
+
+def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Location, ...]:
+    """The line that first gives NaN, or refuses, outside of the module's domain."""
+    from torch2mobile.exporter import blame
+    from torch2mobile.validators.parity import steadiness
+
+    if settled is None:
+        return ()
+    step = steadiness.first_nan(loaded, settled.first)
+    if step is not None:
+        return _known([_place(step)])
+    error = steadiness.refusal(loaded, settled.first)
+    return _known([blame.from_exception(error)]) if error is not None else ()
 
 
 def _place(step: Step) -> Location | None:

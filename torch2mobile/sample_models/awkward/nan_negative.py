@@ -1,7 +1,7 @@
 """Awkward: a square root of whatever comes in, which is NaN below zero.
 
-It is never so at the example. Declaring ``image=uniform(0,1)``, if the app keeps to it, or
-``image.clamp(min=0)`` would mend it.
+It is never so at the example, and the values say that it can come in. Declaring
+``image=uniform(0,1)``, if the app keeps to it, or ``image.clamp(min=0)`` would mend it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import nn
 from torch2mobile.sample_models._seeding import generator, seeded
 
 INPUTS = ("image:float32[N=1..4,3,H=8..64,W=8..64]",)
-VALUES: tuple[str, ...] = ()
+VALUES = ("image=uniform(-1,1)",)
 
 
 class NanNegative(nn.Module):

@@ -20,10 +20,11 @@ MAGNITUDES = {"small": 1 / 8, "wide": 10.0, "large": 1e4}
 
 @dataclass(frozen=True)
 class Probe:
-    """One set of inputs. ``declared`` tells whether the module must accept it.
+    """One set of inputs. ``declared`` tells whether the module must accept its sizes.
 
     ``magnitude`` is that of the values beside ordinary ones; ``searched`` tells that a search
-    found it, so that it says nothing of what is usual.
+    found it, so that it says nothing of what is usual. ``explored`` are the inputs whose values
+    were drawn though nobody declared any; ``outside`` tells that they are not the module's domain.
     """
 
     label: str
@@ -32,6 +33,8 @@ class Probe:
     declared: bool = True
     varies: str = ""
     searched: bool = False
+    explored: frozenset[str] = frozenset()
+    outside: bool = False
 
     @property
     def extreme(self) -> bool:
@@ -44,23 +47,30 @@ def build(
     example: Mapping[str, np.ndarray],
     options: ParityOptions,
     data: Sequence[Mapping[str, np.ndarray]] = (),
+    *,
+    drawn: bool = False,
 ) -> list[Probe]:
     """The probes for these inputs: the example, values, one input alone, sizes, real data.
 
     The same seed gives the same probes; each has a random stream of its own, so that their
-    number does not change their values.
+    number does not change their values. ``drawn`` tells that the example is no user's.
     """
     sizes = _sizes_of(specs, example)
-    probes = [Probe("example", example)]
+    own = _undeclared(specs) if drawn else frozenset()
+    probes = [Probe("example", example, explored=own)]
     probes += _value_probes(specs, sizes, options)
     if len(specs) > 1:
-        probes += _single_input_probes(specs, example, sizes, options)
+        probes += _single_input_probes(specs, example, sizes, options, own)
     probes += _size_probes(specs, example, sizes, options)
     for number, case in enumerate(data):
         label = "data" if len(data) == 1 else f"data {number + 1}"
         if case is not example:
             probes.append(Probe(label, {spec.name: case[spec.name] for spec in specs}))
     return probes
+
+
+def _undeclared(specs: Sequence[InputSpec]) -> frozenset[str]:
+    return frozenset(spec.name for spec in specs if spec.values is None)
 
 
 def _rng(options: ParityOptions, *stream: int) -> np.random.Generator:
@@ -91,7 +101,8 @@ def _value_probes(
         kind = kinds[number] if number < len(kinds) else "example"
         label = kind if number < len(kinds) else f"random {number - len(kinds) + 1}"
         feeds = _draw(specs, sizes, kind, _rng(options, 1, number))
-        yield Probe(label, feeds, magnitude=MAGNITUDES.get(kind, 1.0))
+        magnitude = MAGNITUDES.get(kind, 1.0)
+        yield Probe(label, feeds, magnitude=magnitude, explored=_undeclared(specs))
 
 
 def _single_input_probes(
@@ -99,10 +110,13 @@ def _single_input_probes(
     example: Mapping[str, np.ndarray],
     sizes: Mapping[str, int],
     options: ParityOptions,
+    own: frozenset[str],
 ) -> Iterator[Probe]:
     for number, spec in enumerate(specs):
         changed = sampling.draw(spec, sizes, "example", _rng(options, 2, number))
-        yield Probe(f"only {spec.name}", {**example, spec.name: changed}, varies=spec.name)
+        feeds = {**example, spec.name: changed}
+        explored = own | _undeclared([spec])
+        yield Probe(f"only {spec.name}", feeds, varies=spec.name, explored=explored)
 
 
 def _size_probes(
@@ -115,4 +129,4 @@ def _size_probes(
     cases = sizing.size_cases(specs, sizes, budget)
     for number, (label, case, declared) in enumerate(cases):
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
-        yield Probe(label, feeds, declared=declared)
+        yield Probe(label, feeds, declared=declared, explored=_undeclared(specs))

@@ -85,7 +85,11 @@ def _measured_on(probes: Sequence[Probe]) -> set[int]:
     usual noise.
     """
     sizes = [sum(array.size for array in probe.feeds.values()) for probe in probes]
-    small = [n for n, size in enumerate(sizes) if size <= sizes[0] and probes[n].magnitude == 1]
+    small = [
+        number
+        for number, (size, probe) in enumerate(zip(sizes, probes, strict=True))
+        if size <= sizes[0] and probe.magnitude == 1 and not probe.outside
+    ]
     steps = np.linspace(0, len(small) - 1, min(len(small), MEASURED))
     return {small[round(float(step))] for step in steps}
 

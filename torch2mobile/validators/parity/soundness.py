@@ -9,19 +9,11 @@ import numpy as np
 
 from torch2mobile.records import Check, Mismatch, Status
 from torch2mobile.validators.parity import gate
+from torch2mobile.validators.parity.domain import Settled, has_nan
 from torch2mobile.validators.parity.gate import Answers, Expected
 from torch2mobile.validators.parity.reference import Reference
 from torch2mobile.validators.parity.steadiness import Unsteady
 from torch2mobile.validators.parity.tolerance import is_float
-
-
-def has_nan(reference: Reference) -> bool:
-    """Whether finite inputs of ordinary size made the module return NaN."""
-    return not reference.probe.extreme and any(
-        is_float(array) and bool(np.isnan(array.astype(np.float32)).any())
-        for _, array in reference.outputs
-    )
-
 
 _UNSTEADY = {
     "random": (
@@ -35,17 +27,24 @@ _UNSTEADY = {
 }
 
 
-def reference_check(references: Sequence[Reference], unsteady: Unsteady | None = None) -> Check:
-    """FAILED where the module's outputs are random, NaN, or refused within a declared range.
+def reference_check(
+    references: Sequence[Reference],
+    unsteady: Unsteady | None = None,
+    settled: Settled | None = None,
+) -> Check:
+    """FAILED where the module's outputs are random, NaN, or refused within what was declared.
 
     State kept between calls is no fault here: every probe meets a fresh module. ``state_check``
-    looks at it.
+    looks at it. Nor is a value that nobody declared, as long as enough others are left.
     """
+    held = [item for item in references if not item.probe.outside]
+    outside = [item for item in references if item.probe.outside]
     notes = tuple(
         f"the module refuses {item.probe.label}: {item.refusal}"
-        for item in references
+        for item in held
         if item.refusal and not item.probe.declared
     )
+    notes += _outside_notes(outside, settled)
     kept = unsteady is not None and unsteady.cause == "state"
     if not kept and not all(item.repeatable for item in references):
         why, remedy = _UNSTEADY[unsteady.cause if unsteady else "random"]
@@ -56,36 +55,88 @@ def reference_check(references: Sequence[Reference], unsteady: Unsteady | None =
             hint=remedy,
             notes=notes,
         )
-    bad = [item for item in references if has_nan(item)]
-    if bad:
-        first = bad[0]
-        return Check(
-            "reference",
-            Status.FAILED,
-            f"the module returns NaN on {len(bad)} of {len(references)} probes",
-            hint="Guard the operation (clamp its input), or declare with --values which inputs "
-            "can occur, e.g. --values 'NAME=uniform(0,1)'.",
-            mismatches=tuple(_nan_places(first)),
-            notes=notes,
-        )
-    refused = [item for item in references if item.refusal and item.probe.declared]
-    if refused:
-        first = refused[0]
-        return Check(
-            "reference",
-            Status.FAILED,
-            f"the module refuses {first.probe.label}, which the inputs declare: {first.refusal}",
-            hint="Narrow the range in --input to what the module takes.",
-            notes=notes,
-        )
-    count = len(references) - len(notes)
+    wrong = _nan_check(held, notes) or _refusal_check(held, notes)
+    if wrong is not None:
+        return wrong
+    good = [item for item in held if not item.refusal]
     start = " from a fresh start" if kept else ""
+    if outside and len(good) < len(held + outside) / 2:
+        return Check(
+            "reference",
+            Status.ERROR,
+            f"too few probes to judge by: of the {len(held + outside)} the module gives numbers on "
+            f"{len(good)}, and nobody declared its values",
+            hint=_DECLARE,
+            notes=notes,
+        )
     return Check(
         "reference",
-        Status.PASSED if count else Status.ERROR,
-        f"repeatable and finite on {count} probes{start}",
+        Status.PASSED if good else Status.ERROR,
+        f"repeatable and finite on {len(good)} probes{start}",
         notes=notes,
     )
+
+
+_DECLARE = (
+    "Declare with --values which inputs can occur, e.g. --values 'NAME=uniform(0,1)', or give "
+    "real ones with --data."
+)
+
+
+def _nan_check(held: Sequence[Reference], notes: tuple[str, ...]) -> Check | None:
+    bad = [item for item in held if has_nan(item)]
+    if not bad:
+        return None
+    return Check(
+        "reference",
+        Status.FAILED,
+        f"the module returns NaN on {len(bad)} of {len(held)} probes",
+        hint="Guard the operation (clamp its input), or declare with --values which inputs "
+        "can occur, e.g. --values 'NAME=uniform(0,1)'.",
+        mismatches=tuple(_nan_places(bad[0])),
+        notes=notes,
+    )
+
+
+def _refusal_check(held: Sequence[Reference], notes: tuple[str, ...]) -> Check | None:
+    refused = [item for item in held if item.refusal and item.probe.declared]
+    if not refused:
+        return None
+    first = refused[0]
+    return Check(
+        "reference",
+        Status.FAILED,
+        f"the module refuses {first.probe.label}, which the inputs declare: {first.refusal}",
+        hint="Narrow the range in --input to what the module takes.",
+        notes=notes,
+    )
+
+
+def _outside_notes(outside: Sequence[Reference], settled: Settled | None) -> tuple[str, ...]:
+    """What the module does not take of the values that nobody declared, and how to declare them."""
+    notes = []
+    refused = [item for item in outside if item.refusal]
+    for what, items in (
+        ("returns NaN on", [item for item in outside if not item.refusal]),
+        ("refuses", refused),
+    ):
+        if items:
+            labels = [item.probe.label.removesuffix(" (outside)") for item in items]
+            rest = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+            names = ", ".join(sorted({name for item in items for name in item.probe.explored}))
+            notes.append(
+                f"the module {what} {', '.join(labels[:SHOWN])}{rest}, which nobody declared of "
+                f"{names}"
+                + (f": {items[0].refusal}" if items[0].refusal else "; the file has to as well")
+            )
+    if settled is not None and settled.values:
+        given = " ".join(f"--values '{text}'" for text in settled.values)
+        notes.append(f"it was judged by other values instead, as {given} would declare them")
+    return tuple(notes)
+
+
+# Labels of probes in one note; the rest is counted.
+SHOWN = 4
 
 
 def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answers) -> Check:
