@@ -98,6 +98,7 @@ def export(source: str, **options: Any) -> int:
         inputs=options["inputs"],
         values=options["values"],
         data=options["data"],
+        trust=options["trust"],
         opset=options["opset"],
         simplify=not options["no_simplify"],
         simplify_timeout=options["simplify_timeout"],

@@ -104,6 +104,7 @@ def check(source: str, **options: Any) -> int:
         inputs=options["inputs"],
         values=options["values"],
         data=options["data"],
+        trust=options["trust"],
         parity=ParityOptions(seed=options["seed"]),
     )
     chosen = CheckOptions(

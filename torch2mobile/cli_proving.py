@@ -124,6 +124,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
         inputs=options["inputs"],
         values=options["values"],
         data=options["data"],
+        trust=options["trust"],
         parity=make_parity(options),
     )
 
@@ -182,7 +183,7 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
             f"{path} is a file: there is nothing to compare it with",
             "Name the module with --against SOURCE, or give a bundle's folder.",
         )
-    given = [name for name in ("weights", "inputs", "values", "data") if options[name]]
+    given = [name for name in ("weights", "inputs", "values", "data", "trust") if options[name]]
     if given:
         raise UsageError(
             f"--{given[0].removesuffix('s') if given[0] == 'inputs' else given[0]} says something "

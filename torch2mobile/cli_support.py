@@ -147,6 +147,11 @@ def source_options(command: F) -> F:
     """The options that say how to load and call a module."""
     for option in (
         click.option(
+            "--trust",
+            is_flag=True,
+            help="Load a .pt2 file also where it holds code, which is then run.",
+        ),
+        click.option(
             "--data",
             multiple=True,
             metavar="FILE.npz",

@@ -117,6 +117,7 @@ class Request:
     inputs: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    trust: bool = False
     opset: int | None = None
     simplify: bool = True
     simplify_timeout: float = 120.0

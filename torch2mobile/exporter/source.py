@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torch2mobile import sampling, sizing, tensors
-from torch2mobile.errors import InputError, SourceError, Torch2MobileError, did_you_mean
+from torch2mobile.errors import InputError, SourceError, did_you_mean
 from torch2mobile.exporter import arrays, blame, inputs
 from torch2mobile.exporter.calling import (
     FlatModule,
@@ -38,6 +38,7 @@ from torch2mobile.exporter.locate import (
     importable,
     locate,
 )
+from torch2mobile.exporter.programs import load_program
 from torch2mobile.exporter.weights import load_weights
 from torch2mobile.records import ConstantSpec, Dim, InputSpec, LoadedModel, Request, Sample
 
@@ -52,6 +53,11 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
     """
     if request.source.endswith(".pt2"):
         return _load_program(request)
+    if request.trust:
+        raise SourceError(
+            f"--trust is about what a .pt2 file holds, and {request.source} is none",
+            "Leave it out.",
+        )
     # Importing may build the model already, and then draws its weights.
     with torch.random.fork_rng(devices=[]), importable(request.source):
         torch.default_generator.manual_seed(request.parity.seed)
@@ -319,16 +325,7 @@ def _load_program(request: Request) -> LoadedModel:
             f"{path} is captured already: its weights and inputs are fixed",
             "Leave out --weights and --input, or name the module that it was captured from.",
         )
-    try:
-        with tensors.quiet():
-            program = torch.export.load(path)
-    except Torch2MobileError:
-        raise
-    except Exception as error:
-        raise SourceError(
-            f"{path} is no ExportedProgram for this torch: {type(error).__name__}: {error}",
-            "Write it anew with torch.export.save, by the torch that is installed here.",
-        ) from error
+    program = load_program(path, trust=request.trust)
     if program.example_inputs is None:
         raise InputError(f"{path} holds no example inputs", "Save it with its example inputs.")
     args, kwargs = program.example_inputs

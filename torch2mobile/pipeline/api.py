@@ -135,6 +135,7 @@ def verify(
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
+    trust: bool = False,
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
     mutants: int = 0,
@@ -148,7 +149,8 @@ def verify(
     without it is replayed on its golden data, and torch is not imported. ``baseline`` is an
     earlier bundle, or its manifest.json: what of a bundle has drifted since, and why. ``mutants``
     faults are put into the .onnx, and at least ``min_caught`` of them have to be caught;
-    ``search`` looks for inputs that take decisions both ways (None: with mutants).
+    ``search`` looks for inputs that take decisions both ways (None: with mutants). ``trust`` loads
+    a .pt2 named by ``against`` also where it holds code.
     """
     path = Path(artifact)
     options = parity or ParityOptions()
@@ -173,7 +175,9 @@ def verify(
         return verification.verify_bundle(
             path, options=options, baseline=earlier, observer=observer
         )
-    request, load = _against(against, args, kwargs, dynamic_shapes, inputs, values, data, options)
+    request, load = _against(
+        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, options
+    )
     return verification.verify_against(
         path, request, load=load, baseline=earlier, scrutiny=scrutiny, observer=observer
     )
@@ -190,16 +194,19 @@ def debug(
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
+    trust: bool = False,
     parity: ParityOptions | None = None,
     observer: Observer | None = None,
 ) -> DebugResult:
     """Find the first node of a bundle's .onnx, or of an .onnx file, that is not the module's.
 
     ``against`` is as for :func:`verify`. ``probe`` is the label of the probe to look at; without
-    one it is the smallest that fails.
+    one it is the smallest that fails. ``trust`` is as for :func:`verify`.
     """
     options = parity or ParityOptions()
-    request, load = _against(against, args, kwargs, dynamic_shapes, inputs, values, data, options)
+    request, load = _against(
+        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, options
+    )
     return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
 
 
@@ -211,14 +218,23 @@ def _against(
     inputs: Sequence[str],
     values: Sequence[str],
     data: Sequence[Mapping[str, np.ndarray]],
+    trust: bool,
     options: ParityOptions,
 ) -> tuple[Request, Loader | None]:
     """The request for a module to compare with, and how to load one that is in memory."""
     source = against if isinstance(against, str) else ""
-    request = Request(source=source, inputs=tuple(inputs), values=tuple(values), parity=options)
+    request = Request(
+        source=source, inputs=tuple(inputs), values=tuple(values), trust=trust, parity=options
+    )
     if isinstance(against, str):
         return request, None
+    _refuse_trust(trust)
     return request, lambda own: _from_memory(against, args, kwargs, dynamic_shapes, own, data)
+
+
+def _refuse_trust(trust: bool) -> None:
+    if trust:
+        raise UsageError("trust=True is about a .pt2 file, and none was given", "Leave it out.")
 
 
 def check(
@@ -230,6 +246,7 @@ def check(
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
+    trust: bool = False,
     targets: Sequence[str] = (),
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -245,7 +262,8 @@ def check(
     ``source`` is a module with its example call, as for :func:`export`, or what the command line
     takes: a source, an .onnx file or a bundle, the latter two without loading torch. Nothing is
     converted or written. ``fix_dims`` gives symbols a size; ``opset`` is that of the ONNX to look
-    at, as for :func:`export`. No configuration file is read: what it would say is given here.
+    at, as for :func:`export`; ``trust`` is as for :func:`verify`. No configuration file is
+    read: what it would say is given here.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, a module that cannot be captured included, is in the result's report.
@@ -260,7 +278,10 @@ def check(
     )
     in_file = isinstance(source, str | Path)
     request = Request(
-        source=str(source) if in_file else "", inputs=tuple(inputs), values=tuple(values)
+        source=str(source) if in_file else "",
+        inputs=tuple(inputs),
+        values=tuple(values),
+        trust=trust,
     )
     if in_file:
         called = not isinstance(args, tuple | list) or bool(args)
@@ -270,6 +291,7 @@ def check(
                 "Describe the inputs of a source with inputs= and values=.",
             )
         return checking.check_request(request, options, observer=observer)
+    _refuse_trust(trust)
     return checking.check_loaded(
         lambda: _from_memory(source, args, kwargs, dynamic_shapes, request, data),
         options,

@@ -100,7 +100,8 @@ def check_request(
 
 
 def _refuse_module_options(request: Request, options: CheckOptions) -> None:
-    given = [name for name in ("weights", "inputs", "values", "data") if getattr(request, name)]
+    about = ("weights", "inputs", "values", "data", "trust")
+    given = [name for name in about if getattr(request, name)]
     if options.opset is not None:
         given.append("opset")
     if request.parity.seed:
