@@ -13,6 +13,7 @@ from typing import Any
 import click
 import onnx
 import pytest
+from onnx import helper
 
 from torch2mobile import __version__
 from torch2mobile.cli import cli, run
@@ -572,3 +573,37 @@ def test_verify_an_onnx_against_its_source(
     other = ["--against", "nets.py:Tiny", "--input", INPUT, "-q", "--seed", "3"]
     assert run(["verify", str(bundle / "model.onnx"), *other]) == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+EVIL = "a\n::error::b\x1b[31m ##[error]c"
+
+
+def _evil_model(folder: Path) -> None:
+    node = helper.make_node(f"Op{EVIL}", ["x"], [EVIL], domain=f"dom{EVIL}")
+    info = [helper.make_tensor_value_info(name, 1, [EVIL]) for name in ("x", EVIL)]
+    graph = helper.make_graph([node], "graph", info[:1], info[1:])
+    opsets = [helper.make_opsetid(f"dom{EVIL}", 1), helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "evil.onnx")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "evil.onnx"],
+        ["check", "evil.onnx", "-v"],
+        ["simplify", "evil.onnx", "out.onnx", "-v"],
+        ["inspect", f"gone{EVIL}.onnx"],
+        ["export", f"{EVIL}.py:Net"],
+        ["report", f"{EVIL}.json"],
+    ],
+)
+def test_names_of_others_are_one_printable_line(
+    words: list[str], folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _evil_model(folder)
+    run(words)
+    text = "".join(capfd.readouterr())
+    assert "a" in text
+    assert not any(line.lstrip().startswith("::") for line in text.splitlines())
+    assert "##[" not in text
+    assert "\x1b[31m" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,20 @@ def use_colour(stream: Any) -> bool:
     return not os.environ.get("NO_COLOR") and bool(stream.isatty())
 
 
+def _one_line(text: str) -> str:
+    """One printable line of what may hold foreign text."""
+    from torch2mobile.reporters import wording
+
+    return wording.one_line(text)
+
+
+def _printable(text: str) -> str:
+    """Printable lines, of which only the first begins at the left margin."""
+    from torch2mobile.reporters import wording
+
+    return re.sub(r"\n(?=\S)", "\n  ", wording.printable(text.strip()))
+
+
 class ProgressObserver:
     """Draws progress on stderr: one changing line on a terminal, one line a stage elsewhere."""
 
@@ -44,7 +59,8 @@ class ProgressObserver:
         """Name the stage that runs now."""
         if self._verbosity < 0:
             return
-        self._write(f"\r\x1b[K{stage} ..." if self._live else f"{stage} ...\n")
+        text = _one_line(f"{stage} ...")
+        self._write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
 
     def finished(self, check: Check) -> None:
         """Clear the line; with -v say what was found."""
@@ -52,12 +68,13 @@ class ProgressObserver:
             self._write("\r\x1b[K")
         elif self._verbosity > 0:
             word = click.style(check.status.value, fg=_COLOURS[check.status.value])
-            text = f"  {word} {check.name} {check.target}: {check.summary}"
-            self._write((text if use_colour(sys.stderr) else click.unstyle(text)) + "\n")
+            text = _one_line(f"{check.name} {check.target}: {check.summary}")
+            self._write(f"  {word if use_colour(sys.stderr) else click.unstyle(word)} {text}\n")
             for found in check.findings:
                 if found.suppressed:
                     where = f"{found.location.file}:{found.location.line}"
-                    self._write(f"    suppressed {found.code} at {where}: {found.suppressed}\n")
+                    said = _one_line(f"suppressed {found.code} at {where}: {found.suppressed}")
+                    self._write(f"    {said}\n")
 
 
 def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
@@ -251,25 +268,27 @@ def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
         click.echo(json.dumps(list(rows), indent=2))
         return
     columns = list(rows[0]) if rows else []
-    widths = {c: max(len(str(row[c])) for row in rows) for c in columns}
-    for row in rows:
-        click.echo("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
+    cells = [[_one_line(str(row[column])) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
 
 
 def complain(error: Torch2MobileError) -> None:
     """An error on stderr: what was wrong, and what to do."""
     label = click.style("error:", fg="red", bold=True)
     colour = use_colour(sys.stderr)
-    click.echo(f"{label} {error.message}", err=True, color=colour)
+    click.echo(f"{label} {_printable(error.message)}", err=True, color=colour)
     for place in error.locations:
-        click.echo(f"  at {place}", err=True, color=colour)
+        click.echo(f"  {_one_line(f'at {place}')}", err=True, color=colour)
     if error.remedy:
-        click.echo(f"  {error.remedy}", err=True, color=colour)
+        click.echo(f"  {_printable(error.remedy)}", err=True, color=colour)
 
 
 def bug(error: BaseException) -> int:
     """What is neither the user's nor the model's fault."""
-    text = f"{type(error).__name__}: {error}"
+    text = _printable(f"{type(error).__name__}: {error}")
     click.echo(f"error: this is a bug in torch2mobile: {text}", err=True)
     click.echo("  Run it again with --debug and report what it prints.", err=True)
     return int(ExitCode.BUG)

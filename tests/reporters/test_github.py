@@ -34,7 +34,7 @@ def test_other_reports(canned: Report) -> None:
     [
         ("50% of a,b: c", "50%25 of a,b: c"),
         ("one\ntwo\r\nthree", "one%0Atwo%0Athree"),
-        ("a\n::error::b", "a%0A::error::b"),
+        ("a\n::error::b", "a%0A\\x3a:error::b"),
         ("\x1b[31m", "\\x1b[31m"),
     ],
 )

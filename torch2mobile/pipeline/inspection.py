@@ -11,6 +11,7 @@ from typing import Any
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import MODEL, load_bundle
 from torch2mobile.records import Origin
+from torch2mobile.reporters import wording
 from torch2mobile.validators.contract import read_model
 
 
@@ -84,7 +85,7 @@ def render(found: Inspection, form: str) -> str:
     lines.append(f"  operators   {found.nodes} nodes: {operators}")
     lines.append(f"  parameters  {found.parameters:,}")
     lines.append(f"  size        {found.bytes:,} bytes")
-    return "\n".join(lines)
+    return "\n".join(map(wording.one_line, lines))
 
 
 def provenance_of(folder: Path) -> list[dict[str, Any]]:

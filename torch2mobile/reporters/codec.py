@@ -16,6 +16,7 @@ import msgspec
 
 from torch2mobile.errors import UsageError
 from torch2mobile.records import SCHEMA_VERSION, Report
+from torch2mobile.reporters import wording
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -38,7 +39,8 @@ _REMEDY = "Give the report.json of a bundle, or what torch2mobile printed with -
 def to_json(report: Report) -> str:
     """Return the canonical JSON: sorted keys, two spaces, a newline at the end, no NaN."""
     tree = _encodable(msgspec.to_builtins(report, enc_hook=_plain))
-    return json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return wording.printable_json(text) + "\n"
 
 
 def from_json(text: str | bytes, *, name: str = "the report") -> Report:

@@ -55,7 +55,8 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     text = json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False)
     # What is no UTF-8, such as the bytes of a strange file name, as everywhere else.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return wording.printable_json(text) + "\n"
 
 
 def _speaks_for_itself(check: Check) -> bool:
