@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 )
 @source_options
 @click.option(
+    "--match",
+    type=click.Choice(["name", "position"]),
+    help="For a file: take its inputs and outputs by name, a part of its contract (the default), "
+    "or by position, for a file from elsewhere.",
+)
+@click.option(
     "--mutants",
     type=click.IntRange(min=0),
     default=0,
@@ -111,6 +117,7 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
         baseline=earlier,
         scrutiny=scrutiny,
         observer=observer,
+        match=options["match"],
     )
     return finish(result.report, options)
 
@@ -167,6 +174,7 @@ _ABOUT_PROBES = {
     "mutants": "--mutants",
     "search": "--search",
     "min_caught": "--min-caught",
+    "match": "--match",
 }
 
 

@@ -349,10 +349,39 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 class TestModelAgainst:
     inputs = ("input1:float32[N,3]", "input2:float32[N,4]")
 
-    def test_names_are_matched_by_position(self, linear: tuple[nn.Module, Path]) -> None:
+    def test_other_names_break_the_contract(self, linear: tuple[nn.Module, Path]) -> None:
         module, path = linear
         result = torch2mobile.verify(path, against=module, inputs=self.inputs)
+        assert result.exit_code is ExitCode.FAILED
+        (failed,) = checks(result, Status.FAILED)
+        assert (failed.name, failed.target) == ("contract", "onnx")
+        assert failed.summary.endswith(": input1 as in.0, input2 as in.1, output as out.0")
+        assert "--match position" in failed.hint
+
+    def test_unless_they_are_matched_by_position(self, linear: tuple[nn.Module, Path]) -> None:
+        module, path = linear
+        result = torch2mobile.verify(path, against=module, inputs=self.inputs, match="position")
         assert result.passed, str(result)
+        contract = next(check for check in result.report.checks if check.name == "contract")
+        assert contract.summary.startswith("matched by position: input1 as in.0")
+
+    def test_one_renamed_output_of_two_is_matched_too(self, tmp_path: Path, pair: Any) -> None:
+        proto = onnx.load(pair.path / "model.onnx")
+        name = proto.graph.output[1].name
+        proto.graph.output[1].name = "another"
+        for node in proto.graph.node:
+            node.input[:] = ["another" if value == name else value for value in node.input]
+            node.output[:] = ["another" if value == name else value for value in node.output]
+        onnx.save(proto, tmp_path / "renamed.onnx")
+        given = {"against": pair.module, "inputs": [SPEC]}
+        result = torch2mobile.verify(tmp_path / "renamed.onnx", **given)
+        assert statuses(result)["contract", "onnx"] is Status.FAILED
+        assert torch2mobile.verify(tmp_path / "renamed.onnx", **given, match="position").passed
+
+    def test_a_bundle_has_its_own_names(self, pair: Any) -> None:
+        for given in ({}, {"against": pair.module, "args": EXAMPLE}):
+            with pytest.raises(UsageError):
+                torch2mobile.verify(pair.path, **given, match="position")
 
     def test_another_module_fails(self, linear: tuple[nn.Module, Path]) -> None:
         torch.manual_seed(1)

@@ -141,6 +141,7 @@ def verify(
     mutants: int = 0,
     search: bool | None = None,
     min_caught: float = MIN_CAUGHT,
+    match: Literal["name", "position"] | None = None,
     observer: Observer | None = None,
 ) -> VerifyResult:
     """Verify a bundle, or an .onnx or .ort file against a module.
@@ -150,7 +151,8 @@ def verify(
     earlier bundle, or its manifest.json: what of a bundle has drifted since, and why. ``mutants``
     faults are put into the .onnx, and at least ``min_caught`` of them have to be caught;
     ``search`` looks for inputs that take decisions both ways (None: with mutants). ``trust`` loads
-    a .pt2 named by ``against`` also where it holds code.
+    a .pt2 named by ``against`` also where it holds code. The names in a file are part of its
+    contract; ``match="position"`` takes those of a file from elsewhere.
     """
     path = Path(artifact)
     options = parity or ParityOptions()
@@ -162,6 +164,11 @@ def verify(
             "Pass a bundle's folder, or leave out baseline=.",
         )
     if against is None:
+        if match is not None:
+            raise UsageError(
+                "match is about a file beside the module",
+                "Pass the module as against=, with its example call.",
+            )
         if scrutiny != Scrutiny():
             raise UsageError(
                 "mutants and the search are about probes, which need the module",
@@ -179,7 +186,13 @@ def verify(
         against, args, kwargs, dynamic_shapes, inputs, values, data, trust, options
     )
     return verification.verify_against(
-        path, request, load=load, baseline=earlier, scrutiny=scrutiny, observer=observer
+        path,
+        request,
+        load=load,
+        baseline=earlier,
+        scrutiny=scrutiny,
+        observer=observer,
+        match=match,
     )
 
 

@@ -39,13 +39,14 @@ def debug_against(
         names = [spec.name for spec in bundle.manifest.outputs]
         model = bundle.file(MODEL)
         with judging.onnx_runner(model, timeout) as runner:
-            matched = matching.Matched(loaded, runner, names, ())
+            matched = matching.Matched(loaded, runner, names)
             _localise(stages, matched, model, bundle.manifest.request, request, probe)
     else:
         _refuse_ort(path)
         loaded = load(request)
         with judging.onnx_runner(path, timeout) as runner:
-            matched = matching.match_file(loaded, runner, path)
+            # Where it differs is asked here, not how its values are called.
+            matched = matching.match_file(loaded, runner, path, "position")
             if matched.lost:
                 stages.add(matching.lost_check("onnx", matched.lost))
             _localise(stages, matched, path, None, request, probe)

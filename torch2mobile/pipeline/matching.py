@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.inputs import check_against_example
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Loader = Callable[[Request], LoadedModel]
+Match = Literal["name", "position"]
 
 
 def load_source(request: Request) -> LoadedModel:
@@ -112,33 +113,63 @@ def match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> Loade
     return replace(loaded, specs=specs, data=data)
 
 
-def match_outputs(loaded: LoadedModel, names: Sequence[str]) -> list[str]:
-    """The names under which the module's outputs are compared: its own if the file has them."""
-    from torch2mobile.exporter.capture import check_example
+def match_outputs(own: Sequence[str], names: Sequence[str], match: Match) -> list[str]:
+    """The names under which the module's outputs are compared: its own if the file has all of them.
 
-    own = list(check_example(loaded)[0])
-    return own if set(own) & set(names) or len(own) != len(names) else list(names)
+    Else the file's, by position, wherever there are as many.
+    """
+    kept = len(own) != len(names) or (match == "name" and set(own) == set(names))
+    return list(own if kept else names)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """The module under a file's interface: what to feed, the outputs' names, the lost inputs."""
+    """The module under a file's interface: what to feed, the outputs' names, the lost inputs.
+
+    ``renamed`` has those names of the module's that the file has otherwise, with the file's.
+    """
 
     loaded: LoadedModel
     runner: Runner
     outputs: Sequence[str]
-    lost: Sequence[str]
+    lost: Sequence[str] = ()
+    renamed: Sequence[tuple[str, str]] = ()
 
 
-def match_file(loaded: LoadedModel, runner: Runner, path: Path) -> Matched:
-    """A file of any origin beside the module: by name, else by position.
+def match_file(loaded: LoadedModel, runner: Runner, path: Path, match: Match = "name") -> Matched:
+    """A file of any origin beside the module: by name, and what is named otherwise by position.
 
     ``runner`` is then given only the inputs that the file has. Raises UsageError where the inputs
     cannot be matched.
     """
+    from torch2mobile.exporter.capture import check_example
+
     inputs = [spec.name for spec in runner.inputs()]
+    named = check_example(loaded)[0]
+    own = [*(spec.name for spec in loaded.specs), *named]
     lost = lost_inputs(loaded, inputs)
     if not lost:
         loaded = match_inputs(loaded, inputs, path)
-    outputs = match_outputs(loaded, [spec.name for spec in runner.outputs()])
-    return Matched(loaded, Fed(runner, inputs) if lost else runner, outputs, lost)
+    outputs = match_outputs(named, [spec.name for spec in runner.outputs()], match)
+    found = [*(spec.name for spec in loaded.specs), *outputs]
+    renamed = [(one, other) for one, other in zip(own, found, strict=True) if one != other]
+    return Matched(loaded, Fed(runner, inputs) if lost else runner, outputs, lost, renamed)
+
+
+def names_check(target: str, matched: Matched, match: Match) -> Check | None:
+    """Whether the file's names are the module's, where they are not: the app goes by them."""
+    if matched.lost:
+        return lost_check(target, matched.lost)
+    if not matched.renamed:
+        return None
+    pairs = ", ".join(f"{own} as {other}" for own, other in matched.renamed)
+    if match == "position":
+        return Check("contract", Status.PASSED, f"matched by position: {pairs}", target=target)
+    return Check(
+        "contract",
+        Status.FAILED,
+        f"the file has other names than the module: {pairs}",
+        target=target,
+        hint="An app goes by the names. For a file from elsewhere, say --match position (from "
+        "Python match='position').",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from torch2mobile.environments import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.errors import ModelFileError, Torch2MobileError, UsageError
@@ -84,14 +84,28 @@ def verify_against(
     baseline: Path | None = None,
     scrutiny: Scrutiny | None = None,
     observer: Observer | None = None,
+    match: matching.Match | None = None,
 ) -> VerifyResult:
-    """The whole comparison with the module: of a bundle, or of one .onnx or .ort file."""
+    """The whole comparison with the module: of a bundle, or of one .onnx or .ort file.
+
+    ``match`` says how the names of a file's inputs and outputs are taken: as part of its contract
+    (``"name"``), or for a file from elsewhere by ``"position"``.
+    """
     asked = scrutiny or Scrutiny()
+    if match not in {None, *get_args(matching.Match)}:
+        raise UsageError(f"match is {match!r}", "Give 'name' or 'position'.")
+    if path.is_dir() and match is not None:
+        raise UsageError(
+            f"{path} is a bundle, and its manifest has the names",
+            "Leave out --match, or give a file.",
+        )
     if path.is_dir():
         return verify_bundle_against(
             path, request, load=load, baseline=baseline, scrutiny=asked, observer=observer
         )
-    return verify_model_against(path, request, load=load, scrutiny=asked, observer=observer)
+    return verify_model_against(
+        path, request, load=load, scrutiny=asked, observer=observer, match=match or "name"
+    )
 
 
 def verify_bundle_against(
@@ -144,11 +158,12 @@ def verify_model_against(
     load: matching.Loader | None = None,
     observer: Observer | None = None,
     scrutiny: Scrutiny | None = None,
+    match: matching.Match = "name",
 ) -> VerifyResult:
     """The whole comparison of one .onnx or .ort file with the module.
 
-    The file need not come from torch2mobile: where its names differ from the module's, inputs and
-    outputs are matched by position, and the report says so.
+    The file need not come from torch2mobile: what it names otherwise than the module is compared
+    by position, which fails unless it was to be matched so.
     """
     options = request.parity
     stages = Stages(observer or SilentObserver())
@@ -157,10 +172,11 @@ def verify_model_against(
     check_file(path)
     loaded = (load or matching.load_source)(request)
     with judging.onnx_runner(path, options.timeout) as runner:
-        target, matched = path.suffix[1:], matching.match_file(loaded, runner, path)
+        target, matched = path.suffix[1:], matching.match_file(loaded, runner, path, match)
         loaded, names = matched.loaded, matched.outputs
-        if matched.lost:
-            stages.add(matching.lost_check(target, matched.lost))
+        named = matching.names_check(target, matched, match)
+        if named is not None:
+            stages.add(named)
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
             _against(
