@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def number():
 not_callable = 5
 """
 INPUT = "x:float32[N=1..6,4]"
+AGAINST = ["--against", "nets.py:model", "--input", INPUT]
 
 
 @pytest.fixture
@@ -379,6 +381,30 @@ BAD = [
     (["report", "gone.json"], 2, "cannot read", None),
     (["report", "r.json"], 2, "r.json", _write("r.json", b"{")),
     (["report", "r.json"], 2, "r.json", _write("r.json", b"")),
+    (["export", "gone.py:x", "--report", "gone/r.json"], 2, "cannot write into gone", None),
+    (["export", "gone.py:x", "--report", "."], 2, ". is a folder", None),
+    (["check", "gone.py:x", "--report", "/dev/null"], 2, "/dev/null is a device", None),
+    (
+        ["verify", "gone", "--report", "r.json"],
+        2,
+        "r.json is a FIFO",
+        lambda folder: os.mkfifo(folder / "r.json"),
+    ),
+    (
+        ["debug", "gone.onnx", "--against", "gone.py:x", "--report", "r.json"],
+        2,
+        "r.json is a link",
+        lambda folder: (folder / "r.json").symlink_to("nets.py"),
+    ),
+    (["simplify", "gone.onnx", "out.onnx", "--report", "/dev/full"], 2, "is a device", None),
+    (
+        ["export", "nets.py:model", "--input", INPUT, "--out", "\udcff"],
+        2,
+        "\\xff is no UTF-8",
+        None,
+    ),
+    (["verify", "\udcff"], 2, "\\xff is no UTF-8", None),
+    (["verify", "\udcff.onnx", *AGAINST], 2, "\\xff.onnx is no UTF-8", None),
     (["nonsense"], 2, "nonsense", None),
     (["export"], 2, "SOURCE", None),
 ]
@@ -410,11 +436,8 @@ def test_bad_input_gets_one_clear_error(
     assert {path: after[path] for path in left} == before
 
 
-_AGAINST = ["--against", "nets.py:model", "--input", INPUT]
-
-
 @pytest.mark.parametrize(
-    "words", [["inspect"], ["check"], ["verify", *_AGAINST], ["debug", *_AGAINST], ["simplify"]]
+    "words", [["inspect"], ["check"], ["verify", *AGAINST], ["debug", *AGAINST], ["simplify"]]
 )
 def test_every_command_says_the_same_of_a_file_that_is_no_model(
     words: list[str], folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
@@ -441,7 +464,7 @@ def test_a_file_that_does_not_load_is_blamed_on_its_node(
     node = next(node for node in model.graph.node if node.op_type == "Relu")
     node.attribute.append(onnx.helper.make_attribute("alpha", 1.0))
     onnx.save(model, "odd.onnx")
-    assert run([command, "odd.onnx", *_AGAINST, "-q"]) == 2
+    assert run([command, "odd.onnx", *AGAINST, "-q"]) == 2
     error = capfd.readouterr().err
     problem = f"the Relu node {node.name}: Unrecognized attribute: alpha for operator Relu"
     assert f"error: ONNX Runtime cannot load odd.onnx: {problem}\n" in error

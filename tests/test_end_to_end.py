@@ -237,7 +237,9 @@ def _start_over(folder: Path) -> tuple[subprocess.Popen[str], dict[str, str]]:
     raise AssertionError("the export ended before it was to be stopped")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name
+)
 def test_a_run_that_is_cut_short_leaves_the_old_bundle(
     number: signal.Signals, bundles: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -247,9 +249,10 @@ def test_a_run_that_is_cut_short_leaves_the_old_bundle(
     process.send_signal(number)
     out, err = process.communicate()
     assert out == ""
-    if number is signal.SIGINT:
-        assert process.returncode == 130
-        assert "interrupted" in err
+    if number is not signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "interrupted; nothing was written" in err
+        assert [path.name for path in (tmp_path / "dist").iterdir()] == ["detector"]
         assert hashes(tmp_path / "dist") == before
     else:
         assert process.returncode == -signal.SIGKILL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from torch2mobile import __version__, cli_checking, cli_looking, cli_proving
+from torch2mobile import __version__, cli_checking, cli_looking, cli_proving, interrupts
 from torch2mobile.cli_support import (
     bug,
     common,
@@ -23,6 +24,7 @@ from torch2mobile.cli_support import (
     make_parity,
     observer_of,
     parity_options,
+    report_option,
     source_options,
 )
 from torch2mobile.errors import ExitCode, Torch2MobileError
@@ -41,7 +43,7 @@ def cli() -> None:
       torch2mobile verify dist/super_resolution
 
     Exit codes: 0 passed, 1 a check failed, 2 usage, 3 a stage could not finish, 4 a bug in
-    torch2mobile, 130 interrupted.
+    torch2mobile, 130 interrupted, 143 terminated.
     """
 
 
@@ -76,7 +78,7 @@ def cli() -> None:
 )
 @click.option("--external-data", is_flag=True, help="Keep the weights in a file of their own.")
 @parity_options
-@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@report_option
 @common
 def export(source: str, **options: Any) -> int:
     """Export SOURCE to a bundle, and prove that it equals the module.
@@ -125,7 +127,7 @@ def export(source: str, **options: Any) -> int:
     help="Give up after this time.",
 )
 @parity_options
-@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@report_option
 @common
 def simplify(source: str, target: str, **options: Any) -> int:
     """Simplify IN.onnx to OUT.onnx, written only if it is still the same function.
@@ -154,31 +156,37 @@ for command in (*cli_checking.COMMANDS, *cli_proving.COMMANDS, *cli_looking.COMM
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; every exception ends here."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    with interrupts.handled() as stop:
+        code, trace = _run(words, stop)
+        if "--debug" in words:
+            click.echo(trace, err=True, nl=False)
+    return code
+
+
+def _run(words: Sequence[str], stop: interrupts.Stop) -> tuple[int, str]:
+    """The exit code, and the traceback of what was raised."""
     # Where nothing says how wide it is (a pipe, a CI log), click takes 80 and cuts the help.
     known = shutil.get_terminal_size((0, 0)).columns
     try:
         result = cli.main(
-            words,
+            list(words),
             prog_name="torch2mobile",
             standalone_mode=False,
             terminal_width=None if known else _WIDTH,
         )
-        return int(result or 0)
+        return int(result or 0), ""
     except Torch2MobileError as error:
         complain(error)
-        code, trace = int(error.exit_code), traceback.format_exc()
+        return int(error.exit_code), traceback.format_exc()
     except click.ClickException as error:
         error.show()
-        code, trace = int(ExitCode.USAGE), ""
+        return int(ExitCode.USAGE), ""
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was written", err=True)
-        code, trace = int(ExitCode.INTERRUPTED), ""
+        what = "what was written is whole" if stop.settled else "nothing was written"
+        click.echo(f"interrupted; {what}", err=True)
+        return stop.exit_code, ""
     except Exception as error:  # noqa: BLE001 (the last line of defence: exit code 4)
-        code, trace = bug(error), traceback.format_exc()
-    if debug:
-        click.echo(trace, err=True, nl=False)
-    return code
+        return bug(error), traceback.format_exc()
 
 
 def main() -> None:
@@ -191,6 +199,9 @@ def main() -> None:
     """
     gc.set_threshold(100_000, 20, 20)
     code = run()
+    for number in interrupts.SIGNALS:
+        # The verdict is out, and stands.
+        signal.signal(number, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -17,6 +17,7 @@ from torch2mobile.cli_support import (
     echo_table,
     finish,
     observer_of,
+    report_option,
     source_options,
 )
 from torch2mobile.errors import ExitCode, UsageError
@@ -82,7 +83,7 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     metavar="SYMBOL=SIZE",
     help="Look again with this size fixed, e.g. N=1.",
 )
-@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@report_option
 @common_with(*FORMATS)
 def check(source: str, **options: Any) -> int:
     """Check whether SOURCE can be exported, and if not, which lines are in the way.

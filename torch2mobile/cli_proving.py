@@ -14,6 +14,7 @@ from torch2mobile.cli_support import (
     make_parity,
     observer_of,
     parity_options,
+    report_option,
     source_options,
 )
 from torch2mobile.environments import REPLAY_MODULES, Worker
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     help="With --mutants: fail if a smaller share of them is caught.",
 )
 @parity_options
-@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@report_option
 @common
 def verify(artifact: str, against: str | None, baseline: str | None, **options: Any) -> int:
     """Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
@@ -150,7 +151,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
 )
 @source_options
 @parity_options
-@click.option("--report", type=click.Path(), help="Write the report's JSON here, passed or not.")
+@report_option
 @common
 def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     """Find the first node of ARTIFACT, a bundle or an .onnx, that is not the module's.

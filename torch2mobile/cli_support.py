@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from torch2mobile import interrupts
 from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class ProgressObserver:
 
     def started(self, stage: str) -> None:
         """Name the stage that runs now."""
+        interrupts.stop_if_asked()
         if self._verbosity < 0:
             return
         text = _one_line(f"{stage} ...")
@@ -199,6 +201,24 @@ def source_options(command: F) -> F:
     return command
 
 
+def report_option(command: F) -> F:
+    """Where the report is saved: refused before any work where it cannot be."""
+
+    def writable(_ctx: Any, _param: Any, path: str | None) -> str | None:
+        if path is not None:
+            from torch2mobile.exporter.output import refuse_output
+
+            refuse_output(Path(path))
+        return path
+
+    return click.option(
+        "--report",
+        type=click.Path(),
+        callback=writable,
+        help="Write the report's JSON here, passed or not.",
+    )(command)
+
+
 def parse_tolerances(atol: Sequence[str], rtol: Sequence[str]) -> dict[str, Tolerance]:
     """Tolerances by output name ("" for all) from ``A`` and ``OUTPUT=A``."""
     from torch2mobile.records import Tolerance
@@ -255,11 +275,10 @@ def finish(report: Report, options: dict[str, Any]) -> int:
 
 def save_report(report: Report, path: Path) -> None:
     """Write the report's JSON to a file."""
-    from torch2mobile.exporter.bundle import writing
+    from torch2mobile.exporter.output import write_output
     from torch2mobile.reporters import REPORTERS
 
-    with writing(path):
-        path.write_text(REPORTERS["json"](report), encoding="utf-8")
+    write_output(path, REPORTERS["json"](report).encode())
 
 
 def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:

@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     STAGE = 3
     BUG = 4
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class Torch2MobileError(Exception):

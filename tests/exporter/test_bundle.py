@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 
 from torch2mobile.errors import BundleError, ExitCode, ModelFileError, WriteError
 from torch2mobile.exporter import bundle as bundles
+from torch2mobile.exporter import staging
 from torch2mobile.exporter.bundle import BundleWriter, load_bundle, tampered_files
 from torch2mobile.records import Bundle, Dim, GoldenCase, InputSpec, Manifest, OutputSpec, Values
 
@@ -40,6 +41,9 @@ MANIFEST = Manifest(
 )
 
 
+ENTRY = {"sha256": "0", "size": 1}
+
+
 def fill(stage: Path, text: str = "new") -> None:
     (stage / "model.onnx").write_text(text)
     (stage / "model.ort").write_bytes(b"ort")
@@ -57,12 +61,6 @@ def content(folder: Path) -> dict[str, bytes]:
     """All files of a folder, those in its subfolders and the hidden ones included."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -146,7 +144,7 @@ def test_a_commit_that_fails_leaves_what_stood_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundles, "_exchange", full)
+    monkeypatch.setattr(staging, "_exchange", full)
     with pytest.raises(WriteError, match="No space left") as caught:
         write(standing)
     assert caught.value.exit_code is ExitCode.STAGE
@@ -184,63 +182,6 @@ def test_a_new_bundle_replaces_the_old_one_whole(tmp_path: Path) -> None:
     assert list(content(tmp_path / "out")) == ["manifest.json", "model.onnx"]
     assert load_bundle(tmp_path / "out").manifest.targets == {}
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
-def test_the_exchange_is_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither place is ever empty: the old folder is in the new one's stead at once."""
-    write(tmp_path / "out", "old")
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "file").write_text("new")
-    renamed: list[Any] = []
-    monkeypatch.setattr(Path, "rename", lambda *paths: renamed.append(paths))
-    bundles._exchange(tmp_path / "new", tmp_path / "out")
-    assert renamed == []
-    assert (tmp_path / "out" / "file").read_text() == "new"
-    assert (tmp_path / "new" / "model.onnx").read_text() == "old"
-
-
-def test_without_such_an_exchange_it_is_two_and_back_if_need_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    write(tmp_path / "out", "old")
-    write(tmp_path / "out", "new")
-    assert (tmp_path / "out" / "model.onnx").read_text() == "new"
-    real = Path.rename
-
-    def second_fails(path: Path, target: Path) -> Path:
-        if target.name == "out" and not path.name.endswith(".old"):
-            raise OSError(5, "Input/output error")
-        return real(path, target)
-
-    monkeypatch.setattr(Path, "rename", second_fails)
-    with pytest.raises(WriteError):
-        write(tmp_path / "out", "newer")
-    assert (tmp_path / "out" / "model.onnx").read_text() == "new"
-    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
-
-
-def test_a_bundle_moved_aside_by_a_killed_run_comes_back(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    write(out, "old")
-    out.rename(tmp_path / f".out.partial-{dead_pid()}.old")
-    with BundleWriter(out):
-        pass
-    assert (out / "model.onnx").read_text() == "old"
-    assert list(tmp_path.iterdir()) == [out]
-
-
-@pytest.mark.parametrize("name", ["out", "we[i]rd*"])
-def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path, name: str) -> None:
-    dead = tmp_path / f".{name}.partial-{dead_pid()}"
-    living = tmp_path / f".{name}.partial-{os.getppid()}"
-    others = tmp_path / f".other.partial-{dead_pid()}"
-    for folder in (dead, living, others):
-        folder.mkdir()
-        fill(folder)
-    write(tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {name, living.name, others.name}
 
 
 # --- where it may not write -------------------------------------------------------------------
@@ -303,13 +244,96 @@ def test_a_parent_without_permission_is_refused(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
     write(tmp_path / "real", "old")
     (tmp_path / "out").symlink_to("real")
-    write(tmp_path / "out")
-    assert (tmp_path / "real" / "model.onnx").read_text() == "old"
-    assert (tmp_path / "out" / "model.onnx").read_text() == "new"
+    assert write(tmp_path / "out").path == tmp_path / "out"
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "real" / "model.onnx").read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"real", "out"}
+
+
+def test_a_mount_point_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "out")
+    assert "is a mount point" in refusal(tmp_path / "out").message
+
+
+def test_a_path_that_is_no_utf8_is_refused_at_once(tmp_path: Path) -> None:
+    for path in (b"net-\xff", b"\xff/net"):
+        out = tmp_path / os.fsdecode(path)
+        with pytest.raises(BundleError, match=r"xff\S* is no UTF-8, and no ONNX tool") as caught:
+            BundleWriter(out)
+        caught.value.message.encode()
+        with pytest.raises(BundleError, match="is no UTF-8"):
+            load_bundle(out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _list_it_too(out: Path) -> None:
+    """A file of the user's, which the manifest was made to list."""
+    (out / "notes.md").write_text("mine")
+    raw = json.loads((out / "manifest.json").read_bytes())
+    raw["files"]["notes.md"] = ENTRY
+    (out / "manifest.json").write_text(json.dumps(raw))
+
+
+def _link_a_file(out: Path) -> None:
+    (out / "model.ort").unlink()
+    (out / "model.ort").symlink_to("model.onnx")
+
+
+FOREIGN: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "file": ("notes.md", lambda out: (out / "notes.md").write_text("mine")),
+    "empty folder": ("notes", lambda out: (out / "notes").mkdir()),
+    "empty folder below": ("golden/notes", lambda out: (out / "golden/notes").mkdir()),
+    "link to a folder": ("link", lambda out: (out / "link").symlink_to("..")),
+    "dangling link": ("link", lambda out: (out / "link").symlink_to("nowhere")),
+    "FIFO": ("pipe", lambda out: os.mkfifo(out / "pipe")),
+    "listed": ("notes.md", _list_it_too),
+    "link in place of a file": ("model.ort", _link_a_file),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_not_of_the_bundle_is_never_lost(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    write(out, "old")
+    name, add = FOREIGN[kind]
+    add(out)
+    assert f"holds {name}, which is no part of the bundle" in refusal(out).message
+    assert (out / "model.onnx").read_text() == "old"
+    assert (out / name).is_symlink() or (out / name).exists()
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("instant", ["during the export", "at the exchange"])
+def test_what_comes_later_is_not_lost_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, instant: str
+) -> None:
+    out = tmp_path / "out"
+    write(out, "old")
+    name, add = FOREIGN[kind]
+    real, calls = staging._exchange, []
+
+    def exchange(new: Path, place: Path) -> None:
+        calls.append(place)
+        if len(calls) == 1:
+            add(out)
+        real(new, place)
+
+    if instant == "at the exchange":
+        monkeypatch.setattr(staging, "_exchange", exchange)
+    with BundleWriter(out) as writer:
+        fill(writer.stage)
+        if instant == "during the export":
+            add(out)
+        with pytest.raises(BundleError, match=f"holds {name}, which is no part"):
+            writer.commit(MANIFEST)
+    assert len(calls) == (2 if instant == "at the exchange" else 0)
+    assert (out / "model.onnx").read_text() == "old"
+    assert (out / name).is_symlink() or (out / name).exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_relative_place_is_that_of_the_start(
@@ -411,9 +435,6 @@ def test_any_truncation_of_a_manifest_is_noticed(made: Bundle) -> None:
 )
 def test_a_manifest_of_another_kind(made: Bundle, changes: Any, message: str) -> None:
     assert message in edit(made, **changes).message
-
-
-ENTRY = {"sha256": "0", "size": 1}
 
 
 @pytest.mark.parametrize(

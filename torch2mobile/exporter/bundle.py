@@ -6,15 +6,9 @@ fails or is killed leaves what stood there before. Same request, same versions: 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import errno
-import glob
 import hashlib
 import os
-import secrets
-import shutil
-import sys
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -22,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from torch2mobile.errors import BundleError, ModelFileError, WriteError
+from torch2mobile.errors import BundleError, ModelFileError
+from torch2mobile.exporter.staging import Stage, writing
 from torch2mobile.records import SCHEMA_VERSION, Bundle, FileEntry, Manifest
 
 if TYPE_CHECKING:
@@ -31,50 +26,55 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+REPORT = "report.json"
+PROVENANCE = "provenance.json"
 _KIND = "torch2mobile bundle"
-_ASIDE = ".old"
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 class BundleWriter:
     """Makes a bundle beside ``out`` and puts it there on :meth:`commit`.
 
-    Leaving the context without a commit removes the unfinished folder and nothing else. Raises
-    BundleError at once where ``out`` holds something that is no bundle, or cannot be written.
+    Where ``out`` is a link to a folder, that folder is replaced and the link stays. Leaving the
+    context without a commit removes the unfinished folder and nothing else. Raises BundleError at
+    once where ``out`` holds something that is no bundle, or cannot be written.
     """
 
     def __init__(self, out: Path) -> None:
         self.out = Path(os.path.abspath(out))  # noqa: PTH100 (resolve() would follow a link)
+        refuse_undecodable(self.out, "--out")
         try:
-            _refuse_foreign(out)
+            self._place = Path(os.path.realpath(out))
+            _refuse_foreign(self._place, self.out)
         except (OSError, ValueError) as error:
             raise BundleError(
                 f"cannot read {str(out)!r}: {error}", "Give another folder with --out."
             ) from error
-        self._prefix = f".{self.out.name}.partial-"
-        # Two runs of one process on the same place each need a folder of their own.
-        self.stage = self.out.parent / f"{self._prefix}{os.getpid()}-{secrets.token_hex(4)}"
+        if self._place.is_mount():
+            raise BundleError(
+                f"{out} is a mount point, which cannot be exchanged with the new bundle",
+                f"Give a folder in it: --out {out}/NAME.",
+            )
+        self._stage = Stage(self._place)
+        self.stage = self._stage.path
 
     def __enter__(self) -> BundleWriter:
         try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(self.out, self._prefix)
-            self.stage.mkdir()
+            self._stage.__enter__()
         except OSError as error:
             raise BundleError(
-                f"cannot write beside {self.out}: {error.strerror or error}",
+                f"cannot write beside {self._place}: {error.strerror or error}",
                 "Give another folder with --out, or make this one writable.",
             ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.stage.is_symlink():  # the link that stood at ``out``
-            self.stage.unlink()
-        shutil.rmtree(self.stage, ignore_errors=True)
+        self._stage.__exit__()
 
     def commit(self, manifest: Manifest) -> Bundle:
-        """Hash every file, write the manifest, and put the folder in its place."""
+        """Hash every file, write the manifest, and put the folder in its place.
+
+        Raises BundleError where something was put into the place since: it would be lost.
+        """
         files = {
             str(PurePosixPath(path.relative_to(self.stage))): _entry(path)
             for path in sorted(self.stage.rglob("*"))
@@ -87,85 +87,62 @@ class BundleWriter:
             (self.stage / name).chmod(mode)
         with writing(self.stage / MANIFEST):
             (self.stage / MANIFEST).write_bytes(encode_manifest(manifest))
-        with writing(self.out):
-            _exchange(self.stage, self.out)
+        with writing(self.out), self._stage.settling():
+            _refuse_foreign(self._place, self.out)
+            self._stage.swap()
+            try:
+                # What came in the last instant is found where nobody else looks.
+                if self.stage.exists():
+                    _refuse_foreign(self.stage, self.out)
+            except BundleError:
+                self._stage.swap()
+                raise
         return Bundle(self.out, manifest)
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError while writing into a WriteError that says what to do."""
+def refuse_undecodable(path: Path, what: str) -> None:
+    """Refuse a path whose bytes are no UTF-8: ONNX Runtime and torch.onnx cannot open it."""
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
     try:
-        yield
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        remedy = "Free some disk space." if full else "Check the permissions of the folder."
-        raise WriteError(f"cannot write {path}: {error.strerror or error}", remedy) from error
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise BundleError(
+            f"{what}: the path {shown} is no UTF-8, and no ONNX tool can open it",
+            "Rename it, or give a place whose whole path is UTF-8.",
+        ) from None
 
 
-def _refuse_foreign(out: Path) -> None:
-    if not out.exists() and not out.is_symlink():
+def _refuse_foreign(folder: Path, out: Path) -> None:
+    """Refuse to replace a folder that holds anything which is not of a bundle's own."""
+    if not folder.exists() and not out.is_symlink():
         return
-    if not out.is_dir():
+    if not folder.is_dir():
         raise BundleError(f"{out} is there and is no folder", "Give another folder with --out.")
-    if any(out.iterdir()):
-        try:
-            old = load_bundle(out)
-        except BundleError as error:
+    if not any(folder.iterdir()):
+        return
+    try:
+        old = load_bundle(folder)
+    except BundleError as error:
+        raise BundleError(
+            f"{out} is not empty and was not written by torch2mobile ({error.message})",
+            "Give another folder with --out, or empty this one yourself.",
+        ) from error
+    own = {PurePosixPath(name) for name in _own_files(old.manifest)}
+    folders = {parent for name in own for parent in name.parents}
+    for path in sorted(folder.rglob("*")):
+        name, mode = PurePosixPath(path.relative_to(folder)), path.lstat().st_mode
+        if not ((stat.S_ISREG(mode) and name in own) or (stat.S_ISDIR(mode) and name in folders)):
             raise BundleError(
-                f"{out} is not empty and was not written by torch2mobile ({error.message})",
-                "Give another folder with --out, or empty this one yourself.",
-            ) from error
-        known = {MANIFEST, *old.manifest.files}
-        paths = (str(PurePosixPath(p.relative_to(out))) for p in out.rglob("*") if p.is_file())
-        foreign = sorted(set(paths) - known)
-        if foreign:
-            raise BundleError(
-                f"{out} holds {foreign[0]}, which is no part of the bundle and would be lost",
+                f"{out} holds {name}, which is no part of the bundle and would be lost",
                 "Move it elsewhere, or give another folder with --out.",
             )
 
 
-def _remove_leftovers(out: Path, prefix: str) -> None:
-    """Remove unfinished folders of runs that were killed; a bundle moved aside goes back."""
-    for path in out.parent.glob(f"{glob.escape(prefix)}*"):
-        pid = path.name.removeprefix(prefix).removesuffix(_ASIDE).partition("-")[0]
-        if not pid.isdigit() or _alive(int(pid)):
-            continue
-        if path.name.endswith(_ASIDE) and not out.exists():
-            path.rename(out)
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _exchange(new: Path, place: Path) -> None:
-    """Put ``new`` at ``place``; what stood there is then at ``new``, for the caller to remove."""
-    if not place.exists():
-        new.rename(place)
-        return
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        arguments = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(place), _RENAME_EXCHANGE)
-        if hasattr(libc, "renameat2") and libc.renameat2(*arguments) == 0:
-            return
-    # No exchange in one step here: move the old one aside, and back if the new one does not go.
-    aside = new.with_name(new.name + _ASIDE)
-    place.rename(aside)
-    try:
-        new.rename(place)
-    except OSError:
-        aside.rename(place)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+def _own_files(manifest: Manifest) -> set[str]:
+    """The files that an export writes; whatever else a manifest lists was added by somebody."""
+    made = {MANIFEST, MODEL, f"{MODEL}.data", REPORT, PROVENANCE}
+    artifacts = (name for files in manifest.targets.values() for name in files)
+    return made.union(artifacts, (case.file for case in manifest.golden))
 
 
 def _entry(path: Path) -> FileEntry:
@@ -193,6 +170,7 @@ def load_bundle(path: Path) -> Bundle:
     Raises BundleError for a folder without one, a corrupt one, or paths that lead out of it.
     """
     path = Path(path)
+    refuse_undecodable(path.absolute(), "the bundle")
     remedy = "Export the model again."
     if not path.is_dir():
         raise BundleError(f"there is no bundle at {path}", "Give a folder that export wrote.")

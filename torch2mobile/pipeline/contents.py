@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile.exporter.bundle import MODEL, load_bundle, refuse_external_data
+from torch2mobile.exporter.bundle import MODEL, REPORT, load_bundle, refuse_external_data
 from torch2mobile.pipeline.environment import machine, tool_versions
 from torch2mobile.records import (
     Artifact,
@@ -72,7 +72,7 @@ def write_report(folder: Path, report: Report) -> None:
 
     for leftover in _SCRATCH:
         (folder / leftover).unlink(missing_ok=True)
-    (folder / "report.json").write_text(to_json(report), encoding="utf-8")
+    (folder / REPORT).write_text(to_json(report), encoding="utf-8")
 
 
 def manifest_of(

@@ -80,7 +80,8 @@ def _export(
     observer: Observer | None,
     simplifier: Worker | None,
 ) -> ExportResult:
-    from torch2mobile.exporter.bundle import BundleWriter, writing
+    from torch2mobile.exporter.bundle import BundleWriter
+    from torch2mobile.exporter.staging import writing
 
     stages = Stages(observer or SilentObserver())
     with BundleWriter(out) as writer, writing(writer.stage):
@@ -171,7 +172,8 @@ class _Export:
         return found
 
     def _translate(self, capture: Capture) -> Translation:
-        from torch2mobile.exporter.bundle import MODEL, writing
+        from torch2mobile.exporter.bundle import MODEL
+        from torch2mobile.exporter.staging import writing
         from torch2mobile.exporter.translate import translation
 
         path = self.folder / MODEL
@@ -298,10 +300,11 @@ class _Export:
         import onnx
 
         from torch2mobile.exporter import provenance
+        from torch2mobile.exporter.bundle import PROVENANCE
 
         proto = onnx.load(model.path, load_external_data=False)
         text = provenance.to_json(proto, model.origins)
-        (self.folder / "provenance.json").write_text(text, encoding="utf-8")
+        (self.folder / PROVENANCE).write_text(text, encoding="utf-8")
         nodes = list(proto.graph.node)
         known = sum(any(model.origins.get(name) for name in node.output) for node in nodes)
         self.stages.add(
@@ -320,7 +323,7 @@ class _Export:
         artifacts: Sequence[Artifact],
     ) -> Bundle | None:
         from torch2mobile.exporter.blame import shown_path
-        from torch2mobile.exporter.bundle import writing
+        from torch2mobile.exporter.staging import writing
 
         self.stages.observer.started("bundle")
         try:

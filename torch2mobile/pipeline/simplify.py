@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.environments import Worker
-from torch2mobile.errors import BundleError, Torch2MobileError, UsageError
+from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter import grammar, inputs
-from torch2mobile.exporter.bundle import writing
+from torch2mobile.exporter.bundle import refuse_undecodable
+from torch2mobile.exporter.output import OutputFile
+from torch2mobile.exporter.staging import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.judging import check_tolerances, onnx_runner
@@ -172,22 +171,14 @@ def simplify_file(
     read_model(source, reads=".onnx files")
     if target.resolve() == source.resolve():
         raise UsageError(f"{target} is the input itself", "Give another name for the result.")
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder", "Give the name of a file for the result.")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise BundleError(
-            f"cannot write into {target.parent}", "Give a folder that exists and can be written."
-        )
-    with (
-        writing(target.parent),
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=".torch2mobile-") as scratch,
-    ):
-        result = Path(scratch) / target.name
-        check = stages.add(_simplify_into(source, result, values, options, timeout, stages))
+    refuse_undecodable(target.absolute(), "OUT")
+    with OutputFile(target) as output:
+        with writing(target):
+            found = _simplify_into(source, output.draft, values, options, timeout, stages)
+        check = stages.add(found)
         written = None
         if check.status is Status.PASSED:
-            for path in sorted(Path(scratch).iterdir(), reverse=True):
-                shutil.move(path, target.parent / path.name)
+            output.commit()
             written = target
     report = Report(
         command="simplify",

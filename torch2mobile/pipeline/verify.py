@@ -15,6 +15,7 @@ from torch2mobile.exporter.bundle import (
     MODEL,
     read_case,
     refuse_external_data,
+    refuse_undecodable,
     tampered_files,
 )
 from torch2mobile.exporter.targets import TARGETS
@@ -193,6 +194,7 @@ def check_file(path: Path) -> None:
     """Refuse a file that is missing, empty or no whole model, or keeps its weights elsewhere."""
     from torch2mobile.validators.contract import is_ort, read_model
 
+    refuse_undecodable(path.absolute(), "the file")
     if not path.is_file() or not is_ort(path) or path.stat().st_size == 0:
         read_model(path, reads=".onnx and .ort files and bundles")
     refuse_external_data(path.parent, path, ())
