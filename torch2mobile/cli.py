@@ -67,6 +67,9 @@ def cli() -> None:
     metavar="CODE",
     help="Apply this rule's remedy to the exported graph, where it has a mechanical one.",
 )
+@click.option(
+    "--no-mend", is_flag=True, help="Leave every operator to torch.onnx; see 'translations'."
+)
 @click.option("--no-simplify", is_flag=True, help="Leave the model as torch.onnx writes it.")
 @click.option(
     "--simplify-timeout",
@@ -107,6 +110,7 @@ def export(source: str, **options: Any) -> int:
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
         rewrites=tuple(options["rewrites"]),
+        mend=not options["no_mend"],
         parity=make_parity(options),
     )
     out = Path(options["out"]) if options["out"] else None

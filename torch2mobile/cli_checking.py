@@ -77,6 +77,9 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     help="Look at the ONNX of this opset.  [default: the exporter's]",
 )
 @click.option(
+    "--no-mend", is_flag=True, help="Leave every operator to torch.onnx; see 'translations'."
+)
+@click.option(
     "--fix-dim",
     "fix_dims",
     multiple=True,
@@ -115,6 +118,7 @@ def check(source: str, **options: Any) -> int:
         ort_version=options["ort_version"],
         fixed=parse_sizes(options["fix_dims"]),
         opset=options["opset"],
+        mend=not options["no_mend"],
     )
     result = check_request(request, chosen, observer=observer_of(options))
     return finish(result.report, options)

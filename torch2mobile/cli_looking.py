@@ -1,4 +1,7 @@
-"""The commands that look and change nothing: targets, inspect, samples, doctor, report."""
+"""The commands that look and change nothing.
+
+targets, translations, inspect, samples, doctor, report.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,38 @@ def inspect(artifact: str, node: str | None, **options: Any) -> int:
         click.echo(inspection.render(inspection.inspect(Path(artifact)), options["form"]))
     else:
         echo_table(inspection.origins_of(Path(artifact), node), options["form"])
+    return int(ExitCode.PASSED)
+
+
+@click.command()
+@common
+def translations(**options: Any) -> int:
+    """List the operators that export translates in place of torch.onnx, and why.
+
+    \b
+    Example:
+      torch2mobile translations
+    """
+    from torch2mobile.exporter.translations import ROWS
+
+    rows: list[dict[str, Any]] = [
+        {
+            "operator": row.name,
+            "torch.onnx's": row.fault,
+            "torch": row.versions,
+            "dtypes": " ".join(row.dtypes),
+            "what": row.what,
+        }
+        for row in ROWS
+    ]
+    if options["form"] == "json":
+        for shown, row in zip(rows, ROWS, strict=True):
+            shown |= {
+                "operators": list(row.operators),
+                "dtypes": list(row.dtypes),
+                "link": row.link,
+            }
+    echo_table(rows, options["form"])
     return int(ExitCode.PASSED)
 
 
@@ -135,4 +170,4 @@ def report(
     return int(ExitCode.PASSED)
 
 
-COMMANDS: tuple[click.Command, ...] = (targets, inspect, samples, doctor, report)
+COMMANDS: tuple[click.Command, ...] = (targets, translations, inspect, samples, doctor, report)

@@ -124,6 +124,7 @@ class Request:
     external_data: bool = False
     targets: tuple[str, ...] = ("ort",)
     rewrites: tuple[str, ...] = ()
+    mend: bool = True
     parity: ParityOptions = field(default_factory=ParityOptions)
 
 

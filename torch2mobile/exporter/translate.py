@@ -19,6 +19,8 @@ import torch
 from torch2mobile.errors import ExitCode, TranslateError
 from torch2mobile.exporter import provenance, refusal, twins
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.translations.row import Row
+from torch2mobile.exporter.translations.table import RegistrationError, Table
 from torch2mobile.records import Capture, OnnxModel, OutputSpec
 from torch2mobile.tensors import quiet, untouched
 
@@ -50,12 +52,14 @@ class Translation:
     """An ONNX file, the program that it was translated from, and which values are the same.
 
     ``program`` is the capture after the exporter's own decompositions, None for a trace. ``twins``
-    has, by the name of an ONNX value, that of the program's node with the same tensor.
+    has, by the name of an ONNX value, that of the program's node with the same tensor. ``mended``
+    are the operators that torch2mobile translated in place of the exporter.
     """
 
     model: OnnxModel
     program: torch.export.ExportedProgram | None
     twins: Mapping[str, str]
+    mended: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,24 +70,29 @@ class InMemory:
     origins: provenance.Origins
     program: torch.export.ExportedProgram | None
     twins: Mapping[str, str]
+    mended: tuple[Row, ...] = ()
 
 
-def translate(
-    capture: Capture, path: Path, *, opset: int | None = None, external_data: bool = False
-) -> OnnxModel:
-    """The model of :func:`translation`."""
-    return translation(capture, path, opset=opset, external_data=external_data).model
+def translate(capture: Capture, path: Path, **options: Any) -> OnnxModel:
+    """The model of :func:`translation`, which has the options."""
+    return translation(capture, path, **options).model
 
 
 def translation(
-    capture: Capture, path: Path, *, opset: int | None = None, external_data: bool = False
+    capture: Capture,
+    path: Path,
+    *,
+    opset: int | None = None,
+    external_data: bool = False,
+    mend: bool = True,
 ) -> Translation:
     """Write the capture as ONNX to ``path``; weights go beside it when asked or above 2 GB.
 
-    Raises TranslateError with the user's line for an operator that has no ONNX form, and
-    OpsetError rather than write another opset than the one asked for.
+    Without ``mend`` every operator is translated by the exporter alone. Raises TranslateError with
+    the user's line for an operator that has no ONNX form, and OpsetError rather than write another
+    opset than the one asked for.
     """
-    made = in_memory(capture, path.parent, opset=opset)
+    made = in_memory(capture, path.parent, opset=opset, mend=mend)
     _save(made.model, path, external_data=external_data)
     written = OnnxModel(
         path=path,
@@ -92,23 +101,27 @@ def translation(
         outputs=tuple(_output_spec(value) for value in made.model.graph.outputs),
         origins=made.origins,
     )
-    return Translation(written, made.program, made.twins)
+    return Translation(written, made.program, made.twins, made.mended)
 
 
-def in_memory(capture: Capture, folder: Path, *, opset: int | None = None) -> InMemory:
+def in_memory(
+    capture: Capture, folder: Path, *, opset: int | None = None, mend: bool = True
+) -> InMemory:
     """What :func:`translation` writes; raises what that raises.
 
     A trace is written into ``folder`` for a while.
     """
     check_opset(opset)
+    table = Table(opset)
     try:
         with untouched(capture.loaded.module), quiet(), whole_recurrent_layers():
             program = None
             if capture.program is None:
                 model = _trace(capture, folder, opset)
             else:
-                model, program = _program_to_ir(capture, opset)
-    except (OpsetError, OSError):
+                functions = table.functions() if mend else None
+                model, program = _program_to_ir(capture, opset, functions)
+    except (OpsetError, RegistrationError, OSError):
         raise
     except Exception as error:
         raise refusal.explain(capture, error) from error
@@ -132,7 +145,7 @@ def in_memory(capture: Capture, folder: Path, *, opset: int | None = None) -> In
     found = provenance.from_names(model, module) if traced else provenance.collect(model)
     origins = provenance.complete(model, module, found)
     provenance.strip(model)
-    return InMemory(model, origins, program, same)
+    return InMemory(model, origins, program, same, tuple(table.used.values()))
 
 
 def _refuse_bfloat16(model: ir.Model) -> None:
@@ -146,7 +159,7 @@ def _refuse_bfloat16(model: ir.Model) -> None:
 
 
 def _program_to_ir(
-    capture: Capture, opset: int | None
+    capture: Capture, opset: int | None, functions: dict[Any, Any] | None
 ) -> tuple[ir.Model, torch.export.ExportedProgram]:
     assert capture.program is not None
     program = torch.onnx.export(
@@ -154,6 +167,7 @@ def _program_to_ir(
         (),
         dynamo=True,
         opset_version=opset,
+        custom_translation_table=functions,
         verbose=False,
         optimize=True,
     )

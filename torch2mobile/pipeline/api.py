@@ -89,6 +89,7 @@ def export(
     opset: int | None = None,
     targets: Sequence[str] = ("ort",),
     rewrites: Sequence[str] = (),
+    mend: bool = True,
     simplify: bool = True,
     simplify_timeout: float = 120.0,
     external_data: bool = False,
@@ -100,7 +101,8 @@ def export(
     ``args`` and ``kwargs`` are an example call with tensors in it; ``dynamic_shapes`` is
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
-    ``rewrites`` are codes of rules whose remedy is applied to the exported graph.
+    ``rewrites`` are codes of rules whose remedy is applied to the exported graph. Without ``mend``
+    torch.onnx translates every operator, also those that it translates wrongly.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, mismatches included, is in the result's report.
@@ -115,6 +117,7 @@ def export(
         external_data=external_data,
         targets=tuple(targets),
         rewrites=tuple(rewrites),
+        mend=mend,
         parity=parity or ParityOptions(),
     )
     return export_loaded(
@@ -268,6 +271,7 @@ def check(
     ort_version: str | None = None,
     fix_dims: Mapping[str, int] | None = None,
     opset: int | None = None,
+    mend: bool = True,
     observer: Observer | None = None,
 ) -> CheckResult:
     """Say whether a model can be exported, which lines are in the way, and what to write instead.
@@ -275,8 +279,8 @@ def check(
     ``source`` is a module with its example call, as for :func:`export`, or what the command line
     takes: a source, an .onnx file or a bundle, the latter two without loading torch. Nothing is
     converted or written. ``fix_dims`` gives symbols a size; ``opset`` is that of the ONNX to look
-    at, as for :func:`export`; ``trust`` is as for :func:`verify`. No configuration file is
-    read: what it would say is given here.
+    at, and ``mend``, as for :func:`export`; ``trust`` is as for :func:`verify`. No configuration
+    file is read: what it would say is given here.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, a module that cannot be captured included, is in the result's report.
@@ -288,6 +292,7 @@ def check(
         ort_version=ort_version,
         fixed=dict(fix_dims or {}),
         opset=opset,
+        mend=mend,
     )
     in_file = isinstance(source, str | Path)
     request = Request(

@@ -48,6 +48,7 @@ class CheckOptions:
     ort_version: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
     opset: int | None = None
+    mend: bool = True
 
     def __post_init__(self) -> None:
         for name in self.targets:
@@ -104,6 +105,8 @@ def _refuse_module_options(request: Request, options: CheckOptions) -> None:
     given = [name for name in about if getattr(request, name)]
     if options.opset is not None:
         given.append("opset")
+    if not options.mend:
+        given.append("no-mend")
     if request.parity.seed:
         given.append("seed")
     if given:
@@ -180,6 +183,7 @@ def check_loaded(
     from torch2mobile.exporter import blame, calling
     from torch2mobile.exporter.capture import capture
     from torch2mobile.exporter.recurrent import whole_recurrent_layers
+    from torch2mobile.exporter.translations.table import operators
 
     captured, error = None, None
     try:
@@ -197,6 +201,7 @@ def check_loaded(
         error=error,
         **_onnx_of(captured, options, stages),
         call=calling.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
+        mended={target: row.what for target, row in operators().items()} if options.mend else {},
     )
     # As at export: a graph is decomposed with LSTM and GRU kept whole.
     with whole_recurrent_layers():
@@ -225,7 +230,9 @@ def _translated(captured: Capture, options: CheckOptions, stages: Stages) -> dic
     stages.observer.started("translate")
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            made = translate.in_memory(captured, Path(scratch), opset=options.opset)
+            made = translate.in_memory(
+                captured, Path(scratch), opset=options.opset, mend=options.mend
+            )
     except TranslateError as error:
         if error.exit_code is ExitCode.USAGE:
             raise

@@ -183,10 +183,20 @@ class _Export:
                 path,
                 opset=self.request.opset,
                 external_data=self.request.external_data,
+                mend=self.request.mend,
             )
         model = found.model
         dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
-        self.stages.add(Check("translate", Status.PASSED, f"ONNX opset {model.opset}, {dims}"))
+        mended = tuple(f"mended {row.name}: in torch.onnx {row.what}" for row in found.mended)
+        self.stages.add(
+            Check(
+                "translate",
+                Status.PASSED,
+                f"ONNX opset {model.opset}, {dims}",
+                metrics={"mended": ", ".join(row.name for row in found.mended)} if mended else {},
+                notes=mended,
+            )
+        )
         return found
 
     def _simplify(self, raw: OnnxModel, target: Path) -> Mapping[str, int] | str:

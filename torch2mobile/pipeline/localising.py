@@ -163,7 +163,8 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
     from torch2mobile.exporter.translate import translation
 
     captured = capture(loaded)
-    found = translation(captured, path, opset=asked.opset if asked is not None else None)
+    asked_for = asked if asked is not None else Request(source="")
+    found = translation(captured, path, opset=asked_for.opset, mend=asked_for.mend)
     if asked is not None and asked.rewrites:
         found = replace(found, model=rewrite(found.model, asked.rewrites)[0])
     before, after = (onnx.load(each, load_external_data=False) for each in (path, artifact))

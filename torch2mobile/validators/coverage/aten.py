@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -67,38 +67,57 @@ class Survey:
     """The operators that the exporter cannot translate, one entry a node.
 
     ``doubtful`` says that a translation may refuse its arguments, which only translating tells.
+    ``mended`` are the operators that export translates in place of the exporter.
     """
 
     missing: list[Missing]
     doubtful: bool = False
+    mended: tuple[Any, ...] = ()
 
 
 class _Answer(Enum):
     YES, PERHAPS, NO = range(3)
 
 
-def survey(program: torch.export.ExportedProgram) -> Survey:
-    """Whether each operator of a program has a translation."""
+def survey(program: torch.export.ExportedProgram, mended: Collection[Any] = frozenset()) -> Survey:
+    """Whether each operator of a program has a translation; ``mended`` are operators with ours."""
+    source = _with(mended, translations.from_source)
     seen: dict[Any, _Answer] = {}
+    used: dict[Any, None] = {}
     for node in calls(program):
         signature = _signature(node)
         if signature not in seen:
-            seen[signature] = _translated(node)
+            seen[signature] = _translated(node, source)
+        if node.target in mended:
+            used[node.target] = None
     doubtful = _Answer.PERHAPS in seen.values()
     if _Answer.NO not in seen.values():
-        return Survey([], doubtful)
-    decomposed = translations.decompose(program)
+        return Survey([], doubtful, tuple(used))
+    decomposed = translations.decompose(program, mended)
+    registry = _with(mended, translations.from_registry)
     found = []
     for node in calls(decomposed):
         target, complex_input = node.target, _complex(node)
-        if not _known(target, complex_input, translations.from_registry):
+        if not _known(target, complex_input, registry):
             name = translations.key(target)
             original = node.meta.get("original_aten")
             called = name if original is None else translations.key(original)
-            found.append(Missing(name, node, complex_input, called, _instead(node)))
-        elif not _known(target, complex_input, translations.from_source):
+            instead = _instead(node, registry)
+            found.append(Missing(name, node, complex_input, called, instead))
+        elif not _known(target, complex_input, source):
             doubtful = True  # its source was not found
-    return Survey(found, doubtful)
+    return Survey(found, doubtful, tuple(used))
+
+
+def _with(mended: Collection[Any], lookup: Lookup) -> Lookup:
+    """The lookup, for which mended operators have a translation too, for real numbers."""
+    names = {translations.key(target) for target in mended}
+
+    def found(target: Any, complex_input: bool) -> bool:
+        ours = not complex_input and translations.key(target) in names
+        return ours or lookup(target, complex_input)
+
+    return found
 
 
 def calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
@@ -113,9 +132,12 @@ def calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
 
 
 def _known(target: Any, complex_input: bool, lookup: Lookup) -> bool:
-    name = translations.key(target)
-    # Operators of ONNX itself, torch.onnx.ops, go into the file as they are.
-    return name in _ASSERTIONS or name.startswith("onnx::") or lookup(target, complex_input)
+    return _free(translations.key(target)) or lookup(target, complex_input)
+
+
+def _free(name: str) -> bool:
+    """Whether it needs no translation: operators of ONNX itself, torch.onnx.ops, go in as such."""
+    return name in _ASSERTIONS or name.startswith("onnx::")
 
 
 def _signature(node: torch.fx.Node) -> str:
@@ -134,14 +156,14 @@ def _signature(node: torch.fx.Node) -> str:
     return f"{translations.key(node.target)} {arguments}"
 
 
-def _translated(node: torch.fx.Node) -> _Answer:
+def _translated(node: torch.fx.Node, source: Lookup) -> _Answer:
     """Whether an operator, or all that it consists of, stands in the exporter's source."""
     complex_input = _complex(node)
-    if _known(node.target, complex_input, translations.from_source):
+    if _known(node.target, complex_input, source):
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta.get("val"))
         sure = _taken(node.target, complex_input, args, kwargs)
         return _Answer.YES if sure else _Answer.PERHAPS
-    parts = _parts(node, translations.from_source)
+    parts = _parts(node, source)
     if parts is None or parts.missing:
         return _Answer.NO
     return _Answer.PERHAPS if parts.doubtful else _Answer.YES
@@ -150,6 +172,8 @@ def _translated(node: torch.fx.Node) -> _Answer:
 def _taken(target: Any, complex_input: bool, args: Any, kwargs: Any) -> bool:
     name = translations.key(target)
     texts = translations.written().get((name, complex_input), ())
+    if not texts and not _free(name):
+        return False  # ours, which may not cover them
     return arguments.taken(name, texts, args, kwargs)
 
 
@@ -265,9 +289,9 @@ def _unseen(shapes: Any) -> Iterator[None]:
         yield
 
 
-def _instead(node: torch.fx.Node) -> tuple[str, ...]:
+def _instead(node: torch.fx.Node, registry: Lookup) -> tuple[str, ...]:
     """What an operator could be written with: torch's own description, if all of it translates."""
-    parts = _parts(node, translations.from_registry, _reference)
+    parts = _parts(node, registry, _reference)
     if parts is None or parts.missing:
         return ()
     return tuple(parts.translated)

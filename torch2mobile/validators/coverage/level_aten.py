@@ -33,10 +33,11 @@ def look(subject: Subject) -> Iterator[Section]:
         return
     from torch2mobile.tensors import quiet
     from torch2mobile.validators.coverage import aten
+    from torch2mobile.validators.coverage.translations import key
 
     # The exporter logs what is not installed while its registry loads.
     with quiet():
-        found = aten.survey(subject.program)
+        found = aten.survey(subject.program, subject.mended)
     count = sum(1 for _ in aten.calls(subject.program))
     findings = tuple(_finding(item, subject) for item in found.missing)
     if not findings and (found.doubtful or (subject.model is None and subject.no_model)):
@@ -47,6 +48,10 @@ def look(subject: Subject) -> Iterator[Section]:
         summary=f"{count} operators",
         failure=_LOST if findings else "",
         metrics={"operators": count, "without translation": len(findings)},
+        notes=tuple(
+            f"mended {key(target).partition('::')[2]}: in torch.onnx {subject.mended[target]}"
+            for target in found.mended
+        ),
     )
 
 

@@ -48,7 +48,8 @@ class Subject:
     ``ort_version`` is the app's pinned runtime, or None for the installed one.
     ``no_model`` says why a module has no ONNX model where one was asked for; ``refusal`` gives the
     exporter's error where its translation fails, for which it may have to translate. ``call`` is
-    forward's args and kwargs with an InputSpec for each tensor.
+    forward's args and kwargs with an InputSpec for each tensor. ``mended`` has the operators that
+    export translates in place of the exporter, and what is wrong with its own.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Subject:
     call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     no_model: str = ""
     refusal: Callable[[], TranslateError | None] = lambda: None
+    mended: Mapping[Any, str] = field(default_factory=dict)
 
     @property
     def program(self) -> torch.export.ExportedProgram | None:

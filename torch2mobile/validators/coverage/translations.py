@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,16 @@ def from_registry(target: Any, complex_input: bool) -> bool:
     return any(bool(meta.is_complex) is complex_input for meta in found)
 
 
-def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program made of the operators that the exporter translates, as far as it can be."""
-    from torch.onnx._internal.exporter import _fx_passes
+def decompose(
+    program: torch.export.ExportedProgram, mended: Collection[Any] = frozenset()
+) -> torch.export.ExportedProgram:
+    """The program made of the operators that are translated, ``mended`` among them, if it can be.
 
-    return _fx_passes.decompose_with_registry(program, registry())
+    As torch.onnx does it.
+    """
+    from torch.onnx._internal.exporter import _decomp
+
+    whole = {*_decomp.get_onnx_implemented_overloads(registry()), *mended}
+    parts: dict[Any, Any] = _decomp.create_onnx_friendly_decomposition_table(whole)
+    made: torch.export.ExportedProgram = program.run_decompositions(parts)
+    return made

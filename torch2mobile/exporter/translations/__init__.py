@@ -1,0 +1,13 @@
+"""Translations that torch2mobile has in place of the exporter's: where those are wrong or missing.
+
+Each is one function of ONNX operators in torch.onnx's own registration API, and has a row here. A
+test holds every row against torch. A row goes when the exporter is right.
+"""
+
+from __future__ import annotations
+
+from torch2mobile.exporter.translations import attention
+from torch2mobile.exporter.translations.row import Row
+
+ROWS: tuple[Row, ...] = (*attention.ROWS,)
+"""All mended operators, in the order of the listing."""

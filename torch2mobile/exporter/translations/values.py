@@ -1,0 +1,40 @@
+"""Constants and sizes as ONNX values, for the translations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import evaluator, opset18
+
+op: Any = opset18
+"""The operators that translations are made of; untyped, as is what the exporter passes."""
+
+
+def constant(value: float | Sequence[float], dtype: ir.DataType = ir.DataType.INT64) -> Any:
+    """A number or a list of numbers."""
+    return op.Constant(value=ir.tensor(np.array(value, dtype.numpy()), dtype=dtype))
+
+
+def like(value: float | Sequence[float], tensor: Any) -> Any:
+    """A number or a list of numbers of the tensor's dtype."""
+    return constant(value, tensor.dtype)
+
+
+def opset() -> int:
+    """The opset of the model that is being translated."""
+    recorder: Any = evaluator.default()
+    return int(recorder.opset.version)
+
+
+def is_static(*sizes: Any) -> bool:
+    """Whether all sizes are fixed in the file."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def size_of(tensor: Any, axis: int) -> Any:
+    """The size along an axis, as a list of one integer."""
+    at = axis % len(tensor.shape)
+    return op.Shape(tensor, start=at, end=at + 1)
