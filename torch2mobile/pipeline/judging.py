@@ -212,7 +212,7 @@ def judge(
     ``localiser`` adds to a failure where it starts; ``told`` is given the artefact's answers, for
     a caller who measures more of them.
     """
-    from torch2mobile.validators.parity import gate
+    from torch2mobile.validators.parity import baked, gate
 
     stages.observer.started(f"parity {target}")
     try:
@@ -226,11 +226,11 @@ def judge(
     if localiser is not None:
         parity = localiser.explain(parity, expected)
     stages.add(parity)
-    baked = gate.baked_check(target, expected, answers)
-    if baked.status is Status.FAILED and capture is not None:
-        baked = replace(baked, locations=_readers(baked.metrics, capture))
-    stages.add(baked)
-    return parity.status is Status.PASSED and baked.status is not Status.FAILED
+    follows = baked.baked_check(target, expected, answers)
+    if follows.status is Status.FAILED and capture is not None:
+        follows = replace(follows, locations=_readers(follows.metrics, capture))
+    stages.add(follows)
+    return parity.status is Status.PASSED and follows.status is not Status.FAILED
 
 
 def departures(capture: Capture, feeds: Mapping[str, np.ndarray]) -> tuple[Location, ...]:

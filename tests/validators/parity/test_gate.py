@@ -21,11 +21,11 @@ from torch2mobile.environments import IsolatedRunner
 from torch2mobile.errors import WorkerCallError, WorkerTimeoutError
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import truth
+from torch2mobile.validators.parity.baked import baked_check
 from torch2mobile.validators.parity.gate import (
     SHOWN,
     Expected,
     Rough,
-    baked_check,
     judge_probe,
     parity_check,
     run_probes,
@@ -421,6 +421,27 @@ class TestBaked:
         check = baked_check("onnx", cases, constant)
         assert check.status is Status.FAILED
         assert check.metrics["inputs"] == "x"
+
+    def test_a_move_within_the_noise_proves_nothing(self) -> None:
+        """200 layers of tanh leave 3e-8 of an input, which another kernel rounds away."""
+        rng = np.random.default_rng(0)
+        base = rng.standard_normal((4, 5))
+
+        def moving(by: float) -> list[Expected]:
+            cases = []
+            for number in range(8):
+                truth = base + by * rng.standard_normal(base.shape)
+                value = np.float32(truth)
+                case = Expected(probe(number), [("a", value)], [truth + 1e-8 * base])
+                cases.append(case)
+            return cases
+
+        still = moving(3e-8)
+        constant = [copies(still)[0]] * len(still)
+        assert baked_check("onnx", still, constant).status is Status.SKIPPED
+        following = moving(1e-5)
+        constant = [copies(following)[0]] * len(following)
+        assert baked_check("onnx", following, constant).status is Status.FAILED
 
     def test_a_constant_module_is_skipped_not_passed(self) -> None:
         one = several(1)[0].outputs

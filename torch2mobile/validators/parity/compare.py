@@ -172,6 +172,12 @@ def _error(actual: np.ndarray, base: np.ndarray, finite: np.ndarray) -> np.ndarr
     return np.abs(error, out=error)
 
 
+def distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How far two arrays of one shape are apart at each value, 0 where either is not finite."""
+    one, other = wide(first), wide(second)
+    return _error(one, other, np.isfinite(one) & np.isfinite(other))
+
+
 def _share(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """The error as a share of what is allowed: above 1 exactly where it is greater."""
     share = np.where(error > 0, np.inf, 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import Mismatch, ParityOptions, Status
-from torch2mobile.validators.parity import compare, gate, tolerance
+from torch2mobile.validators.parity import baked, compare, gate, tolerance
 from torch2mobile.validators.parity.gate import Expected
 
 
@@ -31,7 +31,7 @@ class Judge:
 
     def baked(self, answers: Sequence[Any]) -> bool:
         """Whether the answers to all probes show a baked input."""
-        found = gate.baked_check("", self.expected, list(answers))
+        found = baked.baked_check("", self.expected, list(answers))
         return found.status is Status.FAILED
 
     def effect(self, case: Expected, before: Any, after: Any) -> float:

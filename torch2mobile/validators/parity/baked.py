@@ -1,0 +1,88 @@
+"""Does the artefact follow its inputs, or is one of them baked in as a constant?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch2mobile.errors import Torch2MobileError
+from torch2mobile.records import Check, Status
+from torch2mobile.validators.parity import compare, tolerance
+from torch2mobile.validators.parity.gate import Answers, Expected, limits_of, typical_of
+from torch2mobile.validators.parity.tolerance import Yardstick
+
+
+def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> Check:
+    """An input whose change moves the module but not the artefact was baked in as a constant.
+
+    A move within the noise of both probes is none: another kernel may round it away.
+    """
+    pairs = _varied(expected)
+    usual = typical_of(expected)
+    baked: list[str] = []
+    tested: list[str] = []
+    for name, first, second in pairs:
+        before, after = answers[first], answers[second]
+        if isinstance(before, Torch2MobileError) or isinstance(after, Torch2MobileError):
+            continue
+        if not _moved(expected[first], expected[second], usual):
+            continue
+        tested.append(name)
+        if _equal(before, after):
+            baked.append(name)
+    if baked:
+        return Check(
+            "baked",
+            Status.FAILED,
+            f"the module follows the input {', '.join(baked)}, the artefact does not: it was "
+            "baked in as a constant",
+            target=target,
+            hint="Use the tensor itself in forward, on the path that is taken while exporting too.",
+            metrics={"inputs": ", ".join(baked)},
+        )
+    if not tested:
+        reason = "no probe changed the module's outputs by more than their noise"
+        return Check("baked", Status.SKIPPED, reason, target=target)
+    idle = [name for name, _, _ in pairs if name not in tested]
+    notes = (f"the module itself does not follow {', '.join(idle)} at the example",) if idle else ()
+    summary = f"follows {', '.join(tested)}"
+    return Check("baked", Status.PASSED, summary, target=target, notes=notes)
+
+
+def _equal(first: compare.Outputs, second: compare.Outputs) -> bool:
+    return compare.same([array for _, array in first], [array for _, array in second])
+
+
+def _moved(one: Expected, other: Expected, usual: Mapping[str, Yardstick]) -> bool:
+    """Whether the module's outputs on two probes differ by more than both may be off."""
+    if compare.structure(one.outputs, other.outputs, ""):
+        return True
+    limits = zip(limits_of(one, usual, {}), limits_of(other, usual, {}), strict=True)
+    for (name, before), (_, after), (first, second) in zip(
+        one.outputs, other.outputs, limits, strict=True
+    ):
+        if not tolerance.is_float(before):
+            if (before != after).any():
+                return True
+        elif (
+            compare.special_values(name, "", before, after) is not None
+            or (compare.distance(before, after) > first.allowed + second.allowed).any()
+        ):
+            return True
+    return False
+
+
+def _varied(expected: Sequence[Expected]) -> list[tuple[str, int, int]]:
+    """(input, example's index, index of the probe where only that input differs)."""
+    alone = [(case.probe.varies, 0, n) for n, case in enumerate(expected) if case.probe.varies]
+    if alone or not expected:
+        return alone
+    names = list(expected[0].probe.feeds)
+    if len(names) != 1:
+        return []
+    first = expected[0].probe.feeds[names[0]]
+    others = [
+        n
+        for n, case in enumerate(expected)
+        if n and case.probe.feeds[names[0]].shape == first.shape
+    ]
+    return [(names[0], 0, n) for n in others[:1]]
