@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch2mobile import sampling, sizing
-from torch2mobile.records import Dim, InputSpec, Values
+from torch2mobile.records import Assumption, Dim, InputSpec, Values
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTS = ("int8", "int16", "int32", "int64", "uint8")
@@ -253,6 +253,36 @@ def test_a_range_without_upper_bound_is_declared() -> None:
         ("T=65", True),
         ("T=43", True),
     ]
+
+
+def assumption(text: str, *symbols: str) -> Assumption:
+    return Assumption(text, symbols, lambda sizes: bool(eval(text, {}, dict(sizes))))
+
+
+@pytest.mark.parametrize(
+    ("text", "symbols", "greatest", "labels"),
+    [
+        ("N != 7", ["N"], 99, ["N=7"]),
+        ("N % 2 == 0", ["N"], 99, ["N=1", "N=11"]),
+        ("N < 4000", ["N"], 10**6, ["N=4000"]),
+        ("N != T", ["N", "T"], 99, ["N=19, T=19"]),
+        ("N >= 1", ["N"], 99, []),
+        ("N != 7", ["N"], None, ["N=7"]),
+    ],
+)
+def test_sizes_at_which_something_assumed_is_not_so(
+    text: str, symbols: list[str], greatest: int | None, labels: list[str]
+) -> None:
+    specs = [spec(dim("N", 1, greatest), dim("T", 1, greatest))]
+    base, assumed = {"N": 10, "T": 32}, assumption(text, *symbols)
+    usual = {label for label, _, _ in sizing.size_cases(specs, base, 2000)}
+    cases = sizing.size_cases(specs, base, 2000, [assumed])
+    new = [label for label, _, _ in cases if label not in usual]
+    # The probes that are there anyway may have some of them.
+    assert new == [label for label in labels if label not in usual]
+    found = sizing.exception(specs, base, assumed)
+    assert (found is None) == (not labels)
+    assert found is None or not assumed.holds({**base, **found})
 
 
 @given(spec_lists(), st.integers(0, 10**6), st.data())

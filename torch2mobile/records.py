@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -193,6 +193,18 @@ class Attempt:
     succeeded: bool
     reason: str = ""
     locations: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What a captured graph takes for granted about the symbols' sizes, in the user's names.
+
+    ``holds`` tells it for a size of every symbol.
+    """
+
+    text: str
+    symbols: tuple[str, ...]
+    holds: Callable[[Mapping[str, int]], bool]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, product
 
-from torch2mobile.records import Dim, InputSpec
+from torch2mobile.records import Assumption, Dim, InputSpec
 
 _UNBOUNDED = 2**62
+# How many sizes, or combinations of several symbols' sizes, an assumption is tried at.
+_TRIED = 4096
 # torch's symbols of sizes that data decide.
 OF_DATA = re.compile(r"\bu\d+\b")
 
@@ -72,6 +74,16 @@ def example_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
     return {each.name: sizes.get(each.name, wishes[each.name][0]) for each in symbols}
 
 
+def sizes_of(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The size of every symbol in arrays of these shapes."""
+    return {
+        dim.symbol: size // dim.factor
+        for spec in specs
+        for dim, size in zip(spec.dims, shapes[spec.name], strict=True)
+        if dim.symbol is not None
+    }
+
+
 def _wishes(symbol: _Symbol, avoid: set[int], count: int) -> list[int]:
     """The sizes that suit a symbol, best first; ``count`` of them if the range has as many."""
     greatest = _UNBOUNDED if symbol.greatest is None else symbol.greatest
@@ -109,14 +121,19 @@ def _match(
 
 
 def size_cases(
-    specs: Sequence[InputSpec], example: Mapping[str, int], budget_elements: int
+    specs: Sequence[InputSpec],
+    example: Mapping[str, int],
+    budget_elements: int,
+    assumed: Sequence[Assumption] = (),
 ) -> list[tuple[str, dict[str, int], bool]]:
     """Sizes to probe besides the example, as (label, size of every symbol, declared).
 
     Every symbol at its least, its greatest and an odd size, the others as in the example; batch
-    1; all at their least and at their greatest. ``declared`` is False if a symbol was varied that
-    has no declared range, so that a module may refuse the size. All inputs together have at most
-    ``budget_elements`` elements, or as many as the example if that has more.
+    1; all at their least and at their greatest; where something ``assumed`` is not so, in the
+    smallest way and in that nearest to the example. ``declared`` is False if a symbol was varied
+    that has no declared range, so that a module may refuse the size. All inputs together have at
+    most ``budget_elements`` elements, or as many as the example if that has more; the smallest of
+    what is assumed and not so may have any number.
     """
     symbols = _symbols(specs)
     base = {each.name: example[each.name] for each in symbols}
@@ -138,7 +155,65 @@ def size_cases(
     goals = {each.name: _goal(each, base) for each in symbols}
     most = _all_largest(specs, base, goals, cap)
     add("all greatest" if most == goals else "all greatest in budget", most, all_declared)
+    declared = {each.name: each.declared for each in symbols}
+    for assumption in assumed:
+        for sizes in _exceptions(specs, base, assumption, cap):
+            changed = {name: n for name, n in sizes.items() if n != base[name]}
+            add(label_of(changed), changed, all(declared[name] for name in changed))
     return list(cases.values())
+
+
+def label_of(sizes: Mapping[str, int]) -> str:
+    """Sizes as a probe is called: ``H=7, W=9``."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def exception(
+    specs: Sequence[InputSpec], example: Mapping[str, int], assumption: Assumption
+) -> dict[str, int] | None:
+    """The smallest sizes of its symbols at which an assumption is not so, if any are possible."""
+    found = _exceptions(specs, example, assumption, 0)
+    return {name: found[0][name] for name in assumption.symbols} if found else None
+
+
+def _exceptions(
+    specs: Sequence[InputSpec], base: Mapping[str, int], assumption: Assumption, cap: int
+) -> list[dict[str, int]]:
+    """The smallest sizes at which an assumption is not so, and the nearest that are in ``cap``."""
+    symbols = [each for each in _symbols(specs) if each.name in assumption.symbols]
+    count = int(_TRIED ** (1 / len(symbols)))
+    named = [int(number) for number in re.findall(r"\d+", assumption.text)]
+    choices = [_choices(each, base[each.name], count, named) for each in symbols]
+    tried = (
+        {**base, **{each.name: size for each, size in zip(symbols, sizes, strict=True)}}
+        for sizes in product(*choices)
+    )
+    wrong = [sizes for sizes in tried if not assumption.holds(sizes)]
+    if not wrong:
+        return []
+    affordable = [sizes for sizes in wrong if _elements(specs, sizes) <= cap]
+    near = min(affordable, key=lambda sizes: _distance(sizes, base), default=None)
+    return [min(wrong, key=lambda sizes: _elements(specs, sizes)), *([near] if near else [])]
+
+
+def _choices(symbol: _Symbol, example: int, count: int, named: Sequence[int]) -> list[int]:
+    """Some ``count`` of a symbol's sizes: the least, by the example, those named, and the ends."""
+    greatest = symbol.greatest
+    end = max(64, 2 * example + 1) if greatest is None else greatest
+    whole = range(symbol.least, end + 1)
+    if len(whole) <= count:
+        return list(whole)
+    part = max(count // 4, 2)
+    powers = [2**n + off for n in range(30) for off in (-1, 0, 1)]
+    near = [size + off for size in named for off in (-1, 0, 1)]
+    some = chain(
+        whole[: 2 * part], range(example, example + part), powers[:part], near, whole[-part:]
+    )
+    return sorted({size for size in some if size in whole})
+
+
+def _distance(sizes: Mapping[str, int], base: Mapping[str, int]) -> float:
+    return sum(abs(math.log((sizes[name] or 0.5) / (base[name] or 0.5))) for name in base)
 
 
 def _elements(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:

@@ -12,7 +12,7 @@ from torch.export import Dim as TorchDim
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torch2mobile.errors import CaptureError, ExitCode, InputError
-from torch2mobile.exporter import capture, dims, source
+from torch2mobile.exporter import assumptions, capture, dims, source
 from torch2mobile.records import Capture, Dim, LoadedModel, Request
 
 
@@ -41,7 +41,10 @@ class Twice(nn.Module):
 
 def test_order_of_the_strategies() -> None:
     names = [name for name, _ in capture.STRATEGIES]
-    assert names == ["non-strict", "non-strict from size 2", "strict", "torchscript"]
+    assert names == [
+        *("non-strict", "non-strict from size 2", "non-strict, guards deferred"),
+        *("strict", "torchscript"),
+    ]
 
 
 def test_the_first_that_works_ends_the_search() -> None:
@@ -89,6 +92,62 @@ def test_size_one_as_a_special_case_is_left_out_in_the_second_attempt() -> None:
     assert found.strategy == "non-strict from size 2"
     # What was declared stays declared: the probes then try size 1.
     assert found.inputs[0].dims[0] == Dim(symbol="N", least=1, greatest=8)
+
+
+@pytest.mark.parametrize("greatest", [2, 3])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_dims_in_torchs_own_form_are_captured_as_those_of_the_grammar(
+    rows: int, greatest: int
+) -> None:
+    # A range of 1 to 2 leaves one size from 2 on, of which torch would make a constant.
+    n = TorchDim("N", min=1, max=greatest)
+    shapes = ({0: n, 1: 4 * TorchDim("h", min=1, max=2)},)
+    by_torch = capture.capture(called(SpecialOne(), torch.rand(rows, 4), dynamic_shapes=shapes))
+    text = f"x:float32[N=1..{greatest},4*h=1..2]"
+    by_grammar = capture.capture(specified(SpecialOne(), text))
+    for found in (by_torch, by_grammar):
+        assert found.strategy == "non-strict from size 2"
+        assert found.inputs[0].dims[0] == Dim(symbol="N", least=1, greatest=greatest)
+        assert labels(found) == [["N", "4*h"]]
+        assert "N >= 2" in [each.text for each, _ in assumptions.exceptions(found)]
+
+
+class Rounded(nn.Module):
+    """Guards that hold for every size, and that torch cannot prove."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = nn.functional.max_pool2d(x, 2, ceil_mode=True)
+        return pooled.flatten(1).topk(min(3, x.shape[3]), dim=1).values
+
+
+def test_a_guard_that_cannot_be_proven_is_put_off() -> None:
+    found = capture.capture(specified(Rounded(), "x:float32[2,1,H=8..32,W=8..32]"))
+    assert found.strategy == "non-strict, guards deferred"
+    assert [a.succeeded for a in found.attempts] == [False, False, True]
+    assert labels(found) == [[2, 1, "H", "W"]]
+    assert len(assumptions.assumptions(found)) > 2
+    # Tried at every size of the range: nothing is left for the probes to prove.
+    assert assumptions.exceptions(found) == []
+
+
+class Seven(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.shape[0] == 7 else x * 2
+
+
+def test_a_guard_that_was_put_off_and_is_wrong_is_known_by_its_size() -> None:
+    found = capture.capture(specified(Seven(), "x:float32[N=2..99,3]"))
+    assert found.strategy == "non-strict, guards deferred"
+    assert [(a.text, sizes) for a, sizes in assumptions.exceptions(found)] == [("N != 7", {"N": 7})]
+
+
+def test_attention_is_captured_in_operators_and_the_switch_put_back() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    found = capture.capture(specified(layer, "src:float32[N=1..2,T=2..9,8]"))
+    assert found.program is not None
+    assert "_transformer_encoder_layer_fwd" not in str(found.program.graph)
+    assert labels(found) == [["N", "T", 8]]
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 class ExactType(nn.Module):

@@ -110,6 +110,42 @@ class TestStages:
         assert load_bundle(tmp_path / "b").manifest.source == request.source
 
 
+class Seven(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.shape[0] == 7 else x * 2
+
+
+class One(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.shape[0] == 1 else x * 2
+
+
+class TestSizesTheCaptureDidNotAssume:
+    """torch cannot prove them, or was told not to look: the probes decide."""
+
+    @pytest.mark.parametrize(
+        ("module", "declared", "size", "code"),
+        [(Seven(), "N=2..99", "N=7", "== 7"), (One(), "N=1..2", "N=1", "== 1")],
+    )
+    def test_a_module_that_is_another_one_there_fails(
+        self, tmp_path: Path, module: nn.Module, declared: str, size: str, code: str
+    ) -> None:
+        result = torch2mobile.export(
+            module,
+            inputs=[f"x:float32[{declared},3]"],
+            out=tmp_path / "bundle",
+            parity=QUICK,
+            simplify=False,
+            targets=(),
+        )
+        assert check(result, "capture").status is Status.PASSED
+        assert any(f"not so at {size}" in note for note in check(result, "reference").notes)
+        parity = check(result, "parity onnx")
+        assert parity.status is Status.FAILED
+        assert {mismatch.probe for mismatch in parity.mismatches} >= {size}
+        assert code in parity.locations[0].code
+
+
 class TestGolden:
     def test_the_modules_own_outputs(self, pair: Any) -> None:
         manifest = load_bundle(pair.path).manifest

@@ -8,22 +8,31 @@ from __future__ import annotations
 import contextlib
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
+from torch2mobile import sizing
 from torch2mobile.errors import CaptureError, InputError
-from torch2mobile.exporter import blame, calling
-from torch2mobile.exporter.dims import SIZE_REMEDY, final_inputs, torch_shapes
+from torch2mobile.exporter import assumptions, blame, calling
+from torch2mobile.exporter.dims import (
+    SIZE_REMEDY,
+    final_inputs,
+    torch_shapes,
+    without_special_sizes,
+)
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet, untouched
 
 
-def _export(loaded: LoadedModel, *, strict: bool, floor: int = 0) -> torch.export.ExportedProgram:
-    tensors = tuple(tensor.clone() for tensor in loaded.tensors)
+def _export(
+    loaded: LoadedModel, *, strict: bool = False, floor: int = 0, deferred: bool = False
+) -> torch.export.ExportedProgram:
     shapes = torch_shapes(loaded, floor)
+    tensors = without_special_sizes(loaded.tensors, shapes)
     # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
     from torch.fx.experimental import _config
 
@@ -33,20 +42,26 @@ def _export(loaded: LoadedModel, *, strict: bool, floor: int = 0) -> torch.expor
             tensors,
             dynamic_shapes=(shapes,) if tensors else None,
             strict=strict,
+            prefer_deferred_runtime_asserts_over_guards=deferred,
         )
 
 
 def _non_strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    return _export(loaded, strict=False)
+    return _export(loaded)
 
 
 def _from_two(loaded: LoadedModel) -> torch.export.ExportedProgram:
     """Without the special cases that torch makes for size 1; the probes prove that 1 works too."""
-    return _export(loaded, strict=False, floor=2)
+    return _export(loaded, floor=2)
+
+
+def _deferred(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """As if every guard held that torch cannot prove; where one does not, the probes decide."""
+    return _export(loaded, floor=2, deferred=True)
 
 
 def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    return _export(loaded, strict=True)
+    return _export(loaded, strict=True, floor=2, deferred=True)
 
 
 def _torchscript(loaded: LoadedModel) -> Any:
@@ -56,9 +71,21 @@ def _torchscript(loaded: LoadedModel) -> Any:
         return torch.jit.trace(loaded.flat, loaded.tensors, check_trace=False)
 
 
+@contextlib.contextmanager
+def _attention_in_operators() -> Iterator[None]:
+    """Without the one fused operator of attention layers in eval mode: no exporter knows it."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict", _non_strict),
     ("non-strict from size 2", _from_two),
+    ("non-strict, guards deferred", _deferred),
     ("strict", _strict),
     ("torchscript", _torchscript),
 )
@@ -129,19 +156,56 @@ def capture(loaded: LoadedModel) -> Capture:
         return _finish(loaded, "exported program", loaded.program, outputs, (), notes)
     attempts: list[Attempt] = []
     for name, strategy in STRATEGIES:
+        if strategy is _deferred and not _stopped_by_guards(attempts):
+            continue
         if strategy is _torchscript and _is_users_fault(attempts):
             reason = "not tried: a trace would fix in the file what the others refuse"
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
         try:
-            with untouched(loaded.module), quiet():
+            with untouched(loaded.module), quiet(), _attention_in_operators():
                 captured = strategy(loaded)
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             attempts.append(_failed(loaded, name, error))
             continue
-        attempts.append(Attempt(name, succeeded=True))
-        return _finish(loaded, name, captured, outputs, tuple(attempts), notes)
+        made = _finish(loaded, name, captured, outputs, tuple(attempts), notes)
+        refused = _refused_size(made)
+        if refused is not None:
+            attempts.append(refused)
+            continue
+        return replace(made, attempts=(*attempts, Attempt(name, succeeded=True)))
     raise _all_failed(attempts)
+
+
+# So many sizes that a graph was not captured for are tried on the module.
+_TRIED = 4
+
+
+def _refused_size(made: Capture) -> Attempt | None:
+    """A failed attempt where the module itself refuses a declared size that the graph leaves out.
+
+    What is wrong is then the code's, at its own line, and nothing that other sizes could prove.
+    """
+    ranges = {
+        dim.symbol
+        for spec in made.inputs
+        for dim in spec.dims
+        if dim.least is not None or dim.greatest is not None
+    }
+    sizes = [found for each, found in assumptions.exceptions(made) if set(each.symbols) <= ranges]
+    for found in list({sizing.label_of(one): one for one in sizes}.values())[:_TRIED]:
+        tensors = assumptions.example_at(made.loaded, found)
+        try:
+            with untouched(made.loaded.module), quiet():
+                made.loaded.flat.call(*tensors)
+        except Exception as error:  # noqa: BLE001 (the module is the user's code)
+            where = blame.from_exception(error)
+            reason = (
+                f"the module refuses {sizing.label_of(found)}, which the inputs declare: "
+                f"{type(error).__name__}: {error}"
+            )[:400]
+            return Attempt(made.strategy, False, reason, (where,) if where else ())
+    return None
 
 
 def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
@@ -200,7 +264,7 @@ REMEDIES = (
         "A Python branch or loop depends on tensor values: use torch.where or torch.cond instead.",
     ),
     (
-        ("specialized", "Constraints violated", "not all values"),
+        ("specialized", "Constraints violated", "not all values", "which the inputs declare"),
         SIZE_REMEDY,
     ),
     (
@@ -208,6 +272,11 @@ REMEDIES = (
         "The data leaves torch on its way: replace the NumPy part of forward by torch operations.",
     ),
 )
+
+
+def _stopped_by_guards(attempts: Sequence[Attempt]) -> bool:
+    """Whether putting guards off could help."""
+    return any("Constraints violated" in attempt.reason for attempt in attempts)
 
 
 def _is_users_fault(attempts: Sequence[Attempt]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,29 +19,101 @@ SIZE_REMEDY = (
 
 
 def torch_shapes(loaded: LoadedModel, floor: int) -> tuple[Any, ...]:
-    """One entry a tensor in torch.export's form, from the symbols of the specs.
+    """One entry a tensor in torch.export's form, from the symbols of the specs or the user's own.
 
-    ``floor`` raises the least size of every symbol, where its range allows.
+    ``floor`` raises the least size of every symbol, and its greatest where no two sizes would be
+    left: torch makes a constant of a range of one.
     """
+    made: dict[str, TorchDim] = {}
     if loaded.dynamic_shapes is not None:
-        return loaded.dynamic_shapes
+        return tuple(_raised(entry, floor, made) for entry in loaded.dynamic_shapes)
     multiplied = {d.symbol for spec in loaded.specs for d in spec.dims if d.factor != 1}
-    made: dict[str, Any] = {}
     shapes = []
     for spec in loaded.specs:
         dims: dict[int, Any] = {}
         for axis, dim in enumerate(spec.dims):
             if dim.symbol is not None:
-                least = max(dim.least or 0, floor) or None
-                if dim.greatest is not None and least is not None and dim.greatest <= least:
-                    least = dim.least
                 # torch reads the name of a multiple as a formula, in which N, E, I or S have a
                 # meaning of their own; with an underscore none has.
                 name = f"{dim.symbol}_" if dim.symbol in multiplied else dim.symbol
-                base = made.setdefault(dim.symbol, TorchDim(name, min=least, max=dim.greatest))
+                base = _torch_dim(name, dim.least, dim.greatest, floor, made)
                 dims[axis] = base if dim.factor == 1 else dim.factor * base
         shapes.append(dims or None)
     return tuple(shapes)
+
+
+def _torch_dim(
+    name: str, least: int | None, greatest: int | None, floor: int, made: dict[str, TorchDim]
+) -> TorchDim:
+    lower = max(least or 0, floor) or None
+    if greatest is not None and lower is not None:
+        greatest = max(greatest, lower + 1)
+    return made.setdefault(name, TorchDim(name, min=lower, max=greatest))
+
+
+def _raised(entry: Any, floor: int, made: dict[str, TorchDim]) -> Any:
+    """One tensor's entry of the user's own with the named dimensions from ``floor`` up."""
+    if isinstance(entry, Mapping):
+        return {axis: _raised(dim, floor, made) for axis, dim in entry.items()}
+    if isinstance(entry, list | tuple):
+        return type(entry)(_raised(dim, floor, made) for dim in entry)
+    if not isinstance(entry, TorchDim):
+        return entry
+    root = _root(entry)
+    base = _torch_dim(root.__name__, root.min, finite(root.max), floor, made)
+    derived: Any = entry
+    return base if root is entry else derived.fn(base)
+
+
+def _root(dim: Any) -> Any:
+    """The dimension itself, or the one that a formula (``4 * h``) is made of."""
+    return getattr(dim, "root", dim)
+
+
+def without_special_sizes(
+    tensors: Sequence[torch.Tensor], shapes: Sequence[Any]
+) -> tuple[torch.Tensor, ...]:
+    """Copies of the example in which no named dimension is 0 or 1, where its range has others.
+
+    torch takes what such a size does for what the module does at that size only.
+    """
+    entries = [dict(_axes(entry)) for entry in shapes]
+    pairs = list(zip(tensors, entries, strict=True))
+    taken = {size for tensor in tensors for size in tensor.shape}
+    changed: dict[str, int] = {}
+    for tensor, entry in pairs:
+        for axis, dim in entry.items():
+            root = _root(dim)
+            size = next((n for n in (0, 1) if _formula(dim, n) == tensor.shape[axis]), None)
+            free = [n for n in range(2, 2 + len(taken) + 1) if root.min <= n <= root.max]
+            if size is not None and free:
+                new = [n for n in free if n not in taken] or free
+                changed.setdefault(root.__name__, new[0])
+    return tuple(_resized(tensor, entry, changed) for tensor, entry in pairs)
+
+
+def _axes(entry: Any) -> Iterator[tuple[int, Any]]:
+    """The named dimensions of one tensor, by axis."""
+    items = entry.items() if isinstance(entry, Mapping) else enumerate(entry or ())
+    yield from ((axis, dim) for axis, dim in items if isinstance(dim, TorchDim))
+
+
+def _formula(dim: Any, root: int) -> int:
+    return root if _root(dim) is dim else int(dim.fn(root))
+
+
+def _resized(
+    tensor: torch.Tensor, entry: Mapping[int, Any], sizes: Mapping[str, int]
+) -> torch.Tensor:
+    for axis, dim in entry.items():
+        name = _root(dim).__name__
+        if name in sizes:
+            new = _formula(dim, sizes[name])
+            old = max(tensor.shape[axis], 1)
+            if tensor.shape[axis] == 0:
+                tensor = tensor.new_zeros([*tensor.shape[:axis], 1, *tensor.shape[axis + 1 :]])
+            tensor = tensor.index_select(axis, torch.arange(new) % old)
+    return tensor.clone()
 
 
 def final_inputs(

@@ -7,10 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import sizing
 from torch2mobile.environments import IsolatedRunner, Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Capture, LoadedModel, Location, ParityOptions, Status
+from torch2mobile.records import (
+    Assumption,
+    Capture,
+    LoadedModel,
+    Location,
+    ParityOptions,
+    Status,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.reference import Reference
     from torch2mobile.validators.parity.steadiness import Unsteady
 
+# So many assumptions of a capture are told.
+_SHOWN = 4
 ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
 TARGET_LOADER = "torch2mobile.exporter.targets:load"
 
@@ -60,13 +70,16 @@ def module_side(
     capture: Capture | None,
 ) -> list[Expected] | None:
     """The module on every probe; None where it is not fit to be compared with."""
+    from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import domain, probes, reference, soundness, steadiness
 
     check_tolerances(options, outputs)
     stages.observer.started("reference")
     example = reference.example_of(loaded)
     specs = capture.inputs if capture else loaded.specs
-    built = probes.build(specs, example, options, loaded.data, drawn=loaded.drawn)
+    exceptions = assumptions.exceptions(capture) if capture else []
+    assumed = [assumption for assumption, _ in exceptions]
+    built = probes.build(specs, example, options, loaded.data, assumed, drawn=loaded.drawn)
     references = reference.evaluate(loaded, outputs, built)
     settled = domain.settle(loaded, references)
     if settled is not None:
@@ -76,6 +89,7 @@ def module_side(
     check = soundness.reference_check(references, unsteady, settled)
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
     notes = (*check.notes, *first, *_untried(loaded, built), *_without_truth(references))
+    notes += tuple(_taken_for_granted(exceptions))
     check = replace(check, notes=notes)
     if check.status is Status.FAILED:
         check = replace(check, locations=_suspects(loaded, references, unsteady))
@@ -108,6 +122,16 @@ def _state(
     # A check that passed shows no lines below it, and these are worth a look.
     notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
     stages.add(replace(check, locations=found, notes=tuple(notes)))
+
+
+def _taken_for_granted(exceptions: Sequence[tuple[Assumption, Mapping[str, int]]]) -> list[str]:
+    """What the capture assumes of sizes and is not so at all of them, and where that is probed."""
+    notes = [
+        f"captured as if {assumption.text}, which is not so at {sizing.label_of(sizes)}: probed"
+        for assumption, sizes in exceptions
+    ]
+    more = len(notes) - _SHOWN
+    return [*notes[:_SHOWN], f"and {more} more of the kind, each probed"] if more > 0 else notes
 
 
 def _without_truth(references: Sequence[Reference]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torch2mobile import sampling, sizing
-from torch2mobile.records import InputSpec, ParityOptions
+from torch2mobile.records import Assumption, InputSpec, ParityOptions
 
 # Input elements that every probe may have; it may always have twice as many as the example. Keeps
 # a declared 4096 x 4096 affordable, in memory above all: float64 takes a multiple of float32.
@@ -47,21 +47,24 @@ def build(
     example: Mapping[str, np.ndarray],
     options: ParityOptions,
     data: Sequence[Mapping[str, np.ndarray]] = (),
+    assumed: Sequence[Assumption] = (),
     *,
     drawn: bool = False,
 ) -> list[Probe]:
     """The probes for these inputs: the example, values, one input alone, sizes, real data.
 
+    Among the sizes are those at which something ``assumed`` is not so.
+
     The same seed gives the same probes; each has a random stream of its own, so that their
     number does not change their values. ``drawn`` tells that the example is no user's.
     """
-    sizes = _sizes_of(specs, example)
+    sizes = sizing.sizes_of(specs, {name: array.shape for name, array in example.items()})
     own = _undeclared(specs) if drawn else frozenset()
     probes = [Probe("example", example, explored=own)]
     probes += _value_probes(specs, sizes, options)
     if len(specs) > 1:
         probes += _single_input_probes(specs, example, sizes, options, own)
-    probes += _size_probes(specs, example, sizes, options)
+    probes += _size_probes(specs, example, sizes, options, assumed)
     for number, case in enumerate(data):
         label = "data" if len(data) == 1 else f"data {number + 1}"
         if case is not example:
@@ -75,15 +78,6 @@ def _undeclared(specs: Sequence[InputSpec]) -> frozenset[str]:
 
 def _rng(options: ParityOptions, *stream: int) -> np.random.Generator:
     return np.random.default_rng([options.seed, *stream])
-
-
-def _sizes_of(specs: Sequence[InputSpec], example: Mapping[str, np.ndarray]) -> dict[str, int]:
-    return {
-        dim.symbol: size // dim.factor
-        for spec in specs
-        for dim, size in zip(spec.dims, example[spec.name].shape, strict=True)
-        if dim.symbol is not None
-    }
 
 
 def _draw(
@@ -124,9 +118,10 @@ def _size_probes(
     example: Mapping[str, np.ndarray],
     sizes: Mapping[str, int],
     options: ParityOptions,
+    assumed: Sequence[Assumption],
 ) -> Iterator[Probe]:
     budget = max(ELEMENT_BUDGET, 2 * sum(array.size for array in example.values()))
-    cases = sizing.size_cases(specs, sizes, budget)
+    cases = sizing.size_cases(specs, sizes, budget, assumed)
     for number, (label, case, declared) in enumerate(cases):
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
         yield Probe(label, feeds, declared=declared, explored=_undeclared(specs))

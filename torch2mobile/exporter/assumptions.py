@@ -1,0 +1,102 @@
+"""What a captured graph takes for granted about sizes, and the declared sizes where that is wrong.
+
+torch keeps a guard for each decision that the code takes on sizes. Some it cannot prove, and some
+it was told to put off: at sizes where one does not hold, the graph may be another function.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import sympy
+import torch
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.printers import PythonPrinter
+
+from torch2mobile import sizing
+from torch2mobile.records import Assumption, Capture, Dim, LoadedModel
+
+
+def assumptions(capture: Capture) -> tuple[Assumption, ...]:
+    """The ranges and guards of a captured graph, where they say more than was declared."""
+    if capture.program is None:
+        return ()
+    torchs, environment = _sizes(capture)
+    if environment is None:
+        return ()
+    ranges = [
+        relation
+        for symbol, bounds in capture.program.range_constraints.items()
+        for relation in (sympy.Ge(symbol, bounds.lower), sympy.Le(symbol, bounds.upper))
+    ]
+    put_off = itertools.chain.from_iterable(environment.deferred_runtime_asserts.values())
+    guards = [*ranges, *(guard.expr for guard in (*environment.guards, *put_off))]
+    return tuple(
+        _assumption(guard, torchs)
+        for guard in dict.fromkeys(guards)
+        if guard.free_symbols and guard.free_symbols <= set(torchs) and not guard.has(int_oo)
+    )
+
+
+def _sizes(capture: Capture) -> tuple[dict[sympy.Symbol, Dim], Any]:
+    """The user's dimension behind each of torch's symbols, and where torch keeps its guards.
+
+    The factor is that between symbol and symbol: 1 where torch's stands for ``h`` of ``8*h``.
+    """
+    assert capture.program is not None
+    wanted = set(capture.program.graph_signature.user_inputs)
+    nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    values = [n.meta["val"] for n in nodes if isinstance(n.meta["val"], torch.Tensor)]
+    found: dict[sympy.Symbol, Dim] = {}
+    environment = None
+    for spec, value in zip(capture.inputs, values, strict=True):
+        for dim, size in zip(spec.dims, value.shape, strict=True):
+            if dim.symbol is None or not hasattr(size, "node"):
+                continue
+            environment = size.node.shape_env
+            whole = size.node.expr
+            for symbol in whole.free_symbols:
+                factor = dim.factor if whole == symbol else 1
+                found.setdefault(symbol, Dim(symbol=dim.symbol, factor=factor))
+    return found, environment
+
+
+def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
+    free = sorted(guard.free_symbols, key=str)
+    dims = [torchs[symbol] for symbol in free]
+    function = sympy.lambdify(free, guard, modules="math", printer=PythonPrinter)
+    named = guard.xreplace({s: sympy.Symbol(str(torchs[s].label)) for s in free})
+
+    def holds(sizes: Mapping[str, int]) -> bool:
+        try:
+            return bool(function(*(dim.at(sizes) for dim in dims)))
+        except ArithmeticError:  # the guard says nothing of such sizes
+            return True
+
+    symbols = tuple(dict.fromkeys(str(dim.symbol) for dim in dims))
+    return Assumption(PythonPrinter().doprint(named), symbols, holds)
+
+
+def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
+    """The example cut or repeated to other sizes of some symbols."""
+    found = []
+    for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True):
+        for axis, dim in enumerate(spec.dims):
+            if dim.symbol in sizes:
+                rows = torch.arange(dim.at(sizes)) % max(tensor.shape[axis], 1)
+                tensor = tensor.index_select(axis, rows)  # noqa: PLW2901
+        found.append(tensor.clone())
+    return tuple(found)
+
+
+def exceptions(capture: Capture) -> list[tuple[Assumption, dict[str, int]]]:
+    """The assumptions that are not so at every size, and the smallest sizes of which that is so."""
+    shapes = {
+        spec.name: tuple(tensor.shape)
+        for spec, tensor in zip(capture.inputs, capture.loaded.tensors, strict=True)
+    }
+    sizes = sizing.sizes_of(capture.inputs, shapes)
+    pairs = [(each, sizing.exception(capture.inputs, sizes, each)) for each in assumptions(capture)]
+    return [(each, found) for each, found in pairs if found is not None]
