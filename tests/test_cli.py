@@ -337,7 +337,12 @@ BAD = [
     ),
     (["export", "nets.py:model", "--input", INPUT, "--opset", "999"], 2, "knows opsets", None),
     (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "There is: ort.", None),
-    (["export", "nets.py:model", "--input", INPUT, "--atol", "x"], 2, "no number", None),
+    (
+        ["export", "nets.py:model", "--input", INPUT, "--atol", "x"],
+        2,
+        "not a number from 0 up",
+        None,
+    ),
     (["export", "nets.py:model", "--input", INPUT, "--atol", "y=1"], 2, "no output", None),
     (["export", "nets.py:model", "--input", INPUT, "--probes", "-1"], 2, "--probes", None),
     (

@@ -90,7 +90,7 @@ def test_configuration(net: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["--target", "CoreML-NM"], "Did you mean coreml-nn or coreml?"),
         (["--ort-version", "new"], "--ort-version new"),
         (["--fix-dim", "N"], "--fix-dim N: no symbol and size"),
-        (["--fix-dim", "N=0"], "'0' is no size from 1 up"),
+        (["--fix-dim", "N=0"], "N=0: this is not a whole number from 1"),
         (["--fix-dim", "N=1", "--fix-dim", "N=2"], "gives N two sizes"),
         (["--opset", "99"], "the installed onnx"),
         (["--fail-on", "info"], "'info' is not one of"),

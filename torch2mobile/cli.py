@@ -16,6 +16,7 @@ import click
 
 from torch2mobile import __version__, cli_checking, cli_looking, cli_proving, interrupts
 from torch2mobile.cli_support import (
+    Number,
     bug,
     common,
     complain,
@@ -51,7 +52,9 @@ def cli() -> None:
 @click.argument("source", shell_complete=complete_source)
 @click.option("--out", type=click.Path(), help="The bundle's folder.  [default: dist/NAME]")
 @source_options
-@click.option("--opset", type=int, help="The ONNX opset; honoured or refused, never replaced.")
+@click.option(
+    "--opset", type=Number("opset"), help="The ONNX opset; honoured or refused, never replaced."
+)
 @click.option(
     "--target",
     "targets",
@@ -73,7 +76,7 @@ def cli() -> None:
 @click.option("--no-simplify", is_flag=True, help="Leave the model as torch.onnx writes it.")
 @click.option(
     "--simplify-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number("simplify_timeout"),
     default=120.0,
     show_default=True,
     metavar="SECONDS",
@@ -124,7 +127,7 @@ def export(source: str, **options: Any) -> int:
 @click.option("--values", multiple=True, metavar="SPEC", help="Values an input can take.")
 @click.option(
     "--simplify-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number("simplify_timeout"),
     default=120.0,
     show_default=True,
     metavar="SECONDS",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from torch2mobile import limits
 from torch2mobile.cli_support import (
     FORMATS,
+    Number,
     common,
     common_with,
     complete_source,
@@ -42,7 +43,7 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
 @source_options
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=Number("seed"),
     default=0,
     show_default=True,
     help="Of the example and of random weights.",
@@ -73,7 +74,7 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
 )
 @click.option(
     "--opset",
-    type=int,
+    type=Number("opset"),
     help="Look at the ONNX of this opset.  [default: the exporter's]",
 )
 @click.option(
@@ -129,16 +130,12 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for text in texts:
         name, equals, size = text.partition("=")
-        if not name or not equals or not re.fullmatch(r"[1-9]\d*", size):
-            raise UsageError(
-                f"--fix-dim {text}: {size!r} is no size from 1 up"
-                if name and equals
-                else f"--fix-dim {text}: no symbol and size",
-                "Write --fix-dim N=1.",
-            )
-        if sizes.get(name, int(size)) != int(size):
+        if not name or not equals:
+            raise UsageError(f"--fix-dim {text}: no symbol and size", "Write --fix-dim N=1.")
+        number = int(limits.read_number("fix_dim", size, of=name))
+        if sizes.get(name, number) != number:
             raise UsageError(f"--fix-dim gives {name} two sizes", "Give each symbol once.")
-        sizes[name] = int(size)
+        sizes[name] = number
     return sizes
 
 

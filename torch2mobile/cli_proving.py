@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from torch2mobile.cli_support import (
+    Number,
     common,
     complete_source,
     finish,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--mutants",
-    type=click.IntRange(min=0),
+    type=Number("mutants"),
     default=0,
     show_default=True,
     metavar="N",
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-caught",
-    type=click.FloatRange(0, 1),
+    type=Number("min_caught"),
     default=MIN_CAUGHT,
     show_default=True,
     metavar="SHARE",

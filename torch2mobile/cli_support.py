@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from torch2mobile import interrupts
-from torch2mobile.errors import ExitCode, Torch2MobileError, UsageError
+from torch2mobile import interrupts, limits
+from torch2mobile.errors import ExitCode, Torch2MobileError
 
 if TYPE_CHECKING:
     from torch2mobile.records import Check, ParityOptions, Report, Tolerance
@@ -79,6 +79,21 @@ class ProgressObserver:
                     self._write(f"    {said}\n")
 
 
+class Number(click.ParamType):  # type: ignore[type-arg] (no generic before click 8.3)
+    """A number within the range of its option; everything else is refused as by the API."""
+
+    def __init__(self, option: str) -> None:
+        self.name, self._option = "number", option
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | float:  # noqa: ARG002 (click's)
+        """Read what was typed; UsageError for no number, or one outside of the range."""
+        return value if isinstance(value, int | float) else limits.read_number(self._option, value)
+
+    def get_metavar(self, param: Any, ctx: Any) -> str:  # noqa: ARG002 (click's)
+        """What help shows for the value."""
+        return "N" if limits.RANGES[self._option].whole else "X"
+
+
 def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     """The samples, for the shell's completion of a source."""
     from torch2mobile.sample_models import SAMPLES
@@ -125,7 +140,7 @@ def parity_options(command: F) -> F:
     for option in (
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number("timeout"),
             default=300.0,
             show_default=True,
             metavar="SECONDS",
@@ -133,14 +148,14 @@ def parity_options(command: F) -> F:
         ),
         click.option(
             "--seed",
-            type=click.IntRange(min=0),
+            type=Number("seed"),
             default=0,
             show_default=True,
             help="Of the probes.",
         ),
         click.option(
             "--probes",
-            type=click.IntRange(min=0),
+            type=Number("probes"),
             default=8,
             show_default=True,
             help="How many probes with other values than the example's.",
@@ -227,15 +242,7 @@ def parse_tolerances(atol: Sequence[str], rtol: Sequence[str]) -> dict[str, Tole
     for kind, texts in (("atol", atol), ("rtol", rtol)):
         for text in texts:
             name, _, number = text.rpartition("=")
-            try:
-                value = float(number)
-            except ValueError:
-                value = -1.0
-            if not 0 <= value < float("inf"):
-                raise UsageError(
-                    f"--{kind} {text}: {number!r} is no number from 0 up",
-                    f"Write --{kind} 1e-4, or --{kind} OUTPUT=1e-4.",
-                )
+            value = limits.read_number(kind, number, of=name)
             found.setdefault(name, {})[kind] = value
     return {name: Tolerance(**values) for name, values in found.items()}
 

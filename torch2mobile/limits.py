@@ -1,10 +1,17 @@
-"""How much may be taken: memory of processes, and bytes of files."""
+"""How much may be taken and asked for: memory, sizes of arrays and files, ranges of numbers."""
 
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
+
+from torch2mobile.errors import UsageError
 
 # Where Linux says how much a container may take; version 2 of control groups, then version 1.
 _GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -48,3 +55,69 @@ def cap_memory(most: int) -> None:
 def size_text(size: int) -> str:
     """A number of bytes in words: ``3.0 GB``."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option takes; ``above`` leaves out the least."""
+
+    least: float
+    most: float
+    whole: bool = True
+    above: bool = False
+
+    def holds(self, value: object) -> bool:
+        """Whether a value is a number of this range; NaN is none, and neither is True."""
+        # numpy's numbers are registered with these, too.
+        kind = numbers.Integral if self.whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        number: Any = value
+        return bool(self.least <= number <= self.most and (number > self.least or not self.above))
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.most == sys.float_info.max:
+            return f"{kind} from {self.least:g} up"
+        ends = f"above {self.least:g} and up to" if self.above else f"from {self.least:g} to"
+        return f"{kind} {ends} {self.most}"
+
+
+# Far beyond what is of use, and far below what would hang, overflow or fill a disk.
+_TIME = Range(0, 604_800, whole=False, above=True)  # a week
+_TOLERANCE = Range(0, sys.float_info.max, whole=False)
+RANGES: Mapping[str, Range] = {
+    "probes": Range(0, 10_000),
+    "seed": Range(0, 2**63 - 1),
+    "timeout": _TIME,
+    "simplify_timeout": _TIME,
+    "mutants": Range(0, 10_000),
+    "min_caught": Range(0, 1, whole=False),
+    "opset": Range(1, 2**31 - 1),
+    "atol": _TOLERANCE,
+    "rtol": _TOLERANCE,
+    "fix_dim": Range(1, 2**31 - 1),
+}
+
+
+def check_number(name: str, value: object, *, of: str = "", text: str | None = None) -> None:
+    """UsageError where an option has no number of its range.
+
+    ``of`` is the output or symbol that it was given for, ``text`` what was typed.
+    """
+    if not RANGES[name].holds(value):
+        flag, shown = "--" + name.replace("_", "-"), repr(value) if text is None else text
+        for_what = f"{of}=" if of else ""
+        raise UsageError(
+            f"{flag} {for_what}{shown[:40]}: this is not {RANGES[name]}",
+            "Give such a number, or leave it out.",
+        )
+
+
+def read_number(name: str, text: str, *, of: str = "") -> int | float:
+    """The number that a text on the command line says; UsageError as by :func:`check_number`."""
+    value: object = text
+    with contextlib.suppress(ValueError):
+        value = int(text) if RANGES[name].whole else float(text)
+    check_number(name, value, of=of, text=text)
+    return cast("int | float", value)

@@ -273,8 +273,8 @@ def test_a_suppressed_finding_is_kept_and_does_not_count() -> None:
         (lambda: CheckOptions(ort_version="1"), "1: no version"),
         (lambda: CheckOptions(ort_version=1.17), "no version"),  # type: ignore[arg-type]
         (lambda: CheckOptions(fixed={"N": 1}), "none is asked for"),
-        (lambda: CheckOptions(("nnapi",), fixed={"N": 0}), "N=0: 0 is no size"),
-        (lambda: CheckOptions(("nnapi",), fixed={"N": 1.5}), "no size"),  # type: ignore[dict-item]
+        (lambda: CheckOptions(("nnapi",), fixed={"N": 0}), "N=0: this is not"),
+        (lambda: CheckOptions(("nnapi",), fixed={"N": 1.5}), "N=1.5: this is not"),  # type: ignore[dict-item]
         (lambda: Selection(suppress=(1,)), "an? int was given"),  # type: ignore[arg-type]
         (lambda: torch2mobile.check("x", fail_on="nope"), "'nope'"),  # type: ignore[arg-type]
     ],

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch2mobile import limits
 from torch2mobile.errors import CaptureError, ExitCode, TranslateError, UsageError, did_you_mean
 from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages
@@ -63,13 +65,10 @@ class CheckOptions:
                 "--fix-dim says something about an accelerator, and none is asked for",
                 f"Add --target {', or '.join(ACCELERATORS)}, or leave it out.",
             )
-        sizes: Mapping[str, object] = self.fixed
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise UsageError(
-                    f"--fix-dim {name}={size}: {size!r} is no size from 1 up",
-                    "Write --fix-dim N=1.",
-                )
+        for name, size in self.fixed.items():
+            limits.check_number("fix_dim", size, of=name)
+        if self.opset is not None:
+            limits.check_number("opset", self.opset)
 
 
 def severity_of(text: str) -> Severity:
@@ -86,6 +85,7 @@ def check_request(
     request: Request, options: CheckOptions, *, observer: Observer | None = None
 ) -> CheckResult:
     """Check what a request names: a source, or an .onnx file or bundle without loading torch."""
+    ranges.check_request(request)
     path = Path(request.source)
     if path.is_dir() or path.suffix in {".onnx", ".ort"}:
         _refuse_module_options(request, options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import judging, localising, matching
+from torch2mobile.pipeline import judging, localising, matching, ranges
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
@@ -30,6 +30,7 @@ def debug_against(
     Raises UsageError for an .ort file, which does not keep the names of its values.
     """
     stages = Stages(observer or SilentObserver())
+    ranges.check_request(request)
     load = load or matching.load_source
     timeout = request.parity.timeout
     if path.is_dir():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Observer, Runner, SilentObserver, Target
-from torch2mobile.pipeline import contents, judging, rewriting
+from torch2mobile.pipeline import contents, judging, ranges, rewriting
 from torch2mobile.pipeline.conversion import convert, find_targets
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.localising import Basis, Localiser
@@ -43,6 +43,7 @@ def export_request(
     request: Request, *, out: Path | None = None, observer: Observer | None = None
 ) -> ExportResult:
     """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
+    ranges.check_request(request)
     find_targets(request.targets)
     request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:
@@ -61,6 +62,7 @@ def export_loaded(
     observer: Observer | None = None,
 ) -> ExportResult:
     """Export a module that is in memory."""
+    ranges.check_request(request)
     find_targets(request.targets)
     request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import limits
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.pipeline.inspection import provenance_of
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -59,13 +60,8 @@ class Scrutiny:
 
 def check_scrutiny(path: Path, scrutiny: Scrutiny) -> None:
     """Refuse what cannot be done: mutants and decisions are of a graph, which an .ort hides."""
-    if not 0 <= scrutiny.min_caught <= 1:
-        raise UsageError(
-            f"the least share of mutants to be caught is {scrutiny.min_caught:g}",
-            "Give a number from 0 to 1.",
-        )
-    if scrutiny.mutants < 0:
-        raise UsageError(f"{scrutiny.mutants} mutants were asked for", "Give a number from 0 up.")
+    limits.check_number("min_caught", scrutiny.min_caught)
+    limits.check_number("mutants", scrutiny.mutants)
     if scrutiny.min_caught != MIN_CAUGHT and not scrutiny.mutants:
         raise UsageError(
             "a least share of mutants to be caught was given, but no mutants were asked for",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import limits
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter import grammar, inputs
@@ -14,6 +15,7 @@ from torch2mobile.exporter.bundle import refuse_undecodable
 from torch2mobile.exporter.output import OutputFile
 from torch2mobile.exporter.staging import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
+from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.judging import check_tolerances, onnx_runner
 from torch2mobile.pipeline.results import SimplifyResult
@@ -167,6 +169,8 @@ def simplify_file(
     from torch2mobile.validators.contract import read_model
 
     options = options or ParityOptions()
+    ranges.check_parity(options)
+    limits.check_number("simplify_timeout", timeout)
     stages = Stages(observer or SilentObserver())
     read_model(source, reads=".onnx files")
     if target.resolve() == source.resolve():

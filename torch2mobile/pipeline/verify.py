@@ -20,7 +20,7 @@ from torch2mobile.exporter.bundle import (
 )
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
-from torch2mobile.pipeline import drift, judging, localising, matching
+from torch2mobile.pipeline import drift, judging, localising, matching, ranges
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
 from torch2mobile.pipeline.results import VerifyResult
@@ -54,6 +54,7 @@ def verify_bundle(
     ``worker`` is a process to load them in, for a caller who has started one ahead of time.
     """
     options = options or ParityOptions()
+    ranges.check_parity(options)
     stages = Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
@@ -126,6 +127,7 @@ def verify_bundle_against(
     options = request.parity
     stages = Stages(observer or SilentObserver())
     asked = scrutiny or Scrutiny()
+    ranges.check_request(request)
     check_scrutiny(path, asked)
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
@@ -169,6 +171,7 @@ def verify_model_against(
     options = request.parity
     stages = Stages(observer or SilentObserver())
     asked = scrutiny or Scrutiny()
+    ranges.check_request(request)
     check_scrutiny(path, asked)
     check_file(path)
     loaded = (load or matching.load_source)(request)
