@@ -237,6 +237,24 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class NodeOrigins:
+    """One node of a bundle's .onnx: its name, operator, output values, and where they come from."""
+
+    node: str
+    op: str
+    outputs: tuple[str, ...]
+    origins: tuple[Origin, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What ``provenance.json`` of a bundle holds."""
+
+    schema_version: int
+    nodes: tuple[NodeOrigins, ...]
+
+
+@dataclass(frozen=True)
 class OnnxModel:
     """An ONNX file on disk, its opset, interface and the origin of each of its values."""
 
@@ -298,6 +316,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Metric | None, ...], ...]
     detail: bool = False
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError("a row has not as many figures as there are columns")
 
 
 class Severity(str, Enum):

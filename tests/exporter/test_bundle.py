@@ -407,7 +407,7 @@ def test_a_folder_that_is_no_bundle_says_what_is_in_it(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_corrupt_manifest(made: Bundle, raw: bytes) -> None:
     made.file("manifest.json").write_bytes(raw)
-    with pytest.raises(BundleError, match=r"is corrupt|is empty"):
+    with pytest.raises(BundleError, match=r"truncated|is empty|is not JSON|its schema|too deeply"):
         load_bundle(made.path)
 
 

@@ -405,7 +405,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         "and no manifest.json",
     ),
     "another file": (lambda folder: folder / "model.onnx", "is no manifest.json"),
-    "no manifest": (garbage, "corrupt"),
+    "no manifest": (garbage, "its schema"),
     "newer": (newer, "version 2"),
     "no golden data": (without_golden, "holds no golden data"),
     "lost golden data": (lost_golden, "is missing"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from torch2mobile import reporters
 from torch2mobile.errors import ExitCode, UsageError
-from torch2mobile.records import Check, Mismatch, Report, Status
+from torch2mobile.records import Check, Mismatch, Report, Status, Table
 from torch2mobile.reporters import REPORTERS, codec
 
 VALIDATOR = jsonschema.Draft202012Validator(codec.schema())
@@ -30,6 +30,17 @@ def names_of_numbers(report: Report) -> bool:
     return any(isinstance(value, str) and value in NON_FINITE for value in values)
 
 
+FIGURES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+def tables(width: int) -> st.SearchStrategy[Table]:
+    """Every row has as many figures as there are columns."""
+    columns = st.tuples(*[st.text()] * width)
+    rows = st.lists(st.tuples(*[FIGURES] * width), max_size=3).map(tuple)
+    return st.builds(Table, st.text(), columns, rows, st.booleans())
+
+
+st.register_type_strategy(Table, st.integers(0, 3).flatmap(tables))
 REPORTS = st.from_type(Report).map(lambda report: replace(report, schema_version=1))
 REPORTS = REPORTS.filter(lambda report: not names_of_numbers(report))
 
@@ -130,7 +141,7 @@ def altered(**changes: object) -> str:
         ("PASSED  capture", "is not JSON: Expecting value (line 1, column 1)"),
         ('{"checks": NaN}', "is not JSON: a bare NaN is no JSON value"),
         (b"PK\x03\x04\xff\xfe\xfa", "is not JSON"),
-        ("[" * 200_000, "is not JSON"),
+        ("[" * 200_000, "is nested too deeply"),
         ("9" * 5000, "is not JSON"),
         ("null", "is JSON, but not a report of torch2mobile"),
         ("[]", "is JSON, but not a report of torch2mobile"),

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from torch2mobile.environments import IsolatedRunner
-from torch2mobile.errors import ModelFileError
 from torch2mobile.records import Check, Dim, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.validators.contract import (
     checker_problems,
@@ -23,7 +21,6 @@ from torch2mobile.validators.contract import (
     file_opset,
     interface_problems,
     load_warnings,
-    read_model,
 )
 
 INPUTS = (
@@ -337,38 +334,6 @@ def checker_problems_of(proto: Any, folder: Path) -> list[str]:
     path = folder / "checked.onnx"
     path.write_bytes(proto.SerializeToString())
     return checker_problems(path)
-
-
-class TestReadModel:
-    def test_what_is_no_model_is_refused(self, tmp_path: Path) -> None:
-        whole = base().SerializeToString()
-        contents = {
-            "empty": (b"", "is empty"),
-            "truncated": (whole[: len(whole) // 2], "no ONNX file, or is truncated"),
-            "text": (b"not a model at all", "no ONNX file"),
-            "no_graph": (onnx.ModelProto().SerializeToString() or b"\n", "no"),
-        }
-        for name, (data, message) in contents.items():
-            path = tmp_path / f"{name}.onnx"
-            path.write_bytes(data)
-            with pytest.raises(ModelFileError, match=message):
-                read_model(path)
-        with pytest.raises(ModelFileError, match="there is no file"):
-            read_model(tmp_path / "missing")
-
-    def test_a_graph_without_outputs_is_refused(self, tmp_path: Path) -> None:
-        proto = base()
-        del proto.graph.output[:]
-        path = tmp_path / "model.onnx"
-        path.write_bytes(proto.SerializeToString())
-        with pytest.raises(ModelFileError, match="no graph with outputs"):
-            read_model(path)
-
-    def test_a_model_is_read(self, tmp_path: Path) -> None:
-        path = tmp_path / "model.onnx"
-        path.write_bytes(base().SerializeToString())
-        found: Any = read_model(path)
-        assert found == base()
 
 
 def test_an_interface_is_equal_to_itself() -> None:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from torch2mobile import json_files, onnx_files
 from torch2mobile.errors import BundleError, ModelFileError
 from torch2mobile.exporter.staging import Stage, writing
 from torch2mobile.records import SCHEMA_VERSION, Bundle, FileEntry, Manifest
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -183,12 +183,9 @@ def load_bundle(path: Path) -> Bundle:
             f"{path} has no readable {MANIFEST}: {error.strerror}",
             "Give a folder that export wrote.",
         ) from error
-    if not raw.strip():
-        raise BundleError(f"{path / MANIFEST} is empty", remedy)
-    try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path / MANIFEST} is corrupt: {error}", remedy) from error
+    manifest = json_files.decode(
+        raw, Manifest, name=str(path / MANIFEST), remedy=remedy, error=BundleError
+    )
     if manifest.kind != _KIND or manifest.schema_version != SCHEMA_VERSION:
         raise BundleError(
             f"{path / MANIFEST} is of kind {manifest.kind!r}, version {manifest.schema_version}",
@@ -213,13 +210,7 @@ def _no_bundle(path: Path) -> BundleError:
 
 
 def _refuse_escape(folder: Path, name: str, *, named_by: str = MANIFEST) -> None:
-    pure = PurePosixPath(name)
-    leads_out = pure.is_absolute() or ".." in pure.parts or "\\" in name or not name
-    try:
-        leads_out = leads_out or not (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte, too long a name
-        leads_out = True
-    if leads_out:
+    if onnx_files.leads_out(folder, name):
         raise BundleError(
             f"{folder / named_by} names {name!r}, which leads out of the bundle",
             "Do not use this bundle; export the model again.",
@@ -258,40 +249,18 @@ def refuse_external_data(folder: Path, model: Path, allowed: Sequence[str]) -> N
 
     The file is parsed only where it can have any: the key's name must stand in its bytes.
     """
-    with model.open("rb") as file:
-        data = file.read()
+    with onnx_files.reading(model):
+        data = model.read_bytes()
     if b"location" not in data or data[4:8] == b"ORTM":
         return
-    import onnx
-
-    try:
-        parsed = onnx.load(model, load_external_data=False)
-    except Exception as error:
-        raise ModelFileError(
-            f"{model} is no ONNX file, or is truncated", "Copy it anew, or export the model again."
-        ) from error
-    for tensor in _tensors(parsed):
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                _refuse_escape(folder, entry.value, named_by=model.name)
-                if allowed and entry.value not in allowed:
-                    raise BundleError(
-                        f"{model.name} reads {entry.value!r}, which the manifest does not list",
-                        "Do not use this bundle; export the model again.",
-                    )
-
-
-def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
-    """All tensors of a model: of graphs, subgraphs, functions, attributes, sparse or not."""
-    for _, value in message.ListFields():
-        single = hasattr(value, "ListFields")
-        for item in [value] if single else value if isinstance(value, Sequence) else []:
-            if not hasattr(item, "ListFields"):
-                break
-            if item.DESCRIPTOR.name == "TensorProto":
-                yield item
-            else:
-                yield from _tensors(item)
+    for tensor in onnx_files.tensors(onnx_files.parse(model)):
+        for name in onnx_files.locations(tensor):
+            _refuse_escape(folder, name, named_by=model.name)
+            if allowed and name not in allowed:
+                raise BundleError(
+                    f"{model.name} reads {name!r}, which the manifest does not list",
+                    "Do not use this bundle; export the model again.",
+                )
 
 
 def write_case(

@@ -11,10 +11,11 @@ import contextlib
 import inspect
 import json
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.exporter import blame
-from torch2mobile.records import Location, Origin
+from torch2mobile.records import Location, NodeOrigins, Origin, Provenance
 
 if TYPE_CHECKING:
     import onnx
@@ -232,24 +233,16 @@ def _nearest(
 
 def to_json(model: onnx.ModelProto, origins: Origins) -> str:
     """``provenance.json``: for every node its output values, operator and origins."""
-    nodes = [
-        {
-            "node": node.name,
-            "op": node.op_type,
-            "outputs": list(node.output),
-            "origins": [
-                {
-                    "modules": list(origin.modules),
-                    "file": origin.file,
-                    "line": origin.line,
-                    "code": origin.code,
-                }
-                for origin in merge([origins.get(name, ()) for name in node.output])
-            ],
-        }
+    nodes = tuple(
+        NodeOrigins(
+            node.name,
+            node.op_type,
+            tuple(node.output),
+            merge([origins.get(name, ()) for name in node.output]),
+        )
         for node in model.graph.node
-    ]
-    return json.dumps({"schema_version": 1, "nodes": nodes}, indent=1) + "\n"
+    )
+    return json.dumps(asdict(Provenance(1, nodes)), indent=1) + "\n"
 
 
 def locations(origins: Sequence[Origin], node: Any = None) -> tuple[Location, ...]:

@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from torch2mobile import limits
-from torch2mobile.errors import CaptureError, ExitCode, TranslateError, UsageError, did_you_mean
+from torch2mobile.errors import (
+    CaptureError,
+    ExitCode,
+    ModelFileError,
+    TranslateError,
+    UsageError,
+    did_you_mean,
+)
 from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.onnx_files import understood
 from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
@@ -32,7 +40,7 @@ from torch2mobile.records import (
     Severity,
     Status,
 )
-from torch2mobile.validators.coverage import releases
+from torch2mobile.validators.coverage import level_file, releases
 from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.levels import LEVELS, TARGETS
 from torch2mobile.validators.coverage.rules import RULES
@@ -155,6 +163,11 @@ def check_file(
     if path.is_dir():
         _refuse_sizes(options.fixed, load_bundle(path).manifest.inputs)
     model, origins = stored_model(path)
+    stages = Stages(observer or SilentObserver())
+    folder = (path if path.is_dir() else path.parent).absolute()
+    broken = level_file.broken(model, folder)
+    if broken.findings:
+        return _report([broken], options, stages, str(path))
     subject = Subject(
         name=str(path),
         targets=options.targets,
@@ -163,7 +176,12 @@ def check_file(
         model=model,
         origins=origins,
     )
-    return _look(subject, options, Stages(observer or SilentObserver()), str(path))
+    try:
+        with understood(str(path)):
+            return _look(subject, options, stages, str(path))
+    except ModelFileError as error:
+        # What ONNX itself cannot make out of a file that it could read.
+        return _report([level_file.refused(error)], options, stages, str(path))
 
 
 def check_loaded(
@@ -241,13 +259,19 @@ def _translated(captured: Capture, options: CheckOptions, stages: Stages) -> dic
 
 
 def _look(subject: Subject, options: CheckOptions, stages: Stages, name: str) -> CheckResult:
+    sections = (section for level in LEVELS for section in level(subject))
+    return _report(sections, options, stages, name)
+
+
+def _report(
+    sections: Iterable[Section], options: CheckOptions, stages: Stages, name: str
+) -> CheckResult:
     seen: list[Finding] = []
-    for level in LEVELS:
-        for section in level(subject):
-            stages.observer.started(f"check {section.name}")
-            check = _check(section, options)
-            seen += check.findings
-            stages.add(check)
+    for section in sections:
+        stages.observer.started(f"check {section.name}")
+        check = _check(section, options)
+        seen += check.findings
+        stages.add(check)
     codes = sorted({finding.code for finding in seen})
     report = Report(
         command="check",

@@ -70,7 +70,7 @@ def _settings(path: Path) -> _Settings:
         raise UsageError(f"cannot read {path}: {error.strerror}", "Make it readable.") from error
     try:
         table: Any = tomllib.loads(raw.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{path.name} is not TOML: {error}", "Mend it; nothing was read."
         ) from None

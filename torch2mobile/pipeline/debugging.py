@@ -7,13 +7,13 @@ from pathlib import Path
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.onnx_files import is_ort
 from torch2mobile.pipeline import judging, localising, matching, ranges
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import Check, Report, Request, Status
-from torch2mobile.validators.contract import is_ort
 
 
 def debug_against(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch2mobile import json_files
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import MODEL, load_bundle
-from torch2mobile.records import Origin
+from torch2mobile.onnx_files import read_model
+from torch2mobile.records import NodeOrigins, Origin, Provenance
 from torch2mobile.reporters import wording
-from torch2mobile.validators.contract import read_model
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,42 @@ def _model_path(path: Path) -> Path:
 
 
 def _interface(values: Any) -> dict[str, str]:
+    return {value.name: _shown(value.type) for value in values}
+
+
+def _shown(kind: Any) -> str:
+    """``float32[N,3]``, ``sequence(float32[N,3])``; a ``?`` for what the file does not say."""
+    which = kind.WhichOneof("value") or ""
+    if which in {"sequence_type", "optional_type"}:
+        return f"{which.removesuffix('_type')}({_shown(getattr(kind, which).elem_type)})"
+    if which == "map_type":
+        return f"map({_element(kind.map_type.key_type)}, {_shown(kind.map_type.value_type)})"
+    if which not in {"tensor_type", "sparse_tensor_type"}:
+        return "?"
+    tensor = getattr(kind, which)
+    element = _element(tensor.elem_type)
+    if not tensor.HasField("shape"):
+        return f"{element}[...]"
+    dims = [
+        str(d.dim_param or (d.dim_value if d.HasField("dim_value") else "?"))
+        for d in tensor.shape.dim
+    ]
+    return f"{element}[{','.join(dims)}]"
+
+
+def _element(code: int) -> str:
     import onnx
 
-    result = {}
-    for value in values:
-        tensor = value.type.tensor_type
-        dims = [
-            d.dim_param or (d.dim_value if d.HasField("dim_value") else "?")
-            for d in tensor.shape.dim
-        ]
-        name = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        result[value.name] = f"{name}[{','.join(str(dim) for dim in dims)}]"
-    return result
+    try:
+        # object is numpy's word for a text
+        name = onnx.helper.tensor_dtype_to_np_dtype(code).name
+    except KeyError:
+        return f"type {code}" if code else "?"
+    return "string" if name == "object" else str(name)
 
 
 def inspect(path: Path) -> Inspection:
     """Read an .onnx (or a bundle's); ModelFileError for what is no ONNX file."""
-    import numpy as np
-
     file = _model_path(path)
     model: Any = read_model(file)
     weights = model.graph.initializer
@@ -67,7 +87,7 @@ def inspect(path: Path) -> Inspection:
         outputs=_interface(model.graph.output),
         operators=dict(counted.most_common()),
         nodes=len(model.graph.node),
-        parameters=int(sum(np.prod(list(tensor.dims), dtype=np.int64) for tensor in weights)),
+        parameters=sum(math.prod(tensor.dims) for tensor in weights),
         bytes=file.stat().st_size + (data.stat().st_size if data.exists() else 0),
     )
 
@@ -88,14 +108,14 @@ def render(found: Inspection, form: str) -> str:
     return "\n".join(map(wording.one_line, lines))
 
 
-def provenance_of(folder: Path) -> list[dict[str, Any]]:
+def provenance_of(folder: Path) -> tuple[NodeOrigins, ...]:
     """The nodes of a bundle's provenance.json; UsageError where it cannot be read."""
-    file = folder / "provenance.json"
+    file, remedy = folder / "provenance.json", "Export again."
     try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["nodes"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{file} cannot be read", "Export again.") from error
-    return entries
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}", remedy) from error
+    return json_files.decode(raw, Provenance, name=str(file), remedy=remedy).nodes
 
 
 def stored_model(path: Path) -> tuple[Any, dict[str, tuple[Origin, ...]]]:
@@ -106,13 +126,7 @@ def stored_model(path: Path) -> tuple[Any, dict[str, tuple[Origin, ...]]]:
     model = read_model(_model_path(path))
     if not path.is_dir():
         return model, {}
-    origins = {
-        name: tuple(
-            Origin(tuple(o["modules"]), o["file"], o["line"], o["code"]) for o in entry["origins"]
-        )
-        for entry in provenance_of(path)
-        for name in entry["outputs"]
-    }
+    origins = {name: entry.origins for entry in provenance_of(path) for name in entry.outputs}
     return model, origins
 
 
@@ -130,20 +144,20 @@ def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
     entries = provenance_of(path)
     rows = [
         {
-            "node": entry["node"],
-            "op": entry["op"],
-            "module": ", ".join(origin["modules"]) or "(root)",
-            "line": f"{origin['file']}:{origin['line']}",
-            "code": origin["code"],
+            "node": entry.node,
+            "op": entry.op,
+            "module": ", ".join(origin.modules) or "(root)",
+            "line": f"{origin.file}:{origin.line}",
+            "code": origin.code,
         }
         for entry in entries
-        if node == entry["node"] or node in entry["outputs"]
-        for origin in entry["origins"]
+        if node == entry.node or node in entry.outputs
+        for origin in entry.origins
     ]
     if not rows:
         import difflib
 
-        names = [entry["node"] for entry in entries]
+        names = [entry.node for entry in entries]
         near = [name for name in names if node in name] or difflib.get_close_matches(node, names)
         listed = near or names
         shown, rest = ", ".join(listed[:5]), len(listed) - 5

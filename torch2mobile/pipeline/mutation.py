@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile import limits
 from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.onnx_files import read_whole
 from torch2mobile.pipeline.inspection import provenance_of
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -118,7 +119,7 @@ class Scrutinizer:
         from torch2mobile.validators.parity.mutating import decisions
         from torch2mobile.validators.parity.mutating.bench import Bench, pack, split
 
-        model, weights = split(_load(self._path))
+        model, weights = split(read_whole(self._path))
         found = decisions.find(model, weights)
         made = decisions.instrument(model, found)
         extra: list[Expected] = []
@@ -211,7 +212,7 @@ class Scrutinizer:
         from torch2mobile.validators.parity.mutating.report import mutants_check
 
         trial = mutants.run(
-            _load(self._path),
+            read_whole(self._path),
             self._loaded.specs,
             expected,
             self._options,
@@ -221,17 +222,6 @@ class Scrutinizer:
         )
         least = self._scrutiny.min_caught
         self._stages.add(mutants_check("onnx", trial, least, self._places))
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    import onnx
-
-    from torch2mobile.errors import ModelFileError
-
-    try:
-        return onnx.load(path)
-    except Exception as error:
-        raise ModelFileError(f"{path.name} cannot be read: {error}", "Export it again.") from error
 
 
 def _margins(made: Instrumented, answer: object) -> np.ndarray:
@@ -256,18 +246,19 @@ def places(folder: Path) -> dict[str, Location]:
     from torch2mobile.exporter.blame import shown_path
 
     try:
-        return {
-            output: Location(
-                module=(origin["modules"] or [""])[0],
-                file=shown_path(origin["file"]),
-                line=origin["line"],
-                code=origin["code"],
-                node=entry["node"],
-                op=entry["op"],
-            )
-            for entry in provenance_of(folder)
-            for output in entry["outputs"]
-            for origin in entry["origins"][:1]
-        }
-    except (UsageError, KeyError, TypeError):
+        entries = provenance_of(folder)
+    except UsageError:
         return {}
+    return {
+        output: Location(
+            module=(origin.modules or ("",))[0],
+            file=shown_path(origin.file),
+            line=origin.line,
+            code=origin.code,
+            node=entry.node,
+            op=entry.op,
+        )
+        for entry in entries
+        for output in entry.outputs
+        for origin in entry.origins[:1]
+    }

@@ -166,7 +166,7 @@ def simplify_file(
 
     Raises UsageError for files that cannot be read or written.
     """
-    from torch2mobile.validators.contract import read_model
+    from torch2mobile.onnx_files import read_model
 
     options = options or ParityOptions()
     ranges.check_parity(options)

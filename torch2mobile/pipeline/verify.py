@@ -20,6 +20,7 @@ from torch2mobile.exporter.bundle import (
 )
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
+from torch2mobile.onnx_files import is_ort, read_model, reading
 from torch2mobile.pipeline import drift, judging, localising, matching, ranges
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
@@ -195,10 +196,10 @@ def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> Ver
 
 def check_file(path: Path) -> None:
     """Refuse a file that is missing, empty or no whole model, or keeps its weights elsewhere."""
-    from torch2mobile.validators.contract import is_ort, read_model
-
     refuse_undecodable(path.absolute(), "the file")
-    if not path.is_file() or not is_ort(path) or path.stat().st_size == 0:
+    with reading(path):
+        is_model = path.is_file() and path.stat().st_size > 0 and is_ort(path)
+    if not is_model:
         read_model(path, reads=".onnx and .ort files and bundles")
     refuse_external_data(path.parent, path, ())
 

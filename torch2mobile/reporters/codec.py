@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
+from torch2mobile import json_files
 from torch2mobile.errors import UsageError
 from torch2mobile.records import SCHEMA_VERSION, Report
 from torch2mobile.reporters import wording
@@ -49,7 +50,7 @@ def from_json(text: str | bytes, *, name: str = "the report") -> Report:
     Raises:
         UsageError: empty, truncated, not JSON, not a report, or not of this schema version.
     """
-    tree = _parse(text, name)
+    tree: Any = json_files.parse(text, name=name, remedy=_REMEDY)
     if not isinstance(tree, dict) or not tree.keys() >= {"schema_version", "checks"}:
         raise UsageError(f"{name} is JSON, but not a report of torch2mobile", _REMEDY)
     version = tree["schema_version"]
@@ -61,11 +62,7 @@ def from_json(text: str | bytes, *, name: str = "the report") -> Report:
         )
     for path in _NUMBERS:
         tree = _revived(tree, path)
-    try:
-        return msgspec.convert(tree, Report)
-    except msgspec.ValidationError as error:
-        # msgspec's message ends in the JSON path: "Expected `str`, got `int` - at `$.command`".
-        raise UsageError(f"{name} does not fit the report schema: {error}", _REMEDY) from error
+    return json_files.fit(tree, Report, name, _REMEDY)
 
 
 def schema() -> dict[str, Any]:
@@ -126,27 +123,6 @@ def _revived(tree: Any, path: tuple[str, ...]) -> Any:
         keys = tree if head == "*" else tree.keys() & {head}
         return {**tree, **{key: _revived(tree[key], rest) for key in keys}}
     return tree
-
-
-def _parse(text: str | bytes, name: str) -> object:
-    """Return the JSON value of ``text``, or say why it is none."""
-    if not text.strip():
-        raise UsageError(f"{name} is empty", _REMEDY)
-    try:
-        return cast("object", json.loads(text, parse_constant=_refuse_constant))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
-            message = f"{name} is truncated: it ends in the middle of a value ({place})"
-        else:
-            message = f"{name} is not JSON: {error.msg} ({place})"
-    except (ValueError, RecursionError) as error:
-        message = f"{name} is not JSON: {error}"
-    raise UsageError(message, _REMEDY)
-
-
-def _refuse_constant(constant: str) -> object:
-    raise ValueError(f"a bare {constant} is no JSON value")
 
 
 def _with_non_finite(tree: Any) -> Any:

@@ -38,7 +38,11 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
     del colour, verbose
     failed = [c for c in report.checks if _speaks_for_itself(c)]
     names = sorted({check.name for check in failed})
-    rules = [_rule(rule) for rule in report.rules] + [{"id": name} for name in names]
+    rules = [_rule(rule) for rule in report.rules]
+    # A report that was edited by hand may lack a rule.
+    known = {rule.code for rule in report.rules}
+    names += sorted({f.code for c in report.checks for f in c.findings} - known - {*names})
+    rules += [{"id": name} for name in names]
     run: Json = {
         "tool": {
             "driver": {

@@ -7,55 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from torch2mobile.environments import IsolatedRunner
-from torch2mobile.errors import ModelFileError, Torch2MobileError
+from torch2mobile.errors import Torch2MobileError
+from torch2mobile.onnx_files import read_model
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.sizing import OF_DATA
 
 # What onnxruntime says about the machine it runs on, not about the model.
 _MACHINE = ("pthread_setaffinity_np", "device_discovery", "GetPciBusId", "cpuinfo")
-
-
-def read_model(path: Path, *, reads: str = ".onnx files and bundles") -> object:
-    """The ModelProto of a file, without its external data; ``reads`` is what a caller can read.
-
-    Raises ModelFileError for a missing, empty or corrupt file, and for one of another kind.
-    """
-    import onnx
-
-    if not path.is_file():
-        raise ModelFileError(f"there is no file {path}", "Check the path.")
-    anew = "Copy it anew, or export the model again."
-    if path.stat().st_size == 0:
-        raise ModelFileError(f"{path} is empty: it has 0 bytes, and no model in it", anew)
-    if is_ort(path):
-        beside = path.with_suffix(".onnx")
-        source = str(beside) if beside.is_file() else "the .onnx that it was made from"
-        raise ModelFileError(
-            f"{path} is in the .ort format, and what is read here are {reads}", f"Give {source}."
-        )
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        # What the parser says ("wire format was corrupt") is about bytes, and helps nobody.
-        if path.suffix != ".onnx":
-            raise ModelFileError(
-                f"{path} is no ONNX file", f"What is read here are {reads}."
-            ) from error
-        size = path.stat().st_size
-        raise ModelFileError(
-            f"{path} is no ONNX file, or is truncated: its {size:,} bytes are no whole model", anew
-        ) from error
-    if not model.graph.output:
-        raise ModelFileError(
-            f"{path} holds no graph with outputs, which every ONNX model has", anew
-        )
-    return model
-
-
-def is_ort(path: Path) -> bool:
-    """Whether a file is in the .ort format, by its ending or its first bytes."""
-    with path.open("rb") as file:
-        return path.suffix == ".ort" or file.read(8)[4:] == b"ORTM"
 
 
 def interface_problems(

@@ -125,6 +125,12 @@ def _lstm(layout: int) -> onnx.ModelProto:
     return models.one("LSTM", [4, 1, 3], constants=weights, hidden_size=2, layout=layout)
 
 
+def _of_dtype_999() -> onnx.ModelProto:
+    model = models.one("Relu", [2])
+    model.graph.input[0].type.tensor_type.elem_type = 999
+    return model
+
+
 def _unknown_type(known: bool) -> onnx.ModelProto:
     first = ("Relu", "") if known else ("Warp", "imaging")
     model = models.model(
@@ -168,6 +174,7 @@ CASES: dict[str, Case] = {
     "T2M311": Case(models.one("Relu", [2], opset=20), models.one("Relu", [2], opset=19), OLD),
     "T2M312": Case(models.one("Gelu", [2], opset=20), models.one("Erf", [2], opset=19), OLD),
     "T2M313": Case(models.one("Relu", [2], opset=19), models.one("Relu", [2], opset=19), OLD),
+    "T2M310": Case(_of_dtype_999(), models.one("Relu", [2])),
     "T2M314": Case(
         models.one("Relu", [2], opset=13),
         models.one("Relu", [2], opset=13),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.errors import ModelFileError, UsageError
+from torch2mobile import onnx_files
+from torch2mobile.errors import UsageError
 from torch2mobile.validators.coverage import kernels
 from torch2mobile.validators.coverage.value_types import (
     UNKNOWN,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-_SMALL = 4096
+SMALL = 4096
 """Elements up to which a constant's values are kept, for the axes, pads and sizes among them."""
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
@@ -176,20 +177,12 @@ def read(model: onnx.ModelProto, fixed: Mapping[str, int] | None = None) -> Mode
     import onnx.inliner
 
     light = _without_weights(model)
-    try:
+    with onnx_files.understood("the model"):
         if light.functions:
             light = onnx.inliner.inline_local_functions(light)
         if fixed:
             _fix(light, fixed)
         light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except UsageError:
-        raise
-    except Exception as error:
-        text = str(error).strip().splitlines()
-        raise ModelFileError(
-            f"the model's shapes cannot be inferred: {text[0] if text else type(error).__name__}",
-            "Run onnx.checker.check_model(path, full_check=True) on it.",
-        ) from error
     return of_inferred(light)
 
 
@@ -272,7 +265,7 @@ def _stripped(tensor: onnx.TensorProto) -> bool:
     count = 1
     for dim in tensor.dims:
         count *= dim
-    return count > _SMALL or tensor.data_location == onnx.TensorProto.EXTERNAL
+    return count > SMALL or tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

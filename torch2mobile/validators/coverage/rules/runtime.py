@@ -180,6 +180,21 @@ class Net(nn.Module):
         no_example=_NOT_BY_EXPORT,
     ),
     Rule(
+        code="T2M310",
+        name="broken-file",
+        severity=Severity.ERROR,
+        level="runtime",
+        summary="the file holds what ONNX does not allow, and no runtime can read it",
+        reason=(
+            "A file that was cut off, changed or written by something faulty may still have the "
+            "form of a model: with weights of which bytes are missing or are in a file that is not "
+            "beside it, with types and opsets that do not exist, or with an attribute that is "
+            "there twice. Nothing can be said of its operators before that is mended."
+        ),
+        remedy="Copy the file anew, with all that belongs to it, or export the model again.",
+        no_example=_NOT_BY_EXPORT,
+    ),
+    Rule(
         code="T2M311",
         name="opset-newer-than-runtime",
         severity=Severity.ERROR,

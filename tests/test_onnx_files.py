@@ -1,0 +1,193 @@
+"""What is read of an .onnx file, and what is told of one that no reader can make out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import damage
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from torch2mobile import onnx_files
+from torch2mobile.errors import ModelFileError
+
+
+def written(model: Any, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+class TestReadModel:
+    @pytest.mark.parametrize(
+        ("raw", "message"),
+        [
+            (b"", "is empty"),
+            (damage.dense().SerializeToString()[:80], "no ONNX file, or is truncated"),
+            (b"not a model at all", "no ONNX file"),
+            (b"\n", "no"),
+        ],
+        ids=["empty", "truncated", "text", "no graph"],
+    )
+    def test_what_is_no_model_is_refused(self, tmp_path: Path, raw: bytes, message: str) -> None:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(raw)
+        with pytest.raises(ModelFileError, match=message):
+            onnx_files.read_model(path)
+
+    def test_what_cannot_be_read_is_said(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelFileError, match="there is no file"):
+            onnx_files.read_model(tmp_path / "missing")
+        with pytest.raises(ModelFileError, match=r"cannot read .*too long"):
+            onnx_files.read_model(tmp_path / ("a" * 5000))
+
+    def test_a_graph_without_outputs_is_refused(self, tmp_path: Path) -> None:
+        model = damage.dense()
+        del model.graph.output[:]
+        with pytest.raises(ModelFileError, match="no graph with outputs"):
+            onnx_files.read_model(written(model, tmp_path))
+
+    @pytest.mark.parametrize("made", damage.MODELS.values(), ids=damage.MODELS)
+    def test_a_sound_model_is_read(self, made: Callable[[], Any], tmp_path: Path) -> None:
+        found: Any = onnx_files.read_model(written(made(), tmp_path))
+        assert found == made()
+        assert onnx_files.problems(found, tmp_path) == []
+
+
+def _weight(model: Any) -> Any:
+    return model.graph.initializer[0]
+
+
+def _constant(model: Any) -> Any:
+    return model.graph.node[0].attribute[0].t
+
+
+def _elsewhere(tensor: Any, location: str, **more: Any) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _repeat(model: Any) -> None:
+    model.graph.node[0].attribute.append(model.graph.node[0].attribute[0])
+
+
+def _typed(model: Any) -> None:
+    _weight(model).ClearField("raw_data")
+    _weight(model).float_data.extend([1.0, 2.0])
+
+
+BROKEN: dict[str, tuple[Callable[[Any], object], str]] = {
+    "short raw data": (
+        lambda m: setattr(_weight(m), "raw_data", bytes(5)),
+        "has 5 bytes of values, and its type and size need 128",
+    ),
+    "short typed data": (_typed, "has not the values that its size needs: 32"),
+    "no values": (lambda m: _weight(m).ClearField("raw_data"), "has not the values"),
+    "a negative dimension": (lambda m: _weight(m).dims.append(-1), "has a dimension of -1"),
+    "dtype 999": (
+        lambda m: m.graph.input[0].type.tensor_type.__setattr__("elem_type", 999),
+        "the value 'x' is of the element type 999, which there is not",
+    ),
+    "a weight of dtype 999": (
+        lambda m: setattr(_weight(m), "data_type", 999),
+        "the weight 'w' is of the element type 999",
+    ),
+    "opset 2^60": (
+        lambda m: setattr(m.opset_import[0], "version", 2**60),
+        f"opset {2**60} of ai.onnx is no version",
+    ),
+    "an attribute twice": (_repeat, "the attribute value is there twice"),
+    "a Constant without an output": (
+        lambda m: m.graph.node[0].ClearField("output"),
+        "Constant has 0 outputs",
+    ),
+    "an attribute without a type": (
+        lambda m: m.graph.node[0].attribute[0].ClearField("type"),
+        "is of no type that there is",
+    ),
+    "a missing file": (
+        lambda m: _elsewhere(_constant(m), "gone.data"),
+        "Constant: the attribute value has its values in 'gone.data', and there is no such file",
+    ),
+    "out of the folder": (
+        lambda m: _elsewhere(_constant(m), "../../etc/passwd"),
+        "leads out of the model's folder",
+    ),
+    "an absolute path": (
+        lambda m: _elsewhere(_constant(m), "/etc/passwd"),
+        "leads out of the model's folder",
+    ),
+    "the folder itself": (lambda m: _elsewhere(_weight(m), "."), "there is no such file"),
+    "beyond the end": (
+        lambda m: _elsewhere(_weight(m), "model.onnx", offset=10**6),
+        "has its values at 1,000,000 to 1,000,128 in 'model.onnx' of",
+    ),
+    "a length that does not fit": (
+        lambda m: _elsewhere(_weight(m), "model.onnx", length=4),
+        "has 4 bytes of values",
+    ),
+    "no number": (
+        lambda m: _elsewhere(_weight(m), "model.onnx", offset="-1"),
+        "at a place that is no number",
+    ),
+    "no name": (
+        lambda m: setattr(_weight(m), "data_location", TensorProto.EXTERNAL),
+        "does not say in which",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damaged", "message"), BROKEN.values(), ids=BROKEN)
+def test_what_onnx_does_not_allow_is_named(
+    damaged: Callable[[Any], object], message: str, tmp_path: Path
+) -> None:
+    model = damage.dense()
+    damaged(model)
+    (found,) = onnx_files.problems(onnx_files.read_model(written(model, tmp_path)), tmp_path)
+    assert message in found.text
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    raw = damage.dense().SerializeToString().replace(b"matmul", b"mat\xff\xfel")
+    (tmp_path / "model.onnx").write_bytes(raw)
+    model = onnx_files.read_model(tmp_path / "model.onnx")
+    (found,) = onnx_files.problems(model, tmp_path)
+    assert "is no UTF-8" in found.text
+
+
+def test_what_is_in_branches_and_functions_is_looked_at(tmp_path: Path) -> None:
+    inner = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(1)))
+    _elsewhere(inner.attribute[0].t, "gone")
+    branching, functional = damage.branching(), damage.functional()
+    branching.graph.node[2].attribute[0].g.node.append(inner)
+    functional.functions[0].node.append(inner)
+    for model in (branching, functional):
+        (found,) = onnx_files.problems(model, tmp_path)
+        assert (found.node, found.op) == ("c", "Constant")
+
+
+def test_small_external_tensors_are_taken_in(tmp_path: Path) -> None:
+    model = damage.external(tmp_path)
+    assert onnx_files.problems(model, tmp_path) == []
+    onnx_files.load_small(model, tmp_path, 31)
+    assert model == damage.external(tmp_path)
+    onnx_files.load_small(model, tmp_path, 32)
+    assert model == damage.dense()
+
+
+def test_what_onnx_raises_is_about_the_model_and_what_we_raise_is_not() -> None:
+    wrong = helper.make_node("Relu", ["nowhere"], ["y"])
+    model = onnx.ModelProto(graph=onnx.GraphProto(node=[wrong]), ir_version=10)
+    refused = pytest.raises(ModelFileError, match="the model is not as ONNX defines a model")
+    with refused, onnx_files.understood("the model"):
+        onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    with pytest.raises(ModelFileError, match="999"), onnx_files.understood("the model"):
+        TensorProto.DataType.Name(999)
+    with pytest.raises(ZeroDivisionError), onnx_files.understood("the model"):
+        _ = 1 / 0

@@ -1,0 +1,350 @@
+"""Reading .onnx files, whoever wrote them: parsed, and told what in them no reader can make out.
+
+A file that parses may still hold what ONNX does not allow, and what the onnx package then raises,
+each time another exception, helps nobody. :func:`problems` is the schema of a file: it is asked
+before anything else looks at a model. :func:`understood` is for what it does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import onnx
+
+_ANEW = "Copy it anew, or export the model again."
+# Bits of an element where they are less than those of the numpy type that holds it.
+_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+_LIBRARIES = frozenset({"onnx", "google", "numpy"})
+
+
+def read_model(path: Path, *, reads: str = ".onnx files and bundles") -> onnx.ModelProto:
+    """The ModelProto of a file, without its external data; ``reads`` is what a caller can read.
+
+    Raises ModelFileError for a missing, unreadable, empty or corrupt file, and for one of another
+    kind.
+    """
+    with reading(path):
+        if not path.is_file():
+            raise ModelFileError(f"there is no file {path}", "Check the path.")
+        if path.stat().st_size == 0:
+            raise ModelFileError(f"{path} is empty: it has 0 bytes, and no model in it", _ANEW)
+        if is_ort(path):
+            beside = path.with_suffix(".onnx")
+            source = str(beside) if beside.is_file() else "the .onnx that it was made from"
+            raise ModelFileError(
+                f"{path} is in the .ort format, and what is read here are {reads}",
+                f"Give {source}.",
+            )
+    model = parse(path, reads=reads)
+    if not model.graph.output:
+        raise ModelFileError(
+            f"{path} holds no graph with outputs, which every ONNX model has", _ANEW
+        )
+    return model
+
+
+def parse(path: Path, *, reads: str = ".onnx files and bundles") -> onnx.ModelProto:
+    """The ModelProto in a file's bytes, whatever it holds; ModelFileError where they are none."""
+    import onnx
+
+    with reading(path):
+        raw = path.read_bytes()
+    try:
+        return onnx.load_from_string(raw)
+    except Exception as error:
+        # What the parser says ("wire format was corrupt") is about bytes, and helps nobody.
+        if path.suffix != ".onnx":
+            raise ModelFileError(
+                f"{path} is no ONNX file", f"What is read here are {reads}."
+            ) from error
+        size = f"its {len(raw):,} bytes are no whole model"
+        raise ModelFileError(f"{path} is no ONNX file, or is truncated: {size}", _ANEW) from error
+
+
+def read_whole(path: Path) -> onnx.ModelProto:
+    """The ModelProto of a file with its external data; ModelFileError where either is not sound."""
+    import onnx
+
+    model = read_model(path)
+    with reading(path), understood(str(path)):
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def is_ort(path: Path) -> bool:
+    """Whether a file is in the .ort format, by its ending or its first bytes."""
+    with path.open("rb") as file:
+        return path.suffix == ".ort" or file.read(8)[4:] == b"ORTM"
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError while reading a model into a ModelFileError that says what it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot read {path}: {error.strerror or error}", "Give a file that can be read."
+        ) from error
+
+
+@contextlib.contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Turn what the onnx package raises about a model into a ModelFileError.
+
+    An exception that our own code raises stays as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            raise
+        text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelFileError(
+            f"{name} is not as ONNX defines a model: {text}",
+            "Run onnx.checker.check_model(path, full_check=True) on it.",
+        ) from error
+
+
+# --- external data ----------------------------------------------------------------------------
+
+
+def tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model: of graphs, subgraphs, functions, attributes, sparse or not."""
+    for _, value in message.ListFields():
+        single = hasattr(value, "ListFields")
+        for item in [value] if single else value if isinstance(value, Sequence) else []:
+            if not hasattr(item, "ListFields"):
+                break
+            if item.DESCRIPTOR.name == "TensorProto":
+                yield item
+            else:
+                yield from tensors(item)
+
+
+def locations(tensor: onnx.TensorProto) -> list[str]:
+    """The files that a tensor says its values are in; in a sound model at most one."""
+    return [entry.value for entry in tensor.external_data if entry.key == "location"]
+
+
+def leads_out(folder: Path, name: str) -> bool:
+    """Whether a path, as a file names it, is not that of a file in the folder."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or not name:
+        return True
+    try:
+        return not (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte, too long a name
+        return True
+
+
+def load_small(model: onnx.ModelProto, folder: Path, most: int) -> None:
+    """Take tensors of at most so many elements into a sound model: axes, pads and sizes."""
+    for tensor in tensors(model):
+        if _external(tensor) and math.prod(tensor.dims) <= most:
+            place = folder / locations(tensor)[0]
+            start = next((int(e.value) for e in tensor.external_data if e.key == "offset"), 0)
+            with reading(place), place.open("rb") as file:
+                file.seek(start)
+                tensor.raw_data = file.read(_bytes_of(tensor))
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
+
+
+def _external(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.HasField("data_location") and tensor.data_location == tensor.EXTERNAL)
+
+
+# --- the schema -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that ONNX does not allow, with the node it is in, if it is in one."""
+
+    text: str
+    node: str = ""
+    op: str = ""
+
+
+def problems(model: onnx.ModelProto, folder: Path) -> list[Problem]:
+    """What no reader of this model can make out; ``folder`` is where its external data lies."""
+    unreadable = next(_unreadable(model), None)
+    if unreadable is not None:
+        return [Problem(unreadable)]
+    found = [Problem(text) for text in _imports(model)]
+    found += _graph(model.graph, folder)
+    for function in model.functions:
+        found += [problem for node in function.node for problem in _node(node, folder)]
+    return list(dict.fromkeys(found))
+
+
+def _unreadable(message: Any) -> Iterator[str]:
+    """Texts that are no UTF-8: protobuf gives them as bytes, and every name may be one."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            yield from (f"{field.name} {t!r} is no UTF-8" for t in texts if isinstance(t, bytes))
+        elif field.type == field.TYPE_MESSAGE:
+            for item in [value] if hasattr(value, "ListFields") else value:
+                yield from _unreadable(item)
+
+
+def _imports(model: onnx.ModelProto) -> Iterator[str]:
+    for entry in model.opset_import:
+        if not 1 <= entry.version < 2**31:
+            yield f"opset {entry.version} of {entry.domain or 'ai.onnx'} is no version of operators"
+
+
+def _graph(graph: onnx.GraphProto, folder: Path) -> Iterator[Problem]:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for text in _type(value.type):
+            yield Problem(f"the value {value.name!r} {text}")
+    sparse = [part for each in graph.sparse_initializer for part in (each.values, each.indices)]
+    for tensor in (*graph.initializer, *sparse):
+        for text in _tensor(tensor, folder):
+            yield Problem(f"the weight {tensor.name!r} {text}")
+    for node in graph.node:
+        yield from _node(node, folder)
+
+
+def _node(node: onnx.NodeProto, folder: Path) -> Iterator[Problem]:
+    label = node.name or next(iter(node.output), "")
+    for text in _attributes(node, folder):
+        yield Problem(f"{node.op_type}: {text}", label, node.op_type)
+    if node.op_type == "Constant" and len(node.output) != 1:
+        yield Problem(f"Constant has {len(node.output)} outputs, and needs 1", label, node.op_type)
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            yield from _graph(graph, folder)
+
+
+def _attributes(node: onnx.NodeProto, folder: Path) -> Iterator[str]:
+    import onnx
+
+    counted = Counter(attribute.name for attribute in node.attribute)
+    yield from (f"the attribute {name} is there twice" for name, n in counted.items() if n > 1)
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            continue
+        if attribute.type not in onnx.AttributeProto.AttributeType.values() or not attribute.type:
+            yield f"the attribute {attribute.name} is of no type that there is"
+            continue
+        if attribute.type == onnx.AttributeProto.STRING:
+            yield from _utf8(attribute.name, attribute.s)
+        for kind in (attribute.tp, *attribute.type_protos):
+            yield from (f"the attribute {attribute.name} {text}" for text in _type(kind))
+        for tensor in _own_tensors(attribute):
+            yield from (
+                f"the attribute {attribute.name} {text}" for text in _tensor(tensor, folder)
+            )
+
+
+def _own_tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
+    """Those of the attribute itself, and not of a subgraph."""
+    import onnx
+
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        yield attribute.t
+    yield from attribute.tensors
+    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+        yield from (part for part in (sparse.values, sparse.indices) if part.ByteSize())
+
+
+def _utf8(name: str, raw: bytes) -> Iterator[str]:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        yield f"the attribute {name} is a text that is no UTF-8"
+
+
+def _type(kind: onnx.TypeProto) -> Iterator[str]:
+    """What is wrong with a type, those inside of it included."""
+    import onnx
+
+    which = kind.WhichOneof("value")
+    if which in {"tensor_type", "sparse_tensor_type"}:
+        tensor = getattr(kind, which)
+        if tensor.elem_type not in onnx.TensorProto.DataType.values():
+            yield f"is of the element type {tensor.elem_type}, which there is not"
+        yield from (
+            f"has a dimension of {dim.dim_value}"
+            for dim in tensor.shape.dim
+            if dim.HasField("dim_value") and dim.dim_value < 0
+        )
+    elif which in {"sequence_type", "optional_type"}:
+        yield from _type(getattr(kind, which).elem_type)
+    elif which == "map_type":
+        yield from _type(kind.map_type.value_type)
+
+
+def _tensor(tensor: onnx.TensorProto, folder: Path) -> Iterator[str]:
+    import onnx
+
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+        yield f"is of the element type {tensor.data_type}, which there is not"
+        return
+    negative = [dim for dim in tensor.dims if dim < 0]
+    if negative:
+        yield f"has a dimension of {negative[0]}"
+        return
+    if _external(tensor):
+        yield from _beside(tensor, folder)
+    elif tensor.HasField("raw_data"):
+        size, wanted = len(tensor.raw_data), _bytes_of(tensor)
+        if size != wanted:
+            yield f"has {size:,} bytes of values, and its type and size need {wanted:,}"
+    else:
+        try:
+            onnx.numpy_helper.to_array(tensor)
+        except Exception:  # noqa: BLE001 (numpy and onnx raise many kinds)
+            yield f"has not the values that its size needs: {math.prod(tensor.dims):,}"
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int:
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    size: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    count: int = math.prod(tensor.dims)
+    return -(-count * _BITS.get(name, 8 * size) // 8)
+
+
+def _beside(tensor: onnx.TensorProto, folder: Path) -> Iterator[str]:
+    """What is wrong with values that are in a file of their own."""
+    named = locations(tensor)
+    if len(named) != 1:
+        yield "has its values in another file, and does not say in which"
+        return
+    if leads_out(folder, named[0]):
+        yield f"has its values in {named[0]!r}, which leads out of the model's folder"
+        return
+    given = {entry.key: entry.value for entry in tensor.external_data}
+    texts = [given[key] for key in ("offset", "length") if key in given]
+    # More digits are no place in a file; int() has a limit of its own.
+    if not all(text.isascii() and text.isdigit() and len(text) < 20 for text in texts):
+        yield f"has its values in {named[0]!r} at a place that is no number"
+        return
+    wanted, start = _bytes_of(tensor), int(given.get("offset", "0"))
+    size = int(given.get("length", wanted))
+    try:
+        there = (folder / named[0]).stat().st_size if (folder / named[0]).is_file() else None
+    except OSError:
+        there = None
+    if there is None:
+        yield f"has its values in {named[0]!r}, and there is no such file beside the model"
+    elif size != wanted:
+        yield f"has {size:,} bytes of values, and its type and size need {wanted:,}"
+    elif start + size > there:
+        yield f"has its values at {start:,} to {start + size:,} in {named[0]!r} of {there:,} bytes"
