@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -635,3 +637,64 @@ def test_names_of_others_are_one_printable_line(
     assert not any(line.lstrip().startswith("::") for line in text.splitlines())
     assert "##[" not in text
     assert "\x1b[31m" not in text
+
+
+PIPE_IN_BUNDLE = ["model.onnx", "model.ort", "manifest.json", "golden/0_example.npz"]
+
+
+@contextlib.contextmanager
+def _in_time(seconds: int) -> Iterator[None]:
+    """Fails in place of waiting for ever."""
+
+    def late(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", PIPE_IN_BUNDLE)
+def test_a_pipe_in_a_bundle_is_refused(
+    name: str, folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bundle, folder / "copy")
+    (folder / "copy" / name).unlink()
+    os.mkfifo(folder / "copy" / name)
+    for words in (["verify", "copy"], ["inspect", "copy"], ["check", "copy"]):
+        with _in_time(60):
+            assert run(words) == 2
+        assert "no regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "pipe.onnx"],
+        ["check", "pipe.onnx"],
+        ["verify", "pipe.onnx", "--against", "nets.py:model"],
+        ["verify", "pipe.ort", "--against", "nets.py:model"],
+        ["simplify", "pipe.onnx", "out.onnx"],
+        ["report", "pipe.json"],
+        ["export", "pipe.pt2"],
+        ["export", "pipe.py:Net"],
+        ["export", "pipe.py"],
+        ["export", "nets.py:model", "--input", INPUT, "--data", "pipe.npz"],
+        ["export", "nets.py:model", "--input", INPUT, "--weights", "pipe.pt"],
+        ["export", "nets.py:model", "--input", INPUT, "--weights", "pipe.safetensors"],
+        ["check", "nets.py:model", "--input", INPUT, "pyproject.toml"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_is_refused(
+    words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [word.partition(":")[0] for word in words if "pipe" in word or word.endswith(".toml")]
+    os.mkfifo(folder / names[0])
+    with _in_time(60):
+        assert run([word for word in words if not word.endswith(".toml")]) == 2
+    assert names[0] in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from torch2mobile import limits
 from torch2mobile.cli_support import FORMATS, common, echo_table, finish
 from torch2mobile.errors import ExitCode, UsageError
 
@@ -161,7 +162,7 @@ def report(
 
     path = Path(file)
     try:
-        raw = path.read_bytes()
+        raw = limits.read_regular(path)
     except OSError as error:
         raise UsageError(
             f"cannot read {path}: {error.strerror}", "Give a file that --report wrote."

@@ -79,7 +79,8 @@ class ProgressObserver:
                     self._write(f"    {said}\n")
 
 
-class Number(click.ParamType):  # type: ignore[type-arg] (no generic before click 8.3)
+# Without an argument, which only the newest click takes.
+class Number(click.ParamType):  # type: ignore[type-arg]
     """A number within the range of its option; everything else is refused as by the API."""
 
     def __init__(self, option: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import numbers
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from torch2mobile.errors import UsageError
 
@@ -121,3 +123,33 @@ def read_number(name: str, text: str, *, of: str = "") -> int | float:
         value = int(text) if RANGES[name].whole else float(text)
     check_number(name, value, of=of, text=text)
     return cast("int | float", value)
+
+
+class Budget:
+    """Memory for the arrays that a command reads: an eighth of the machine's, as copies follow."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.left = machine_memory() // 8 if most is None else most
+
+    def take(self, size: int) -> None:
+        """Count so many bytes; ValueError where they are more than what is left."""
+        if size > self.left:
+            raise ValueError(
+                f"its arrays take {size_text(size)}, and only {size_text(self.left)} more are read"
+            )
+        self.left -= size
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read; OSError for what is none: reading a pipe or a device may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.open("rb")
+
+
+def read_regular(path: Path, most: int = 1 << 30) -> bytes:
+    """All bytes of a file; OSError for what is no regular file, or has more than ``most``."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {size_text(most)}", str(path))
+        return file.read()

@@ -6,49 +6,40 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from torch2mobile import limits
 from torch2mobile.errors import InputError, ModelFileError
 from torch2mobile.exporter import inputs
 from torch2mobile.exporter.calling import Path as LeafPath
 from torch2mobile.exporter.calling import forward_signature, walk
 from torch2mobile.exporter.dims import finite
+from torch2mobile.exporter.npz import read_npz
 from torch2mobile.records import Dim, LoadedModel
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _AUTOMATIC = type(torch.export.Dim.AUTO)
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
+def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
-    if not path.is_file():
+    if not path.exists():
         raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
-    try:
-        # Opened here, as numpy leaves a corrupt file open.
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is one .npy array, not an .npz archive")
-            # A member that is no array comes back as bytes.
-            loaded: dict[str, Any] = {name: archive[name] for name in archive.files}
-        strange = [name for name, item in loaded.items() if not isinstance(item, np.ndarray)]
-        if strange:
-            raise ValueError(f"{strange[0]} in it is no array")
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} cannot be read as .npz: {error}",
-            "Write it with numpy.savez(path, input_name=array, ...); no object arrays.",
-        ) from error
+    remedy = "Write it with numpy.savez(path, input_name=array, ...); no object arrays."
+    loaded = read_npz(path, budget or limits.Budget(), remedy)
     if not loaded:
         raise ModelFileError(f"{path} holds no arrays", "Save one array for each input, by name.")
     return loaded
 
 
 def load_all(paths: Sequence[str]) -> tuple[Mapping[str, np.ndarray], ...]:
-    """One example from each file."""
-    return tuple(load_npz(Path(path)) for path in paths)
+    """One example from each file, all within one budget."""
+    budget = limits.Budget()
+    return tuple(load_npz(Path(path), budget) for path in paths)
 
 
 def pick(data: Mapping[str, np.ndarray], name: str) -> np.ndarray:

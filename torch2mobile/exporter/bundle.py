@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from torch2mobile import json_files, onnx_files
-from torch2mobile.errors import BundleError, ModelFileError
+from torch2mobile import json_files, limits, onnx_files
+from torch2mobile.errors import BundleError
 from torch2mobile.exporter.staging import Stage, writing
 from torch2mobile.records import SCHEMA_VERSION, Bundle, FileEntry, Manifest
 
@@ -175,7 +175,7 @@ def load_bundle(path: Path) -> Bundle:
     if not path.is_dir():
         raise BundleError(f"there is no bundle at {path}", "Give a folder that export wrote.")
     try:
-        raw = (path / MANIFEST).read_bytes()
+        raw = limits.read_regular(path / MANIFEST)
     except FileNotFoundError as error:
         raise _no_bundle(path) from error
     except OSError as error:
@@ -195,6 +195,9 @@ def load_bundle(path: Path) -> Bundle:
     for name in [*manifest.files, *named, *(case.file for case in manifest.golden)]:
         _refuse_escape(path, name)
     _refuse_unlisted(manifest, named)
+    for name in manifest.files:
+        if (path / name).exists() and not (path / name).is_file():
+            raise BundleError(f"{path / name} is no regular file", "Export the model again.")
     return Bundle(path, manifest)
 
 
@@ -276,18 +279,13 @@ def write_case(
         np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def read_case(path: Path) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
+def read_case(
+    path: Path, budget: limits.Budget | None = None
+) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
     """The inputs and outputs of a golden case; ModelFileError where it cannot be read."""
-    import numpy as np
+    from torch2mobile.exporter.npz import read_npz
 
-    try:
-        # Opened here, as numpy leaves a corrupt file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} cannot be read as .npz: {error}", "Export the model again."
-        ) from error
+    arrays = read_npz(path, budget or limits.Budget(), "Export the model again.")
     feeds = {k.removeprefix("inputs/"): v for k, v in arrays.items() if k.startswith("inputs/")}
     outputs = [
         (k.removeprefix("outputs/"), v) for k, v in arrays.items() if k.startswith("outputs/")

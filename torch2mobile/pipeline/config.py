@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from torch2mobile import limits
 from torch2mobile.errors import UsageError
 from torch2mobile.validators.coverage.selection import Selection, Suppression
 
@@ -63,7 +64,7 @@ def read_selection(
 
 def _settings(path: Path) -> _Settings:
     try:
-        raw = path.read_bytes()
+        raw = limits.read_regular(path, most=1 << 24)
     except FileNotFoundError:
         return _Settings()
     except OSError as error:

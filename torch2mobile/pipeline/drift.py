@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import limits
 from torch2mobile.environments import IsolatedRunner, Worker
 from torch2mobile.errors import BundleError, Torch2MobileError, WorkerTimeoutError
 from torch2mobile.exporter.bundle import MANIFEST, MODEL, read_case, tampered_files
@@ -204,8 +205,9 @@ def _answers(runner: Runner, cases: Sequence[tuple[int, Golden]]) -> Answers:
 def _read_golden(bundle: Bundle) -> list[Golden]:
     from torch2mobile.validators.parity.golden import Golden
 
+    budget = limits.Budget()
     return [
-        Golden(case.probe, *read_case(bundle.file(case.file)), case.allowed)
+        Golden(case.probe, *read_case(bundle.file(case.file), budget), case.allowed)
         for case in bundle.manifest.golden
     ]
 

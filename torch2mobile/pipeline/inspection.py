@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch2mobile import json_files
+from torch2mobile import json_files, limits
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import MODEL, load_bundle
 from torch2mobile.onnx_files import read_model
@@ -112,7 +112,7 @@ def provenance_of(folder: Path) -> tuple[NodeOrigins, ...]:
     """The nodes of a bundle's provenance.json; UsageError where it cannot be read."""
     file, remedy = folder / "provenance.json", "Export again."
     try:
-        raw = file.read_bytes()
+        raw = limits.read_regular(file)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}", remedy) from error
     return json_files.decode(raw, Provenance, name=str(file), remedy=remedy).nodes

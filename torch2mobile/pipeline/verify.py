@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from torch2mobile import limits
 from torch2mobile.environments import REPLAY_MODULES, IsolatedRunner, Worker
 from torch2mobile.errors import ModelFileError, Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import (
@@ -239,9 +240,10 @@ def _golden(bundle: Bundle, stages: Stages) -> list[Golden]:
     from torch2mobile.validators.parity.golden import Golden
 
     cases = []
+    budget = limits.Budget()
     for case in bundle.manifest.golden:
         try:
-            feeds, outputs = read_case(bundle.file(case.file))
+            feeds, outputs = read_case(bundle.file(case.file), budget)
         except ModelFileError as error:
             stages.add(error_check("golden", error))
             continue
