@@ -140,7 +140,11 @@ class FlatCallable(Protocol):
 
 @dataclass(frozen=True)
 class Location:
-    """A place to look at: module path, source file, line and text, ONNX node and operator."""
+    """A place to look at: module path, source file, line and text, ONNX node and operator.
+
+    ``caller`` and ``caller_line`` are the user's own line that calls it, where ``file`` is that of
+    an installed library.
+    """
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}  {self.code}"
@@ -151,6 +155,8 @@ class Location:
     code: str = ""
     node: str = ""
     op: str = ""
+    caller: str = ""
+    caller_line: int = 0
 
 
 @dataclass(frozen=True)

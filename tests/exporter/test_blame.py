@@ -108,3 +108,18 @@ def test_paths_outside_the_working_directory_stay_whole(project: Write, tmp_path
     project("a.py", "")
     assert blame.shown_path(str(tmp_path / "sub" / "net.py")) == str(Path("sub") / "net.py")
     assert blame.shown_path("/elsewhere/net.py") == "/elsewhere/net.py"
+
+
+def test_library_code_has_the_users_line_that_calls_it() -> None:
+    library = "/env/site-packages/transformers/bert.py"
+    frames = [("/env/run.py", 3), (__file__, 7), (library, 90), (library, 12)]
+    found = blame.from_frames(frames)
+    assert found is not None
+    assert (found.file, found.line, found.caller_line) == (library, 12, 7)
+    assert found.caller.endswith("test_blame.py")
+    own = blame.from_frames(frames[:2])
+    assert own is not None
+    assert (own.line, own.caller, own.caller_line) == (7, "", 0)
+    alone = blame.from_frames(frames[2:])
+    assert alone is not None
+    assert (alone.line, alone.caller) == (12, "")

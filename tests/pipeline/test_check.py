@@ -585,3 +585,26 @@ def test_the_users_module_is_left_as_it_was() -> None:
     torch2mobile.check(module, torch.ones(2, 3))
     assert module.training
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+
+
+def test_what_a_library_does_is_shown_at_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "env" / "site-packages"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(folder)
+    (folder / "some_library_of_theirs.py").write_text(
+        "import torch\n\n\nclass Layer(torch.nn.Module):\n    def forward(self, x):\n"
+        "        return x * 2 if x.sum() > 0 else x\n"
+    )
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom some_library_of_theirs import Layer\n\n\n"
+        "class Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = Layer()\n\n    def forward(self, x):\n"
+        "        y = x.relu()\n        return self.layer(y)\n"
+    )
+    result = check_request(Request(source="net.py:Net", inputs=("x:float32[2,3]",)), CheckOptions())
+    (finding,) = [f for f in result.findings if f.severity is Severity.ERROR]
+    assert finding.location.line == 6
+    assert (finding.location.caller, finding.location.caller_line) == ("net.py", 12)

@@ -63,7 +63,11 @@ def test_findings(linted: Report) -> None:
         {"name": "Gather", "kind": "op"},
         {"name": "node_gather", "kind": "node"},
     ]
-    assert "physicalLocation" not in third["locations"][0]
+    # It has no line of its own, and GitHub refuses a log with a result that has no file.
+    assert third["locations"][0]["physicalLocation"] == {
+        "artifactLocation": {"uri": "pyproject.toml", "uriBaseId": "%SRCROOT%"},
+        "region": {"startLine": 1},
+    }
 
 
 def test_a_fingerprint_outlives_a_moved_line(linted: Report) -> None:
@@ -75,7 +79,8 @@ def test_a_fingerprint_outlives_a_moved_line(linted: Report) -> None:
     moved = [replace(f, location=replace(f.location, line=99)) for f in check.findings]
     assert prints(linted) == prints(replace(linted, checks=(replace(check, findings=moved),)))
     assert len(set(prints(linted))) == 3
-    twice = replace(check, findings=(check.findings[0], *check.findings))
+    again = replace(check.findings[0], location=replace(check.findings[0].location, line=44))
+    twice = replace(check, findings=(again, *check.findings))
     assert len(set(prints(replace(linted, checks=(twice,))))) == 4
     other = [replace(f, location=replace(f.location, code="x")) for f in check.findings]
     assert prints(linted) != prints(replace(linted, checks=(replace(check, findings=other),)))
@@ -91,15 +96,75 @@ def test_other_reports(canned: Report) -> None:
     ]
     place = run["results"][0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "models/net.py"
-    assert run["results"][2]["locations"] == []
+    place = run["results"][2]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "pyproject.toml"
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["contract", "parity"]
 
 
-def test_an_absolute_path_has_no_base(linted: Report) -> None:
-    finding = replace(linted.checks[0].findings[0], location=Location(file="/a b/c.py", line=1))
-    report = replace(linted, checks=(replace(linted.checks[0], findings=(finding,)),))
-    place = sarif(report)["results"][0]["locations"][0]["physicalLocation"]
-    assert place["artifactLocation"] == {"uri": "file:///a%20b/c.py"}
+def places(report: Report) -> list[tuple[str, int]]:
+    found = [result["locations"][0]["physicalLocation"] for result in sarif(report)["results"]]
+    return [(p["artifactLocation"]["uri"], p["region"]["startLine"]) for p in found]
+
+
+def at(report: Report, *locations: Location) -> Report:
+    check = report.checks[0]
+    findings = tuple(replace(check.findings[0], location=place) for place in locations)
+    return replace(report, checks=(replace(check, findings=findings),))
+
+
+def test_what_is_elsewhere_is_shown_at_what_can_be_seen(
+    linted: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Location(file=str(tmp_path / "a b.py"), line=2)
+    library = "/opt/lib/python3/site-packages/transformers/bert.py"
+    called = Location(file=library, line=9, code="y", caller="net.py", caller_line=7)
+    alone = Location(file=library, line=9)
+    assert places(at(linted, here, called, alone)) == [
+        ("a%20b.py", 2), ("net.py", 7), ("pyproject.toml", 1),
+    ]  # fmt: skip
+    _, result, _ = sarif(at(linted, here, called, alone))["results"]
+    assert result["message"]["text"].endswith(f"In {library}:9.")
+    assert "snippet" not in result["locations"][0]["physicalLocation"]["region"]
+    assert "file:" not in REPORTERS["sarif"](at(linted, here, called, alone))
+
+
+@pytest.mark.parametrize(
+    ("subject", "file", "wanted"),
+    [
+        ("net.py:Net", "net.py", "net.py"),
+        ("pkg.models:Net", "pkg/models.py", "pkg/models.py"),
+        ("dist/net.onnx", "dist/net.onnx", "dist/net.onnx"),
+        ("dist/net", "dist/net/manifest.json", "dist/net/manifest.json"),
+        ("sample:net", "", "pyproject.toml"),
+        ("../elsewhere.py:Net", "", "pyproject.toml"),
+    ],
+)
+def test_a_result_without_a_line_is_at_the_models_source(
+    subject: str, file: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    check = Check("baseline", Status.FAILED, "y moved", target="ort")
+    assert places(Report("verify", subject, (check,))) == [(wanted, 1)]
+
+
+def test_results_of_one_line_are_one(linted: Report) -> None:
+    """One failure named six nodes of a line, and gave six annotations."""
+    line = Location(file="net.py", line=3)
+    nodes = [replace(line, node=f"node_{number}", op="Add") for number in range(6)]
+    check = Check("parity", Status.FAILED, "differs", locations=(*nodes, replace(line, line=4)))
+    assert places(Report("export", "x", (check,))) == [("net.py", 3), ("net.py", 4)]
+    found = at(linted, *nodes)
+    check = found.checks[0]
+    other = replace(check.findings[0], message="another thing")
+    hidden = replace(other, suppressed="known")
+    report = replace(found, checks=(replace(check, findings=(hidden, *check.findings, other)),))
+    (result,) = sarif(report)["results"]
+    assert result["message"]["text"].count("another thing") == 1
+    assert (result["level"], "suppressions" in result) == ("error", False)
 
 
 def test_a_run_that_could_not_finish_says_so(canned: Report) -> None:
@@ -132,5 +197,9 @@ FINDINGS = st.builds(
 def test_any_text_makes_a_valid_log(findings: list[Finding]) -> None:
     check = Check("source", Status.FAILED, "x", findings=tuple(findings))
     report = Report("check", "x", (check,), rules=(RULE,))
-    assert len(sarif(report)["results"]) == (len(findings) or 1)
+    results = sarif(report)["results"]
+    assert 1 <= len(results) <= max(len(findings), 1)
+    for result in results:
+        (place,) = result["locations"]
+        assert not place["physicalLocation"]["artifactLocation"]["uri"].startswith(("/", "file:"))
     assert codec.from_json(codec.to_json(report)).checks[0].status is Status.FAILED

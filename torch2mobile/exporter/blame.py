@@ -9,6 +9,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch2mobile.records import Location
@@ -60,7 +61,20 @@ def from_trace_text(text: str) -> Location | None:
 def from_frames(frames: Sequence[tuple[str, int]]) -> Location | None:
     """The deepest user frame of (file, line) pairs, given from the outermost to the innermost."""
     own = [frame for frame in frames if is_user_file(frame[0])]
-    return location(*own[-1]) if own else None
+    return called_by(location(*own[-1]), own) if own else None
+
+
+def called_by(place: Location, frames: Sequence[tuple[str, int]]) -> Location:
+    """The place, with the deepest of these frames that is no library's where the place is one's."""
+    if not is_library(place.file):
+        return place
+    outer = next(((f, line) for f, line in reversed(frames) if not is_library(f)), ("", 0))
+    return replace(place, caller=shown_path(outer[0]) if outer[0] else "", caller_line=outer[1])
+
+
+def is_library(filename: str) -> bool:
+    """Whether a file is that of an installed package."""
+    return any(folder in _PACKAGES for folder in Path(filename).parts)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

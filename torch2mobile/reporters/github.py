@@ -16,7 +16,9 @@ _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO
 def render(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
     """Return one command a finding or failed check, and the verdict as plain text."""
     del colour, verbose
-    lines = [line for check in report.checks for line in _annotations(check)]
+    # What is found several times at a line is shown there once.
+    found = (line for check in report.checks for line in _annotations(check))
+    lines = list(dict.fromkeys(found))
     # Text that is no command of its own line: it must not begin with "::".
     return "\n".join([*lines, wording.closing(report)]) + "\n"
 
@@ -34,7 +36,8 @@ def _annotations(check: Check) -> Iterator[str]:
 
 
 def _command(name: str, location: Location, title: str, text: str) -> str:
-    given = {"file": location.file, "line": str(location.line or ""), "title": title}
+    file, line = wording.own_place(location)
+    given = {"file": file, "line": str(line or ""), "title": title}
     properties = ",".join(f"{key}={_property(value)}" for key, value in given.items() if value)
     return f"::{name} {properties}::{_data(text)}"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +27,10 @@ _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
 _BASE = "%SRCROOT%"
+_FILES = {".py", ".onnx", ".ort", ".pt2", ".json"}
+_SETTINGS = "pyproject.toml"
+_PACKAGES = {"site-packages", "dist-packages"}
+_ORDER = ("note", "warning", "error")
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 Json = dict[str, Any]
@@ -54,7 +57,7 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
         "originalUriBaseIds": {_BASE: {"description": {"text": "The working directory."}}},
         "columnKind": "unicodeCodePoints",
         "invocations": [{"executionSuccessful": report.status is not Status.ERROR}],
-        "results": list(_results(report, [rule["id"] for rule in rules])),
+        "results": _results(report, [rule["id"] for rule in rules]),
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     text = json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False)
@@ -79,50 +82,104 @@ def _rule(rule: RuleInfo) -> Json:
     }
 
 
-def _results(report: Report, ids: list[str]) -> Iterator[Json]:
+def _results(report: Report, ids: list[str]) -> list[Json]:
+    """A result a line and rule: what is found several times at a line is one."""
+    results: dict[tuple[object, ...], Json] = {}
     seen: Counter[str] = Counter()
+    anchor = _anchor(report)
     for check in report.checks:
         for finding in check.findings:
             text = f"{finding.message}. {finding.remedy}".strip()
-            result = _result(ids, finding.code, _LEVELS[finding.severity], text, finding.location)
-            yield {**result, **_fingerprint(finding, seen), **_suppression(finding)}
+            result = _result(ids, finding.code, text, finding.location, anchor)
+            result["level"] = _LEVELS[finding.severity]
+            result.update(_suppression(finding))
+            if _added(results, result, finding.location):
+                result.update(_fingerprint(finding, seen))
         if _speaks_for_itself(check):
-            # A check with no line of its own is about the run: SARIF allows no location.
             for location in check.locations or (Location(),):
                 summary = wording.one_line(f"{wording.label(check)}: {check.summary}")
                 text = f"{summary}\n{check.hint}".strip()
-                yield _result(ids, check.name, "error", text, location)
+                _added(results, _result(ids, check.name, text, location, anchor), location)
+    return list(results.values())
 
 
-def _result(ids: list[str], rule: str, level: str, text: str, location: Location) -> Json:
+def _added(results: dict[tuple[object, ...], Json], result: Json, location: Location) -> bool:
+    """Whether it is the first of its line; one that is not is told by the first."""
+    key = _key(result, location)
+    first = results.setdefault(key, result)
+    if first is result:
+        return True
+    text = result["message"]["text"]
+    if text not in first["message"]["text"].splitlines():
+        first["message"]["text"] += f"\n{text}"
+    first["level"] = max(first["level"], result["level"], key=_ORDER.index)
+    if "suppressions" not in result:  # one that counts is not hidden by one that does not
+        first.pop("suppressions", None)
+    return False
+
+
+def _key(result: Json, location: Location) -> tuple[object, ...]:
+    """What makes two results one: the rule and the line; without a line, also what is said."""
+    place = result["locations"][0]["physicalLocation"]
+    text = "" if location.line else result["message"]["text"]
+    uri, line = place["artifactLocation"]["uri"], place["region"]["startLine"]
+    return (result["ruleId"], uri, line, text, "" if location.line else location.node)
+
+
+def _result(ids: list[str], rule: str, text: str, location: Location, anchor: str) -> Json:
+    file, line = wording.own_place(location)
+    shown = _relative(file)
+    if location.file and (location.caller or shown is None):
+        text += f"\nIn {location.file}:{location.line}."
+    physical: Json = {
+        "artifactLocation": _artifact(shown or anchor),
+        "region": {"startLine": line if shown and line > 0 else 1},
+    }
+    if location.code and file == location.file and shown and line > 0:
+        physical["region"]["snippet"] = {"text": location.code}
+    place: Json = {"physicalLocation": physical}
+    named = {"module": location.module, "op": location.op, "node": location.node}
+    logical = [{"name": value, "kind": kind} for kind, value in named.items() if value]
+    if logical:
+        place["logicalLocations"] = logical
     return {
         "ruleId": rule,
         "ruleIndex": ids.index(rule),
-        "level": level,
+        "level": "error",
         "message": {"text": text},
-        "locations": list(_locations(location)),
+        "locations": [place],
     }
 
 
-def _locations(location: Location) -> Iterator[Json]:
-    named = {"module": location.module, "op": location.op, "node": location.node}
-    logical = [{"name": value, "kind": kind} for kind, value in named.items() if value]
-    place: Json = {"logicalLocations": logical} if logical else {}
-    if location.file:
-        physical: Json = {"artifactLocation": _artifact(location.file)}
-        if location.line:
-            physical["region"] = {"startLine": location.line}
-            if location.code:
-                physical["region"]["snippet"] = {"text": location.code}
-        place["physicalLocation"] = physical
-    if place:
-        yield place
+def _anchor(report: Report) -> str:
+    """The file that a result without a line of its own is shown at.
+
+    GitHub refuses a log in which any result has none: the model's source, else the settings.
+    """
+    given = report.request.source if report.request else ""
+    for text in (given, report.environment.get("source", ""), report.subject):
+        name = text.rpartition(":")[0] or text
+        for file in (name, f"{name.replace('.', '/')}.py", f"{name}/manifest.json"):
+            shown = _relative(file)
+            if shown and Path(shown).suffix in _FILES and Path(shown).is_file():
+                return shown
+    return _SETTINGS
+
+
+def _relative(file: str) -> str | None:
+    """A path below the working directory, seen from there; None for what is elsewhere."""
+    if not file:
+        return None
+    path = PurePath(file)
+    try:
+        path = path.relative_to(Path.cwd()) if path.is_absolute() else path
+    except (ValueError, OSError):
+        return None
+    return None if ".." in path.parts or _PACKAGES & set(path.parts) else path.as_posix()
 
 
 def _artifact(file: str) -> Json:
-    if PurePath(file).is_absolute():
-        return {"uri": Path(file).as_uri()}
-    return {"uri": quote(PurePath(file).as_posix(), errors="replace"), "uriBaseId": _BASE}
+    return {"uri": quote(file, errors="replace"), "uriBaseId": _BASE}
 
 
 def _fingerprint(finding: Finding, seen: Counter[str]) -> Json:

@@ -109,6 +109,13 @@ def label(check: Check) -> str:
     return one_line(f"{check.name} [{check.target}]" if check.target else check.name)
 
 
+def own_place(location: Location) -> tuple[str, int]:
+    """Return the file and line to show a user: that of the call where the place is a library's."""
+    if location.caller:
+        return location.caller, location.caller_line
+    return location.file, location.line
+
+
 def one_line(text: str) -> str:
     """Return ``text`` printable and without line breaks."""
     return " ".join(printable(text).split("\n"))

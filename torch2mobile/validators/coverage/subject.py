@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,6 +34,9 @@ class Blame(Protocol):
 
     def location(self, filename: str, line: int, *, module: str = "") -> Location:
         """The location of a line, with its text."""
+
+    def called_by(self, place: Location, frames: Sequence[tuple[str, int]]) -> Location:
+        """The place, with the deepest frame that is no library's where the place is one's."""
 
     def from_trace_text(self, text: str) -> Location | None:
         """The deepest line of the user's in a stack trace as torch records it."""

@@ -35,7 +35,11 @@ def call(walker: Walker, node: ast.Call, frame: Frame) -> Value:
         if owner.items is not None and node.func.attr in {"items", "values", "keys", "get", "pop"}:
             return _of_dict(node.func.attr, owner)
     function = walker.value(node.func, frame)
-    return _function(walker, node, function, args, kwargs, frame)
+    walker.lines.append((frame.code.file, node.lineno))
+    try:
+        return _function(walker, node, function, args, kwargs, frame)
+    finally:
+        walker.lines.pop()
 
 
 def _of_dict(method: str, owner: Value) -> Value:

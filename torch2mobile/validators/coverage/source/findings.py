@@ -98,6 +98,7 @@ def _from_code(walker: Walker, blame: Blame, counting: set[Sighting]) -> Iterato
         if others:
             message += f" (also in {others} other module{'s' if others > 1 else ''})"
         location = blame.location(file, line, module=first.module)
+        location = blame.called_by(location, first.callers)
         severity, remedy = Severity.INFO if unread.issuperset(group) else None, ""
         if not counting.isdisjoint(group):
             message += ", and what a later call gives follows it"

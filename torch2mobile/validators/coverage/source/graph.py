@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def place_of(subject: Subject, node: Node) -> Location:
     scopes = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(scopes[-1][0]) if scopes else ""
     module = path.removeprefix("L['self'].").removeprefix("inner").removeprefix(".")
-    return Location(module, found.file, found.line, found.code, op=str(node.target))
+    return replace(found, module=module, op=str(node.target))
 
 
 def dtypes_of(node: Node) -> set[torch.dtype]:

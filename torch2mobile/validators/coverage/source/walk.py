@@ -31,6 +31,7 @@ class Sighting:
     line: int
     module: str
     message: str = ""
+    callers: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Walker:
         self.writes: list[tuple[int, str, Sighting]] = []
         self.keeps: list[tuple[torch.nn.Module, str, Sighting]] = []
         self._done: dict[tuple[object, ...], Value] = {}
+        self.lines: list[tuple[str, int]] = []  # of the calls that are being followed
         self._depth = 0
 
     # --- functions ------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Walker:
     def report(self, code: str, node: ast.AST, frame: Frame, message: str = "") -> Sighting:
         """Keep a sighting, once."""
         line = int(getattr(node, "lineno", 0))
-        sighting = Sighting(code, frame.code.file, line, frame.module, message)
+        sighting = Sighting(code, frame.code.file, line, frame.module, message, tuple(self.lines))
         self.sightings.setdefault(sighting)
         return sighting
 
