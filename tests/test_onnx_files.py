@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import torch2mobile
 from torch2mobile import onnx_files
 from torch2mobile.errors import ModelFileError
+from torch2mobile.records import Status
 
 
 def written(model: Any, folder: Path) -> Path:
@@ -191,3 +194,50 @@ def test_what_onnx_raises_is_about_the_model_and_what_we_raise_is_not() -> None:
         TensorProto.DataType.Name(999)
     with pytest.raises(ZeroDivisionError), onnx_files.understood("the model"):
         _ = 1 / 0
+
+
+def nested(depth: int, last: str) -> onnx.ModelProto:
+    """Functions that each call the one below twice, the deepest one ``last``."""
+    functions, below = [], ("", last)
+    for level in range(depth):
+        nodes = [
+            helper.make_node(below[1], ["x"], ["t"], domain=below[0]),
+            helper.make_node(below[1], ["t"], ["y"], domain=below[0]),
+        ]
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+        functions.append(helper.make_function("own", f"F{level}", ["x"], ["y"], nodes, opsets))
+        below = ("own", f"F{level}")
+    node = helper.make_node(below[1], ["x"], ["y"], domain="own")
+    info = [helper.make_tensor_value_info(name, 1, [3]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "graph", info[:1], info[1:])
+    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (nested(10, "Relu"), ""),
+        (nested(20, "Relu"), "are 1,048,576 nodes: at most 200,000 are looked at"),
+        (nested(3000, "Relu"), r"are some 2\^3000 nodes"),
+    ],
+)
+def test_functions_are_counted_before_they_are_written_out(
+    model: onnx.ModelProto, text: str, tmp_path: Path
+) -> None:
+    found = onnx_files.problems(model, tmp_path)
+    assert bool(found) == bool(text)
+    assert all(re.search(text, problem.text) for problem in found)
+
+
+def test_a_function_that_calls_itself_is_named(tmp_path: Path) -> None:
+    model = nested(2, "Relu")
+    model.functions[0].node[0].op_type, model.functions[0].node[0].domain = "F1", "own"
+    (found,) = onnx_files.problems(model, tmp_path)
+    assert re.fullmatch("the function F[01] calls itself", found.text)
+
+
+def test_check_ends_soon_on_functions_in_functions(tmp_path: Path) -> None:
+    onnx.save(nested(60, "Relu"), tmp_path / "deep.onnx")
+    report = torch2mobile.check(tmp_path / "deep.onnx").report
+    assert report.status is Status.FAILED
+    assert "2^60 nodes" in str(report.checks)

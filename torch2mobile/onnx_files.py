@@ -8,6 +8,7 @@ before anything else looks at a model. :func:`understood` is for what it does no
 from __future__ import annotations
 
 import contextlib
+import graphlib
 import math
 import traceback
 from collections import Counter
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _ANEW = "Copy it anew, or export the model again."
 # Bits of an element where they are less than those of the numpy type that holds it.
 _BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+# With functions written out: several times what the largest models have.
+MOST_NODES = 200_000
 _LIBRARIES = frozenset({"onnx", "google", "numpy"})
 
 
@@ -183,7 +186,7 @@ def problems(model: onnx.ModelProto, folder: Path) -> list[Problem]:
     unreadable = next(_unreadable(model), None)
     if unreadable is not None:
         return [Problem(unreadable)]
-    found = [Problem(text) for text in _imports(model)]
+    found = [Problem(text) for text in (*_imports(model), *_functions(model))]
     found += _graph(model.graph, folder)
     for function in model.functions:
         found += [problem for node in function.node for problem in _node(node, folder)]
@@ -205,6 +208,39 @@ def _imports(model: onnx.ModelProto) -> Iterator[str]:
     for entry in model.opset_import:
         if not 1 <= entry.version < 2**31:
             yield f"opset {entry.version} of {entry.domain or 'ai.onnx'} is no version of operators"
+
+
+def _functions(model: onnx.ModelProto) -> Iterator[str]:
+    """Functions that no reader can write out: a few that call each other may be 2^60 nodes."""
+    functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    graph = graphlib.TopologicalSorter(
+        {key: [_key(n) for n in _all_nodes(each)] for key, each in functions.items()}
+    )
+    try:
+        order = [key for key in graph.static_order() if key in functions]
+    except graphlib.CycleError as error:
+        yield f"the function {error.args[1][0][1]} calls itself"
+        return
+    for key in order:
+        sizes[key] = sum(sizes.get(_key(node), 1) for node in _all_nodes(functions[key]))
+    total = sum(sizes.get(_key(node), 1) for node in _all_nodes(model.graph))
+    if functions and total > MOST_NODES:
+        count = f"{total:,}" if total < 10**9 else f"some 2^{total.bit_length() - 1}"
+        yield f"its functions, written out, are {count} nodes: at most {MOST_NODES:,} are looked at"
+
+
+def _key(node: onnx.NodeProto) -> tuple[str, str, str]:
+    return node.domain, node.op_type, node.overload
+
+
+def _all_nodes(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph or function, and those of the graphs in them."""
+    for node in body.node:
+        yield node
+        for attribute in node.attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _all_nodes(graph)
 
 
 def _graph(graph: onnx.GraphProto, folder: Path) -> Iterator[Problem]:
