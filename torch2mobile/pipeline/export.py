@@ -122,6 +122,7 @@ class _Export:
         self.folder = writer.stage
         self.timeout = request.parity.timeout
         self.errors: dict[str, list[dict[str, float]]] = {}
+        self.tied: set[int] = set()
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
@@ -297,11 +298,14 @@ class _Export:
         self, target: str, runner: Runner, expected: Sequence[Expected], capture: Capture
     ) -> None:
         """Parity of one artefact; its own errors are kept, for the golden data."""
-        from torch2mobile.validators.parity.golden import errors_of
+        from torch2mobile.validators.parity.golden import errors_of, other_indices
 
         def keep(answers: Answers) -> None:
-            pairs = zip(expected, answers, strict=True)
+            pairs = list(zip(expected, answers, strict=True))
             self.errors[target] = [errors_of(case, answer) for case, answer in pairs]
+            self.tied |= {
+                n for n, (case, answer) in enumerate(pairs) if other_indices(case, answer)
+            }
 
         options = self.request.parity
         judging.judge(
@@ -341,7 +345,9 @@ class _Export:
         try:
             with writing(self.folder):
                 tolerances = self.request.parity.tolerances
-                golden = contents.write_golden(self.folder, expected, tolerances, self.errors)
+                golden = contents.write_golden(
+                    self.folder, expected, tolerances, self.errors, self.tied
+                )
                 report = _report(self.request, self.loaded, self.stages)
                 contents.write_report(self.folder, report)
             manifest = contents.manifest_of(report, model, capture, golden, artifacts)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,13 +17,15 @@ from torch2mobile.tensors import quiet, to_numpy, untouched
 from torch2mobile.validators.parity import doubt
 from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
 from torch2mobile.validators.parity.compare import same
-from torch2mobile.validators.parity.gate import Expected, Rough
+from torch2mobile.validators.parity.gate import Expected, Picks, Rough
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import Case, Roundings
 from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:
     import torch
+
+    from torch2mobile.validators.parity.picks import Pick
 
 # So many probes tell what noise is usual.
 MEASURED = 6
@@ -47,12 +49,15 @@ class Reference:
     lack: Lack | None = None
     roundings: Roundings | None = None
     later: Rough | None = None
+    picks: Picks | None = None
 
 
 def accepted(references: Sequence[Reference]) -> list[Expected]:
     """What an artefact must give on the probes that the module itself accepts."""
     return [
-        Expected(item.probe, item.outputs, item.truth, item.rough, item.roundings, item.later)
+        Expected(
+            item.probe, item.outputs, item.truth, item.rough, item.roundings, item.later, item.picks
+        )
         for item in references
         if not item.refusal
     ]
@@ -69,6 +74,26 @@ def _rough(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Rough:
             return None
 
     return Rough(again)
+
+
+def _picks(
+    loaded: LoadedModel, tensors: Sequence[torch.Tensor], arrays: Sequence[np.ndarray]
+) -> Picks | None:
+    """What the indices among the outputs pick; None where no output can hold any."""
+    if not any(array.dtype.kind in "iu" for array in arrays):
+        return None
+
+    def again() -> list[Pick | None]:
+        from torch2mobile.validators.parity.picks import picks_of
+
+        given, flat = [tensor.clone() for tensor in tensors], cast("Any", loaded.flat)
+        try:
+            with untouched(loaded.module), quiet():
+                return picks_of(lambda: flat(*given))
+        except Exception:  # noqa: BLE001 (then all indices have to be equal)
+            return [None] * len(arrays)
+
+    return lru_cache(again)
 
 
 def _run_twice(probes: Sequence[Probe]) -> set[int]:
@@ -145,6 +170,7 @@ def _evaluated(
                 repeatable=repeatable,
                 rough=_rough(loaded, tensors),
                 later=_later(loaded, tensors, arrays, double),
+                picks=_picks(loaded, tensors, arrays),
             )
             references.append(_complete(loaded, item, double) if number in at_once else item)
     return references
