@@ -23,7 +23,6 @@ from torch2mobile.pipeline.config import read_selection
 from torch2mobile.records import (
     Check,
     Finding,
-    LoadedModel,
     ParityOptions,
     Request,
     Severity,
@@ -153,14 +152,28 @@ def test_the_line_that_translation_blames_is_the_one_that_check_names(
     assert {place.line for place in exported.locations} == lines
 
 
+class Seven(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.shape[0] == 7 else x * 2
+
+
+def test_a_size_at_which_the_graph_is_another_function_is_an_error_at_its_line() -> None:
+    # torch.export took it, with the guard N != 7 put off; an export's probes would fail there.
+    result = torch2mobile.check(Seven(), inputs=["x:float32[N=2..99,3]"])
+    (finding,) = result.findings
+    assert (finding.code, result.exit_code) == ("T2M152", 1)
+    assert "at N=7" in finding.message
+    assert "== 7" in finding.location.code
+
+
 def test_a_failure_that_no_rule_explains_is_still_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch2mobile.errors import CaptureError
     from torch2mobile.exporter import capture
 
-    def refuse(loaded: LoadedModel) -> None:
+    def refuse(*_: Any) -> None:
         raise CaptureError("no", "Do something.", (), ("non-strict: KeyError: something new",))
 
-    monkeypatch.setattr(capture, "capture", refuse)
+    monkeypatch.setattr(capture, "captures", refuse)
     result = torch2mobile.check(nn.Linear(6, 3), torch.ones(1, 6))
     (finding,) = result.findings
     assert (finding.code, finding.severity) == ("T2M100", Severity.ERROR)

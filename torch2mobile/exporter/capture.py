@@ -144,17 +144,24 @@ def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:
 
 
 def capture(loaded: LoadedModel) -> Capture:
-    """Capture the module once, by the first of STRATEGIES that works.
+    """Capture the module once, by the first of STRATEGIES that works; raises as captures() does."""
+    return next(captures(loaded, []))
 
-    Raises InputError for an example that the module refuses, CaptureError when all attempts
-    fail; its locations are the user's lines at fault.
+
+def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
+    """The module as captured by each of STRATEGIES that works; the next one once it is asked for.
+
+    What does not work is added to ``attempts``, to which the caller may add as well. Raises
+    InputError for an example that the module refuses, CaptureError when nothing works; its
+    locations are the user's lines at fault.
     """
     outputs, notes = check_example(loaded)
     if loaded.module.training and loaded.program is None:
         notes = (*notes, "the module was in train mode; it was exported in eval mode")
     if loaded.program is not None:
-        return _finish(loaded, "exported program", loaded.program, outputs, (), notes)
-    attempts: list[Attempt] = []
+        yield _finish(loaded, "exported program", loaded.program, outputs, (), notes)
+        return
+    worked = False
     for name, strategy in STRATEGIES:
         if strategy is _deferred and not _stopped_by_guards(attempts):
             continue
@@ -168,13 +175,15 @@ def capture(loaded: LoadedModel) -> Capture:
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             attempts.append(_failed(loaded, name, error))
             continue
-        made = _finish(loaded, name, captured, outputs, tuple(attempts), notes)
+        made = _finish(loaded, name, captured, outputs, (), notes)
         refused = _refused_size(made)
         if refused is not None:
             attempts.append(refused)
             continue
-        return replace(made, attempts=(*attempts, Attempt(name, succeeded=True)))
-    raise _all_failed(attempts)
+        worked = True
+        yield replace(made, attempts=(*attempts, Attempt(name, succeeded=True)))
+    if not worked:
+        raise _all_failed(attempts)
 
 
 # So many sizes that a graph was not captured for are tried on the module.

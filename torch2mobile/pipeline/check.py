@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch2mobile import limits
 from torch2mobile.errors import (
     CaptureError,
-    ExitCode,
     ModelFileError,
     TranslateError,
     UsageError,
@@ -26,6 +25,7 @@ from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import understood
 from torch2mobile.pipeline import ranges
+from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages
@@ -46,6 +46,9 @@ from torch2mobile.validators.coverage.levels import LEVELS, TARGETS
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.selection import Selection, counts
 from torch2mobile.validators.coverage.subject import Section, Subject
+
+if TYPE_CHECKING:
+    from torch2mobile.exporter.translate import InMemory
 
 
 @dataclass(frozen=True)
@@ -199,15 +202,16 @@ def check_loaded(
     own = loaded.dynamic_shapes is None and loaded.program is None
     _refuse_sizes(options.fixed, loaded.specs, named=own)
     from torch2mobile.exporter import blame, calling
-    from torch2mobile.exporter.capture import capture
     from torch2mobile.exporter.recurrent import whole_recurrent_layers
     from torch2mobile.exporter.translations.table import operators
 
-    captured, error = None, None
+    mended = {target: row.what for target, row in operators().items()} if options.mend else {}
+    made, error = None, None
     try:
-        captured = capture(loaded)
+        made = _captured(loaded, mended, options, stages)
+        refuse_other_sizes(made.capture)
     except CaptureError as caught:
-        error = caught
+        made, error = None, caught
     found = Subject(
         name=loaded.name,
         targets=options.targets,
@@ -215,47 +219,67 @@ def check_loaded(
         fixed=options.fixed,
         loaded=loaded,
         blame=blame,
-        capture=captured,
+        capture=made.capture if made else None,
         error=error,
-        **_onnx_of(captured, options, stages),
+        **_onnx_of(made, options, stages),
         call=calling.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
-        mended={target: row.what for target, row in operators().items()} if options.mend else {},
+        mended=mended,
     )
     # As at export: a graph is decomposed with LSTM and GRU kept whole.
     with whole_recurrent_layers():
         return _look(found, options, stages, subject or loaded.name)
 
 
-def _onnx_of(captured: Capture | None, options: CheckOptions, stages: Stages) -> dict[str, Any]:
+def _captured(
+    loaded: LoadedModel, mended: Mapping[Any, str], options: CheckOptions, stages: Stages
+) -> Captured[InMemory | None]:
+    """As export captures: by the first strategy that translates.
+
+    Translated only where a model is asked for, or where another strategy has to do without an
+    operator that has no translation.
+    """
+    from torch2mobile.tensors import quiet
+    from torch2mobile.validators.coverage import aten
+
+    def translate(capture: Capture) -> InMemory | None:
+        if options.targets or options.ort_version or options.opset or capture.program is None:
+            return _translated(capture, options, stages)
+        # The exporter logs what is not installed while its registry loads.
+        with quiet():
+            lost = aten.survey(capture.program, mended).missing
+        if lost:
+            raise TranslateError(f"{lost[0].called} has no translation to ONNX")
+        return None
+
+    return captured(loaded, translate)
+
+
+def _onnx_of(
+    made: Captured[InMemory | None] | None, options: CheckOptions, stages: Stages
+) -> dict[str, Any]:
     """The subject's ONNX model where something asks for one, or why there is none."""
-    asked = options.targets or options.ort_version or options.opset
-    if captured is None:
-        return {"no_model": "the module could not be captured as a graph"} if asked else {}
-    if asked:
-        made = _translated(captured, options, stages)
-        refused = made.pop("refused", None)
-        return {**made, "refusal": lambda: refused}
-    # For what the operators alone do not tell.
-    return {"refusal": lambda: _translated(captured, options, stages).get("refused")}
-
-
-def _translated(captured: Capture, options: CheckOptions, stages: Stages) -> dict[str, Any]:
-    """The ONNX model and where its nodes come from, or why there is none."""
     import onnx_ir
 
+    asked = options.targets or options.ort_version or options.opset
+    if made is None:
+        return {"no_model": "the module could not be captured as a graph"} if asked else {}
+    refusal, found = made.refusal, made.translation
+    if refusal is not None:
+        why = {"no_model": f"the module cannot be translated: {refusal.message}"} if asked else {}
+        return {**why, "refusal": lambda: refusal}
+    if found is not None and asked:
+        return {"model": onnx_ir.to_proto(found.model), "origins": found.origins}
+    # For what the operators alone do not tell.
+    loaded = made.capture.loaded
+    return {"refusal": lambda: captured(loaded, lambda c: _translated(c, options, stages)).refusal}
+
+
+def _translated(capture: Capture, options: CheckOptions, stages: Stages) -> InMemory:
     from torch2mobile.exporter import translate
 
     stages.observer.started("translate")
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            made = translate.in_memory(
-                captured, Path(scratch), opset=options.opset, mend=options.mend
-            )
-    except TranslateError as error:
-        if error.exit_code is ExitCode.USAGE:
-            raise
-        return {"no_model": f"the module cannot be translated: {error.message}", "refused": error}
-    return {"model": onnx_ir.to_proto(made.model), "origins": made.origins}
+    with tempfile.TemporaryDirectory() as scratch:
+        return translate.in_memory(capture, Path(scratch), opset=options.opset, mend=options.mend)
 
 
 def _look(subject: Subject, options: CheckOptions, stages: Stages, name: str) -> CheckResult:

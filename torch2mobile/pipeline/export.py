@@ -16,6 +16,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Observer, Runner, SilentObserver, Target
 from torch2mobile.pipeline import contents, judging, ranges, rewriting
+from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.conversion import convert, find_targets
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.localising import Basis, Localiser
@@ -126,12 +127,16 @@ class _Export:
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
-        capture = self.stages.attempt("capture", self._capture)
-        if capture is None:
+        made = self.stages.attempt("capture", lambda: captured(self.loaded, self._translate))
+        if made is None:
             return None
-        translation = self.stages.attempt("translate", lambda: self._translate(capture))
+        capture, translation = made.capture, made.translation
+        self._tell_capture(capture)
+        if made.refusal is not None:
+            self.stages.add(error_check("translate", made.refusal))
         if translation is None:
             return None
+        self._tell_translation(translation)
         self.translation, raw = translation, translation.model
         if self.request.rewrites:
             raw, check = rewriting.rewritten(raw, self.request.rewrites)
@@ -159,10 +164,7 @@ class _Export:
             return None
         return self._write(model, capture, expected, artifacts)
 
-    def _capture(self) -> Capture:
-        from torch2mobile.exporter.capture import capture
-
-        found = capture(self.loaded)
+    def _tell_capture(self, found: Capture) -> None:
         tries = [f"{a.strategy} failed: {a.reason}" for a in found.attempts if not a.succeeded]
         self.stages.add(
             Check(
@@ -172,22 +174,24 @@ class _Export:
                 notes=(*self.loaded.notes, *found.notes, *tries),
             )
         )
-        return found
 
     def _translate(self, capture: Capture) -> Translation:
         from torch2mobile.exporter.bundle import MODEL
         from torch2mobile.exporter.staging import writing
         from torch2mobile.exporter.translate import translation
 
+        self.stages.observer.started("translate")
         path = self.folder / MODEL
         with writing(path):
-            found = translation(
+            return translation(
                 capture,
                 path,
                 opset=self.request.opset,
                 external_data=self.request.external_data,
                 mend=self.request.mend,
             )
+
+    def _tell_translation(self, found: Translation) -> None:
         model = found.model
         dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
         mended = tuple(f"mended {row.name}: in torch.onnx {row.what}" for row in found.mended)
@@ -200,7 +204,6 @@ class _Export:
                 notes=mended,
             )
         )
-        return found
 
     def _simplify(self, raw: OnnxModel, target: Path) -> Mapping[str, int] | str:
         """onnxsim's numbers of nodes, or why there is no simplified model."""

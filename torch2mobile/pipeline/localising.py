@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.finding_words import join, localise_check
 from torch2mobile.records import (
     Capture,
@@ -158,19 +159,20 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
     import onnx
 
     from torch2mobile.exporter import provenance
-    from torch2mobile.exporter.capture import capture
     from torch2mobile.exporter.rewrite import rewrite
     from torch2mobile.exporter.translate import translation
 
-    captured = capture(loaded)
     asked_for = asked if asked is not None else Request(source="")
-    found = translation(captured, path, opset=asked_for.opset, mend=asked_for.mend)
+    made = captured(
+        loaded, lambda one: translation(one, path, opset=asked_for.opset, mend=asked_for.mend)
+    )
+    found = made.given()
     if asked is not None and asked.rewrites:
         found = replace(found, model=rewrite(found.model, asked.rewrites)[0])
     before, after = (onnx.load(each, load_external_data=False) for each in (path, artifact))
     origins = provenance.carry(before, after, found.model.origins)
     simplify = partial(_simplified, path)
-    return Basis(captured, found, origins, fresh=True, simplify=simplify)
+    return Basis(made.capture, found, origins, fresh=True, simplify=simplify)
 
 
 def _simplified(path: Path) -> Path | None:

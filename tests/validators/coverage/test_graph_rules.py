@@ -351,15 +351,15 @@ def test_a_translation_that_refuses_its_arguments_is_an_error(
     from torch2mobile.exporter import capture, translate
 
     if traced:
-        whole = capture.capture
+        whole = capture.captures
 
-        def without_program(loaded: Any) -> Any:
-            return replace(whole(loaded), program=None)
+        def without_program(*given: Any) -> Any:
+            return (replace(found, program=None) for found in whole(*given))
 
         def refuse(*_: Any, **__: Any) -> None:
             raise TranslateError("no translation", "Do something.")
 
-        monkeypatch.setattr(capture, "capture", without_program)
+        monkeypatch.setattr(capture, "captures", without_program)
         monkeypatch.setattr(translate, "in_memory", refuse)
     options = CheckOptions(targets=targets)
     result = check_loaded(lambda: load(_Bins(), "x:float32[2,4]"), options)

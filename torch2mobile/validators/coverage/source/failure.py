@@ -15,7 +15,7 @@ from torch2mobile.validators.coverage.subject import Subject
 _ON_DATA = ("T2M107", "T2M101", "T2M102", "T2M103", "T2M104", "T2M106")
 _KINDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
-        ("specialized", "Constraints violated", "not all values", "which the inputs declare"),
+        ("specialized", "Constraints violated", "not all values", "which the inputs"),
         ("T2M152", *_ON_DATA),
     ),
     (
