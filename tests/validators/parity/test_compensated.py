@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from torch2mobile.records import ParityOptions, Status
+from torch2mobile.validators.parity import gate, probes, reference
 from torch2mobile.validators.parity.compensated import Widened, evaluate, one_thread
 from torch2mobile.validators.parity.sums import ReversedSums
 
@@ -326,3 +328,27 @@ def test_half_precision_modules(dtype: str, load: Load) -> None:
             assert check.status is Status.FAILED
             assert "inf on one side only" in check.mismatches[0].problem
     assert rules == {True: "compensated", False: "measured"}
+
+
+class Halved(nn.Module):
+    """float16 within a float32 module, which ONNX Runtime may compute in float32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.half() * 2).float() + x
+
+
+def test_float16_within_float32_is_noise_that_is_measured(load: Any) -> None:
+    loaded = load(Halved(), "x:float32[N=1..4,16]")
+    built = probes.build(loaded.specs, reference.example_of(loaded), ParityOptions())
+    found = reference.evaluate(loaded, ["y"], built)
+    assert found[0].lack is not None
+    assert found[0].lack.reason == "it computes in float16 within"
+    expected = reference.accepted(found)
+
+    def verdict(function: Any) -> Status:
+        answers = [[("y", np.float32(function(c.probe.feeds["x"])))] for c in expected]
+        return gate.parity_check("onnx", expected, answers, ParityOptions()).status
+
+    assert verdict(lambda x: x * 3) is Status.PASSED
+    assert verdict(lambda x: x * 3.1) is Status.FAILED
+    assert verdict(lambda x: x * 3 + 0.05) is Status.FAILED

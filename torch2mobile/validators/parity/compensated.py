@@ -84,6 +84,8 @@ class Widened(TorchDispatchMode):
     ) -> Any:
         """Run one operation, in float64 if it computes with floats of one narrow dtype."""
         kwargs = kwargs or {}
+        if self._chance is not None and _narrows(func, args, kwargs):
+            return self._round(args[0].to(torch.float64), kwargs["dtype"])
         dtype = _narrow_dtype(func, args, kwargs)
         if dtype is None:
             return func(*args, **kwargs)
@@ -130,6 +132,39 @@ class Widened(TorchDispatchMode):
         if returned > 1 or not returned:
             return tuple(written) if returned else found
         return written[0]
+
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+class _Halves(TorchDispatchMode):
+    def __init__(self, found: set[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._found = found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operation and look at the dtype of what it gives."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(leaf, torch.Tensor) and leaf.dtype in _HALVES:
+                self._found.add(str(leaf.dtype).removeprefix("torch."))
+        return result
+
+
+def narrow_results(found: set[str]) -> TorchDispatchMode:
+    """Within it, the names of the dtypes below float32 that operations give are put into a set."""
+    return _Halves(found)
+
+
+def _narrows(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation casts to a dtype below float32, which rounds."""
+    return (
+        func is _aten._to_copy.default
+        and kwargs.get("dtype") in _HALVES
+        and args[0].dtype in {torch.float32, torch.float64}
+    )
 
 
 def _argument(given: Any, number: int, name: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Truth:
     def __init__(self, loaded: LoadedModel) -> None:
         self.lack: Lack | None = None
         self._double: Any = None
+        self._known = False
         flat: Any = loaded.flat
         if loaded.program is not None:
             self.lack = Lack("a saved program has its dtypes fixed")
@@ -61,15 +63,29 @@ class Truth:
         wide = [t.double() if t.is_floating_point() else t for t in tensors]
         try:
             # Each probe meets a fresh module, in float64 as in float32.
-            with untouched(self._double):
+            with untouched(self._double), self._watched() as narrow:
                 found: list[np.ndarray] = run(self._double, wide)
         except Exception as error:  # noqa: BLE001 (for example a dtype hard-coded in forward)
             self._fail("it does not run in float64", error)
+            return None
+        if narrow:
+            # What is rounded to float16 there is rounded alike in both: its noise would not show.
+            self._fail(f"it computes in {narrow.pop()} within", None)
             return None
         if [t.shape for t in found] != [a.shape for a in arrays]:
             self._fail("its outputs have other shapes in float64", None)
             return None
         return found
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[set[str]]:
+        """The dtypes narrower than float32 that the first run meets."""
+        from torch2mobile.validators.parity.compensated import narrow_results
+
+        found: set[str] = set()
+        with contextlib.nullcontext() if self._known else narrow_results(found):
+            yield found
+        self._known = True
 
     def _fail(self, reason: str, error: BaseException | None) -> None:
         self._double = None
