@@ -382,3 +382,45 @@ def test_a_users_own_name_is_no_symbol_of_torchs() -> None:
     given = [OutputSpec(name="x", dtype="float32", dims=("u1", 4))]
     (problem,) = interface_problems(inputs, wanted, given, found)
     assert "dimension 0 of the output y is fixed to 2" in problem
+
+
+def pooling(size: int, ceil_mode: int, shown: int) -> Any:
+    """A pooling by 2 every 3 over an image that is padded by one, and the size that is shown."""
+    node = helper.make_node(
+        "MaxPool",
+        ["x"],
+        ["y"],
+        name="pool",
+        kernel_shape=[2, 2],
+        strides=[3, 3],
+        pads=[1, 1, 1, 1],
+        ceil_mode=ceil_mode,
+    )
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, size, size])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, shown, shown])
+    graph = helper.make_graph([node], "g", [image], [out])
+    opset = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("ceil_mode", "shown", "status"),
+    [(1, 3, Status.PASSED), (0, 4, Status.FAILED)],
+)
+def test_shape_inference_that_counts_a_window_in_the_padding_is_noted(
+    tmp_path: Path, ceil_mode: int, shown: int, status: Status
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(pooling(8, ceil_mode, shown).SerializeToString())
+    (problem,) = checker_problems(path)
+    assert "Inferred shape and existing shape differ" in problem
+    dims = (Dim(size=1), Dim(size=1), Dim(size=8), Dim(size=8))
+    inputs = (InputSpec("x", ("x",), "float32", dims),)
+    outputs = (OutputSpec("y", "float32", (1, 1, shown, shown)),)
+    model = OnnxModel(path, OPSET, inputs, outputs, {})
+    with IsolatedRunner(ORT, path, timeout=60) as runner:
+        found = contract_check(model, inputs, outputs, None, runner)
+    assert found.status is status, found
+    assert any("starts no window in the padding" in note for note in found.notes) == (
+        status is Status.PASSED
+    )
