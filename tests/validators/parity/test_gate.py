@@ -1004,6 +1004,25 @@ class Unlikely(nn.Module):
         return torch.sigmoid(x - 8) * torch.sigmoid(x - 2)
 
 
+class Spectrum(nn.Module):
+    """Of 12 points, which is no power of two: ONNX Runtime takes its angles in float32."""
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft(torch.fft.rfft(x) * (1 + self.shift), n=12)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_runtimes_transform_is_no_fault(export: Any, load: Any, seed: int) -> None:
+    artefact = export(Spectrum(), "x:float32[N=1..4,12]")
+    assert not [one.mismatch for one in artefact.judged(seed=seed) if one.mismatch]
+    other = load(Spectrum(shift=1e-4), "x:float32[N=1..4,12]")
+    assert any(one.mismatch for one in artefact.judged(other, seed=seed))
+
+
 class TestSmallOutputs:
     """Values far below 1 are held to their own scale."""
 
