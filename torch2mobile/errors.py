@@ -92,6 +92,10 @@ class WriteError(Torch2MobileError):
     """The result could not be written, for example because the disk is full."""
 
 
+class HalfImportedError(Torch2MobileError):
+    """The import of a library was interrupted: this process cannot use it any more."""
+
+
 class WorkerTimeoutError(Torch2MobileError):
     """A worker process did not answer within its time-out."""
 

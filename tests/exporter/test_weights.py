@@ -164,6 +164,17 @@ def test_what_is_no_state_dict(tmp_path: Path, content: Any) -> None:
     assert "no state dict" in refusal(save(tmp_path / "w.pt", content)).message
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"hello", b"1" * 100, b"}", b"\0" * 300, b"<html></html>", b"PK\3\4junk", b"\x80\4q"],
+)
+def test_what_is_no_file_of_torch(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    message = refusal(tmp_path / "w.pt").message
+    assert "is no file of torch.save, or is corrupt" in message or "holds no tensors" in message
+    assert "Error" not in message
+
+
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 @pytest.mark.parametrize("cut", [0, 1, 20, -200])
 def test_truncated_files(tmp_path: Path, name: str, cut: int) -> None:

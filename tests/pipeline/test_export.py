@@ -95,6 +95,13 @@ class TestStages:
         report = json.loads((pair.path / "report.json").read_text())
         assert report["command"] == "export"
 
+    def test_the_report_in_the_bundle_counts_as_the_result_does(self, pair: Any) -> None:
+        saved = json.loads((pair.path / "report.json").read_text())["checks"]
+        assert [c["name"] for c in saved] == [c.name for c in pair.result.report.checks]
+        count = len([path for path in pair.path.rglob("*") if path.is_file()])
+        assert saved[-1]["summary"] == f"{count} files"
+        assert f"({count} files, " in pair.result.report.checks[-1].summary
+
     def test_a_module_that_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "net.py").write_text("import torch\nnet = torch.nn.Linear(4, 2)\n")
         request = Request(

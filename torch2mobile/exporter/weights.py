@@ -46,8 +46,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             "Save model.state_dict() instead of the whole model; unrestricted pickles are not run.",
         ) from error
     except Exception as error:
+        # What the readers of pickles raise about other bytes says nothing about the file.
         raise SourceError(
-            f"{path} cannot be read as weights: {type(error).__name__}: {error}",
+            f"{path} is no file of torch.save, or is corrupt{_said(error)}",
             "Save it anew with torch.save(model.state_dict(), path).",
         ) from error
     for wrapper in _WRAPPERS:
@@ -62,6 +63,12 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             "Save model.state_dict().",
         )
     return dict(loaded)
+
+
+def _said(error: Exception) -> str:
+    """What torch, unlike Python's pickle, says in words of an archive or of memory."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f": {first}" if isinstance(error, RuntimeError | OSError) and first else ""
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

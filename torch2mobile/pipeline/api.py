@@ -26,6 +26,7 @@ from torch2mobile.pipeline.results import (
     VerifyResult,
 )
 from torch2mobile.pipeline.simplify import simplify_file
+from torch2mobile.pipeline.whole_imports import needs_whole_imports
 from torch2mobile.records import MIN_CAUGHT, LoadedModel, ParityOptions, Request, Severity
 from torch2mobile.validators.coverage.selection import Selection, Suppression
 
@@ -76,6 +77,7 @@ def _from_memory(
     )
 
 
+@needs_whole_imports
 def export(
     module: torch.nn.Module,
     args: Sequence[Any] = (),
@@ -128,6 +130,7 @@ def export(
     )
 
 
+@needs_whole_imports
 def verify(
     artifact: str | Path,
     against: torch.nn.Module | str | None = None,
@@ -199,6 +202,7 @@ def verify(
     )
 
 
+@needs_whole_imports
 def debug(
     artifact: str | Path,
     against: torch.nn.Module | str,
@@ -253,6 +257,7 @@ def _refuse_trust(trust: bool) -> None:
         raise UsageError("trust=True is about a .pt2 file, and none was given", "Leave it out.")
 
 
+@needs_whole_imports
 def check(
     source: torch.nn.Module | str | Path,
     args: Sequence[Any] = (),
@@ -317,6 +322,7 @@ def check(
     )
 
 
+@needs_whole_imports
 def simplify(
     source: str | Path,
     target: str | Path,
