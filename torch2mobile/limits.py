@@ -8,6 +8,7 @@ import numbers
 import os
 import stat
 import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,19 @@ class Budget:
                 f"its arrays take {size_text(size)}, and only {size_text(self.left)} more are read"
             )
         self.left -= size
+
+
+def refuse_inflating(path: Path) -> None:
+    """ValueError for an archive whose compressed members take more than a command may read.
+
+    What torch and numpy save as it is cannot be larger in memory than on disk.
+    """
+    packed: list[zipfile.ZipInfo] = []
+    # What is no archive is for its reader to say.
+    unread = (zipfile.BadZipFile, NotImplementedError, OSError)
+    with contextlib.suppress(*unread), zipfile.ZipFile(path) as archive:
+        packed = [m for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]
+    Budget().take(sum(member.file_size for member in packed))
 
 
 def open_regular(path: Path) -> IO[bytes]:

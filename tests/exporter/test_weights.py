@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ def test_what_is_no_file_of_torch(tmp_path: Path, content: bytes) -> None:
     message = refusal(tmp_path / "w.pt").message
     assert "is no file of torch.save, or is corrupt" in message or "holds no tensors" in message
     assert "Error" not in message
+
+
+def test_an_archive_that_inflates_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "plain.pt", {"w": torch.zeros(1 << 18)})
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for member in old.namelist():
+            new.writestr(member, old.read(member))
+    monkeypatch.setattr("torch2mobile.limits.machine_memory", lambda: 8 * 100_000)
+    assert "only 0.1 MB more are read" in refusal(tmp_path / "w.pt").message
+    # As torch writes it, it takes what it has on disk.
+    assert "missing keys" in refusal(path).message
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])

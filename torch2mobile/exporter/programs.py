@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from torch2mobile import limits
 from torch2mobile.errors import SourceError
 from torch2mobile.tensors import quiet
 
@@ -69,6 +70,7 @@ def load_program(path: Path, *, trust: bool = False) -> torch.export.ExportedPro
     """
     try:
         with quiet():
+            limits.refuse_inflating(path)
             if not trust:
                 _refuse_code(path)
             return torch.export.load(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from torch2mobile import limits
 from torch2mobile.errors import SourceError
 from torch2mobile.tensors import quiet
 
@@ -35,9 +36,30 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"{path} has an unknown ending {path.suffix!r}",
             "Give a .safetensors file, or a state dict saved as .pt or .pth.",
         )
+    loaded = _unpickled(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
+    ):
+        raise SourceError(
+            f"{path} holds no state dict, but something of type {type(loaded).__name__}",
+            "Save model.state_dict().",
+        )
+    return dict(loaded)
+
+
+def _unpickled(path: Path) -> object:
+    """What a file of torch.save holds, read without running anything in it."""
+    try:
+        limits.refuse_inflating(path)
+    except ValueError as error:
+        raise SourceError(f"{path} was not read: {error}", "Save it as torch.save does.") from error
     try:
         with quiet():
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"code ({code[1]}), not only tensors" if code else "no tensors, or is corrupt"
@@ -51,18 +73,6 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"{path} is no file of torch.save, or is corrupt{_said(error)}",
             "Save it anew with torch.save(model.state_dict(), path).",
         ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
-    ):
-        raise SourceError(
-            f"{path} holds no state dict, but something of type {type(loaded).__name__}",
-            "Save model.state_dict().",
-        )
-    return dict(loaded)
 
 
 def _said(error: Exception) -> str:
