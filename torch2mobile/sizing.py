@@ -13,6 +13,11 @@ from torch2mobile.records import Assumption, Dim, InputSpec
 _UNBOUNDED = 2**62
 # How many sizes, or combinations of several symbols' sizes, an assumption is tried at.
 _TRIED = 4096
+# So many sizes are swept at most, in inputs that may have so many elements together.
+SWEEP = 64
+SWEEP_ELEMENTS = 1 << 15
+# From the example's sizes to the greatest.
+_STEPS = 64
 # torch's symbols of sizes that data decide.
 OF_DATA = re.compile(r"\bu\d+\b")
 
@@ -216,6 +221,80 @@ def _distance(sizes: Mapping[str, int], base: Mapping[str, int]) -> float:
     return sum(abs(math.log((sizes[name] or 0.5) / (base[name] or 0.5))) for name in base)
 
 
+def sweep_cases(
+    specs: Sequence[InputSpec], example: Mapping[str, int], budget_elements: int
+) -> list[tuple[str, dict[str, int], bool]]:
+    """Sizes in between, spread over the ranges, as :func:`size_cases` has them.
+
+    All symbols vary at once, every second one the other way, in at most ``SWEEP`` inputs of
+    ``SWEEP_ELEMENTS`` together, or of as many as one may have. What was not declared varies by
+    itself: it may be refused, and must not take a declared size with it.
+    """
+    symbols = _symbols(specs)
+    base = {each.name: example[each.name] for each in symbols}
+    cap = max(budget_elements, _elements(specs, base))
+    groups = [[each for each in symbols if each.declared == flag] for flag in (True, False)]
+    groups = [group for group in groups if group]
+    return [
+        (label_of(changed), {**base, **changed}, group[0].declared)
+        for group in groups
+        for changed in _sweep(specs, group, base, cap, len(groups))
+        if any(base[name] != size for name, size in changed.items())
+    ]
+
+
+def _sweep(
+    specs: Sequence[InputSpec],
+    symbols: Sequence[_Symbol],
+    base: Mapping[str, int],
+    cap: int,
+    parts: int,
+) -> list[dict[str, int]]:
+    tops = {each.name: _largest(specs, base, each.name, _goal(each, base), cap) for each in symbols}
+    count = min(SWEEP // parts, max(tops[each.name] - each.least + 1 for each in symbols))
+    while count > 1:
+        cases = []
+        for step in range(count):
+            shares = (step / (count - 1), 1 - step / (count - 1))
+            case = {
+                each.name: each.least + round((tops[each.name] - each.least) * shares[number % 2])
+                for number, each in enumerate(symbols)
+            }
+            cases.append(case)
+        sizes = [_elements(specs, {**base, **case}) for case in cases]
+        if max(sizes) <= cap and sum(sizes) <= max(cap, SWEEP_ELEMENTS) // parts:
+            return cases
+        count = count * 3 // 4
+    return []
+
+
+def holding(
+    specs: Sequence[InputSpec],
+    example: Mapping[str, int],
+    name: str,
+    count: int,
+    budget_elements: int,
+) -> dict[str, int]:
+    """The sizes at which an input has ``count`` elements, or as many as the budget allows.
+
+    No larger than needed, in even steps from the example's sizes to the greatest.
+    """
+    symbols = _symbols(specs)
+    base = {each.name: example[each.name] for each in symbols}
+    cap = max(budget_elements, _elements(specs, base))
+    goals = {
+        each.name: max(base[each.name], each.greatest or count)  # a batch may be as large as that
+        for each in symbols
+    }
+    most = _all_largest(specs, base, goals, cap)
+    (spec,) = (each for each in specs if each.name == name)
+    for step in range(_STEPS + 1):
+        sizes = {key: low + (most[key] - low) * step // _STEPS for key, low in base.items()}
+        if math.prod(dim.at(sizes) for dim in spec.dims) >= count:
+            return sizes
+    return most
+
+
 def _elements(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
     return sum(math.prod(dim.at(sizes) for dim in spec.dims) for spec in specs)
 
@@ -252,9 +331,9 @@ def _all_largest(
     specs: Sequence[InputSpec], base: Mapping[str, int], goals: Mapping[str, int], cap: int
 ) -> dict[str, int]:
     """All symbols as far towards their goals as fits in ``cap``, in even steps, then one by one."""
-    sizes, steps = dict(base), 64
-    for step in range(1, steps + 1):
-        grown = {name: low + (goals[name] - low) * step // steps for name, low in base.items()}
+    sizes = dict(base)
+    for step in range(1, _STEPS + 1):
+        grown = {name: low + (goals[name] - low) * step // _STEPS for name, low in base.items()}
         if _elements(specs, grown) > cap:
             break
         sizes = grown

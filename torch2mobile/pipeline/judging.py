@@ -72,6 +72,7 @@ def module_side(
     """The module on every probe; None where it is not fit to be compared with."""
     from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import domain, probes, reference, soundness, steadiness
+    from torch2mobile.validators.parity.exploring import offers, sides
 
     check_tolerances(options, outputs)
     stages.observer.started("reference")
@@ -80,15 +81,18 @@ def module_side(
     exceptions = assumptions.exceptions(capture) if capture else []
     assumed = [assumption for assumption, _ in exceptions]
     built = probes.build(specs, example, options, loaded.data, assumed, drawn=loaded.drawn)
+    built += offers.offers(loaded, specs, example, options)
     references = reference.evaluate(loaded, outputs, built)
     settled = domain.settle(loaded, references)
     if settled is not None:
         references = reference.evaluate(loaded, outputs, settled.probes)
+    references = reference.answered(references)
+    tried = [item.probe for item in references]
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = steadiness.diagnose(loaded, again) if again is not None else None
     check = soundness.reference_check(references, unsteady, settled)
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
-    notes = (*check.notes, *first, *_untried(loaded, built), *_without_truth(references))
+    notes = (*check.notes, *first, *_untried(loaded, tried), *_without_truth(references))
     notes += tuple(_taken_for_granted(exceptions))
     check = replace(check, notes=notes)
     if check.status is Status.FAILED:
@@ -97,9 +101,12 @@ def module_side(
     if unsteady is not None and unsteady.cause != "state":
         return None
     expected = reference.accepted(references)
-    if expected:
-        _state(stages, loaded, expected, unsteady)
-    return expected
+    if not expected:
+        return expected
+    _state(stages, loaded, expected, unsteady)
+    more = sides.searched(loaded, expected, options.seed)
+    found = reference.answered(reference.evaluate(loaded, outputs, more))
+    return [*expected, *reference.accepted(found)]
 
 
 def _state(
@@ -152,7 +159,8 @@ def _without_truth(references: Sequence[Reference]) -> list[str]:
 def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
     """What the declared or possible inputs hold that no probe has: said, so that nobody guesses."""
     notes = [
-        f"{spec.name} was tried with 0 and 1 only: say which values it takes with --values"
+        f"{spec.name} was tried with {_tried(spec.name, probes)}: say which values it takes with "
+        "--values"
         for spec in loaded.specs
         if spec.values is None and spec.dtype.startswith(("int", "uint")) and not loaded.data
     ]
@@ -163,6 +171,12 @@ def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
                 "real data of that size can be given with --data"
             )
     return notes
+
+
+def _tried(name: str, probes: Sequence[Probe]) -> str:
+    ends = [(a.min(), a.max()) for a in (probe.feeds[name] for probe in probes) if a.size]
+    least, greatest = min(low for low, _ in ends), max(high for _, high in ends)
+    return "0 and 1 only" if (least, greatest) == (0, 1) else f"{least}..{greatest}"
 
 
 def _greatest(loaded: LoadedModel, probes: Sequence[Probe]) -> dict[str, tuple[int, int]]:

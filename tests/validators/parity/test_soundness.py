@@ -105,7 +105,7 @@ class TestRefusals:
         check = check_of(load, Even(), "x:float32[N,3]")
         assert check.status is Status.PASSED
         assert "the module refuses N=1: ValueError: only pairs" in check.notes
-        assert f"on {12 - len(check.notes)} probes" in check.summary
+        assert f"on {13 - len(check.notes)} probes" in check.summary
 
     def test_of_values_it_declares_fails(self, load: Load) -> None:
         check = check_of(load, nn.Embedding(10, 4), "ids:int64[N]", values=("ids=0..10",))

@@ -41,6 +41,11 @@ class Probe:
         """Whether float32 itself may overflow there, so that only its own floor applies."""
         return self.magnitude > 1
 
+    @property
+    def finite(self) -> bool:
+        """Whether neither NaN nor infinities were put in."""
+        return all(bool(np.isfinite(a).all()) for a in self.feeds.values() if a.dtype.kind in "fV")
+
 
 def build(
     specs: Sequence[InputSpec],
@@ -122,6 +127,19 @@ def _size_probes(
 ) -> Iterator[Probe]:
     budget = max(ELEMENT_BUDGET, 2 * sum(array.size for array in example.values()))
     cases = sizing.size_cases(specs, sizes, budget, assumed)
+    seen = [sizes]
     for number, (label, case, declared) in enumerate(cases):
+        seen.append(case)
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
         yield Probe(label, feeds, declared=declared, explored=_undeclared(specs))
+    for number, (label, case, declared) in enumerate(sizing.sweep_cases(specs, sizes, budget)):
+        if case not in seen:
+            feeds = _draw(specs, case, "example", _rng(options, 6, number))
+            # What may be refused is left out then, without a word for each of many sizes.
+            yield Probe(
+                label,
+                feeds,
+                declared=declared,
+                searched=not declared,
+                explored=_undeclared(specs),
+            )

@@ -19,7 +19,7 @@ from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
 from torch2mobile.validators.parity.compare import same
 from torch2mobile.validators.parity.gate import Expected, Picks, Rough
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import Case, Roundings
+from torch2mobile.validators.parity.tolerance import Case, Roundings, is_float
 from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:
@@ -50,6 +50,26 @@ class Reference:
     roundings: Roundings | None = None
     later: Rough | None = None
     picks: Picks | None = None
+
+
+def answered(references: Sequence[Reference]) -> list[Reference]:
+    """Without the searched probes that the module refuses, or that have no finite answer.
+
+    Nobody declared those. Where NaN or an infinity was given, it may be the answer, and so it may
+    outside of the module's domain.
+    """
+    return [
+        item
+        for item in references
+        if not item.probe.searched
+        or item.probe.outside
+        or (not item.refusal and (_finite(item) or not item.probe.finite))
+    ]
+
+
+def _finite(item: Reference) -> bool:
+    arrays = [array for _, array in item.outputs if is_float(array)]
+    return all(bool(np.isfinite(array.astype(np.float64)).all()) for array in arrays)
 
 
 def accepted(references: Sequence[Reference]) -> list[Expected]:
@@ -96,9 +116,13 @@ def _picks(
     return lru_cache(again)
 
 
+def _elements(probe: Probe) -> int:
+    return sum(array.size for array in probe.feeds.values())
+
+
 def _run_twice(probes: Sequence[Probe]) -> set[int]:
     """The first probe and the largest: threads that race have more to race over there."""
-    sizes = [sum(array.size for array in probe.feeds.values()) for probe in probes]
+    sizes = [0 if probe.searched else _elements(probe) for probe in probes]
     return {0, sizes.index(max(sizes))} if sizes else set()
 
 
@@ -109,12 +133,12 @@ def _measured_on(probes: Sequence[Probe]) -> set[int]:
     take most of the time. On the others it is made where an artefact is not clearly within the
     usual noise.
     """
-    sizes = [sum(array.size for array in probe.feeds.values()) for probe in probes]
+    sizes = [_elements(probe) for probe in probes]
     small = [
         number
         for number, (size, probe) in enumerate(zip(sizes, probes, strict=True))
-        if size <= sizes[0] and probe.magnitude == 1 and not probe.outside
-    ]
+        if size <= sizes[0] and probe.magnitude == 1 and not probe.searched
+    ] or [0] * bool(sizes)
     steps = np.linspace(0, len(small) - 1, min(len(small), MEASURED))
     return {small[round(float(step))] for step in steps}
 
@@ -126,6 +150,8 @@ def evaluate(
 
     A probe that the module refuses is kept as a refusal.
     """
+    if not probes:
+        return []
     with untouched(loaded.module), quiet():
         double = Truth(loaded)
     at_once = _measured_on(probes)
