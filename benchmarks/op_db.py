@@ -66,9 +66,11 @@ def cases(names: list[str]) -> Iterator[tuple[str, Any]]:
             continue
         taken = info.supported_dtypes("cpu")
         order = (torch.float32, torch.int64, torch.bool, *sorted(taken, key=str))
-        dtype = next(each for each in order if each in taken)
+        dtype = next((each for each in order if each in taken), None)
         torch.manual_seed(0)
-        sample = next(iter(info.sample_inputs("cpu", dtype)))
+        sample = next(iter(info.sample_inputs("cpu", dtype)), None) if dtype else None
+        if sample is None:
+            continue  # not on the CPU
         yield name, Call(info.op, ((sample.input, *sample.args), sample.kwargs))
 
 

@@ -6,6 +6,8 @@ in them. A dimension that differs from one round of inputs to the next is export
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from translating import Case, normal, over
@@ -59,4 +61,286 @@ ATTENTION = {
     ]
 }
 
-CASES: dict[str, list[Case]] = {**ATTENTION}
+
+# --- single elements --------------------------------------------------------------------------
+
+
+def _ends(*more: float, least: float = -INF) -> tuple[torch.Tensor, ...]:
+    """Zeros, tiny, ordinary and large numbers of both signs, infinities and NaN; other sizes."""
+    sizes = (
+        1e-30,
+        1e-10,
+        1e-7,
+        1e-4,
+        0.3,
+        0.9999,
+        1.0,
+        1.5,
+        9.0,
+        15.9,
+        17.1,
+        50.0,
+        88.0,
+        1e4,
+        1e30,
+    )
+    values = torch.tensor([0.0, -0.0, *sizes, *(-x for x in sizes), INF, -INF, NAN, *more])
+    values = values[~(values < least)]
+    return values, values[:1], torch.zeros(0), normal(7)
+
+
+def _pairs() -> tuple[tuple[torch.Tensor, ...], ...]:
+    """Each of the nasty numbers with each."""
+    values = torch.tensor(
+        [0.0, -0.0, 1e-10, 1.0, -1.0, 3.7, -50.0, 200.0, 1e30, -1e30, INF, -INF, NAN]
+    )
+    return (
+        (values[:, None], values),
+        (normal(3, 1), normal(5, seed=1)),
+        (normal(1, 1), normal(1, seed=1)),
+    )
+
+
+def _divisions(*divisors: float) -> tuple[tuple[torch.Tensor, ...], ...]:
+    values = torch.tensor(
+        [0.0, -0.0, 0.3, 1.0, -1.0, 7.0, -7.0, 7.5, -7.5, 1e7, -1e7, INF, -INF, NAN]
+    )
+    by = torch.tensor([0.1, -0.1, 0.3, 1.0, -1.0, 2.0, -3.0, 0.0, INF, -INF, NAN])
+    return (
+        (values[:, None], by),
+        (normal(3, 1), normal(4, seed=1)),
+        (normal(1, 1), normal(1, seed=1)),
+    )
+
+
+def _whole(dtype: torch.dtype) -> tuple[tuple[torch.Tensor, ...], ...]:
+    """Integers of both signs, the type's ends among them, by all divisors but 0."""
+    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    of = [x for x in (least + 1, -8, -7, -1, 0, 1, 7, 8, most) if x >= least]
+    by = [x for x in (-8, -3, -1, 1, 2, 3, 8, most) if x >= least]
+    x, y = torch.tensor(of, dtype=dtype)[:, None], torch.tensor(by, dtype=dtype)
+    return (x, y), (x[:1], y[:3])
+
+
+INTS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+
+
+def _of_whole(call: Any, *dtypes: torch.dtype) -> list[Case]:
+    return [Case(call, _whole(dtype)) for dtype in dtypes or INTS]
+
+
+_bce = F.binary_cross_entropy_with_logits
+_LOGITS = tuple(
+    (
+        x,
+        torch.rand(x.shape, generator=torch.Generator().manual_seed(1)),
+        torch.rand(x.shape[-1:]) + 0.5,
+    )
+    for x in (normal(5, 3) * 40, torch.tensor([[-1e-7, -200.0, 200.0, 0.0, 1000.0]]), normal(1, 1))
+)
+ELEMENTWISE = {
+    "log1p": over(FLOATS, torch.log1p, *_ends(-2.0)),
+    "expm1": [*over(FLOATS, torch.expm1, *_ends()), *over((F32,), torch.special.expm1, *_ends())],
+    "logsigmoid": over(FLOATS, F.logsigmoid, *_ends()),
+    "logaddexp": over(FLOATS, torch.logaddexp, *_pairs(), scale=0.5),
+    "logaddexp2": over(FLOATS, torch.logaddexp2, *_pairs(), scale=0.5),
+    "binary_cross_entropy_with_logits": [
+        *over(FLOATS, lambda x, t, w: _bce(x, t, reduction="none"), *_LOGITS, scale=1),
+        *over((F32,), lambda x, t, w: _bce(x, t), *_LOGITS),
+        *over((F32,), lambda x, t, w: _bce(x, t, w, pos_weight=w, reduction="sum"), *_LOGITS),
+    ],
+    "hypot": over(FLOATS, torch.hypot, *_pairs()),
+    "fmax": [*over(FLOATS, torch.fmax, *_pairs()), *_of_whole(torch.fmax)],
+    "fmin": [*over(FLOATS, torch.fmin, *_pairs()), *_of_whole(torch.fmin)],
+    "copysign": [
+        *over(FLOATS, lambda x, y: torch.copysign(x, torch.where(y.isnan(), 1.0, y)), *_pairs()),
+        *over((F32,), lambda x: torch.copysign(x, -2.0), *_ends()),
+    ],
+    "signbit": [
+        *over(FLOATS, torch.signbit, *_ends()),
+        *_of_whole(lambda x, y: torch.signbit(x)),
+    ],
+    "round (decimals)": [
+        *over(
+            FLOATS,
+            lambda x: torch.round(x, decimals=2),
+            torch.tensor([0.0, -0.0, 0.125, 2.675, -1.255, INF, NAN]),
+            normal(1),
+        ),
+        *over(
+            (F32, F64),
+            lambda x: torch.round(x, decimals=-2),
+            torch.tensor([0.0, 50.0, 150.0, -149.9, 1e30]),
+            normal(1),
+        ),
+    ],
+    "sinc": over(
+        FLOATS,
+        torch.sinc,
+        torch.tensor([0.0, -0.0, 1e-10, 0.3, -1.25, 2.5, NAN]),
+        normal(1),
+        scale=1,
+    ),
+}
+DIVISION = {
+    "div (floor, trunc)": [
+        *over(FLOATS, lambda x, y: torch.div(x, y, rounding_mode="floor"), *_divisions(), ulps=0),
+        *over(FLOATS, lambda x, y: torch.div(x, y, rounding_mode="trunc"), *_divisions(), ulps=0),
+        *_of_whole(lambda x, y: torch.div(x, y, rounding_mode="floor")),
+        *_of_whole(lambda x, y: torch.div(x, y, rounding_mode="trunc")),
+        *over((F32,), lambda x, y: torch.div(x, 0.1, rounding_mode="floor"), *_divisions(), ulps=0),
+        *_of_whole(lambda x, y: torch.div(x, 3, rounding_mode="floor")),
+    ],
+    "floor_divide": [
+        *over(FLOATS, torch.floor_divide, *_divisions(), ulps=0),
+        *_of_whole(torch.floor_divide),
+        *_of_whole(lambda x, y: x // 3),
+    ],
+    "remainder": [
+        *over(FLOATS, torch.remainder, *_divisions(), scale=0.1),
+        *_of_whole(torch.remainder),
+        *over((F32,), lambda x, y: x % 0.3, *_divisions(), scale=0.1),
+        *_of_whole(lambda x, y: x % 3),
+    ],
+}
+
+
+# --- along an axis ----------------------------------------------------------------------------
+
+
+def _rows(*sizes: int, columns: int = 3) -> list[torch.Tensor]:
+    """Elements with ties, of each size."""
+    return [torch.round(normal(size, columns, seed=size) * 2) / 2 for size in sizes]
+
+
+_NASTY = torch.tensor(
+    [[1.0, NAN, -INF, 0.0], [INF, 2.0, -INF, -0.0], [3.0, NAN, INF, 7.0], [INF, 1.0, 2.0, 7.0]]
+)
+_FIXED, _VARY = _rows(7), _rows(7, 1, 12, 2)
+
+
+def _along(call: Any, *, ints: bool = True, nasty: bool = True, **options: Any) -> list[Case]:
+    """Fixed and varying sizes, several dtypes, the other axis, a scalar, NaN and infinities."""
+    found = [
+        *over(FLOATS, lambda x: call(x, 0), *_FIXED, **options),
+        *over((F32,), lambda x: call(x, 0), *_VARY, **options),
+        *over((F32,), lambda x: call(x, -1), *_rows(4, columns=9), **options),
+        *over((F32,), lambda x: call(x, 0), torch.tensor(2.5), **options),
+    ]
+    if nasty:
+        found += over((F16, F32), lambda x: call(x, 0), _NASTY, **options)
+        found += over((F32,), lambda x: call(x, 0), _NASTY, _NASTY[:1], _NASTY[1:], **options)
+    if ints:
+        whole = [(x * 2).long() for x in _VARY]
+        found += [Case(lambda x: call(x, 0), tuple((x.to(d),) for x in whole)) for d in INTS[:-1]]
+    return found
+
+
+def _picked(call: Any) -> Any:
+    """The values, and the elements that the places pick: of equal ones, any place is right."""
+
+    def picked(x: torch.Tensor, dim: int) -> Any:
+        values, places = call(x, dim)
+        return values, x.gather(dim, places) if x.dim() else x
+
+    return picked
+
+
+SCANNING = {
+    "cummax": _along(torch.cummax),
+    "cummin": _along(torch.cummin),
+    # torch.onnx loses the cast back to float16 of what is an output itself.
+    "cumprod": _along(lambda x, d: 0 + torch.cumprod(x, d), ints=False, ulps=16)
+    + [
+        Case(lambda x: torch.cumprod(x, 0), tuple((x.long().to(d),) for x in _VARY))
+        for d in (torch.int32, torch.int64)
+    ],
+    "logcumsumexp": [
+        *_along(torch.logcumsumexp, ints=False, scale=1, ulps=8),
+        *over(
+            (F16, F32),
+            lambda x: torch.logcumsumexp(x, 0),
+            torch.tensor([-1000.0, -1000.0, 0.0, 60.0, -INF]),
+        ),
+    ],
+}
+
+
+def _keep(call: Any) -> Any:
+    return _picked(lambda x, dim: call(x, dim=dim, keepdim=True))
+
+
+SORTING = {
+    "sort (stable)": [
+        *_along(lambda x, d: torch.sort(x, dim=d, stable=True), nasty=False),
+        *over((F32,), lambda x: torch.sort(x, dim=0, descending=True, stable=True), *_VARY),
+        *over((F32,), lambda x: torch.argsort(x, dim=0, stable=True), *_VARY),
+        Case(lambda x: torch.sort(x > 0, dim=0, stable=True), tuple((x,) for x in _VARY)),
+    ],
+    "kthvalue": [
+        *_along(_keep(lambda x, **o: torch.kthvalue(x, 1, **o)), nasty=False),
+        *over((F32,), lambda x: torch.kthvalue(x, 3, dim=0).values, *_rows(4, 3, 9)),
+    ],
+    "median": [
+        *over(FLOATS, torch.median, *_VARY),
+        *over((F32,), torch.median, _NASTY, _NASTY[:1, :1]),
+        Case(torch.median, tuple(((x * 2).long(),) for x in _VARY)),
+    ],
+    "median (dim)": [
+        *_along(_keep(torch.median)),
+        *over((F32,), lambda x: torch.median(x, 1).values, *_VARY),
+    ],
+    "nanmedian": [
+        *over(FLOATS, torch.nanmedian, *_VARY),
+        *over((F32,), torch.nanmedian, _NASTY, torch.full((1, 1), NAN)),
+    ],
+    "nanmedian (dim)": [
+        *over((F32, F64), lambda x: torch.nanmedian(x, 0).values, _NASTY),
+        *over((F32,), lambda x: torch.nanmedian(x, 1, keepdim=True).values, *_VARY),
+        *over((F32,), lambda x: torch.nanmedian(x, 0).values, torch.full((3, 2), NAN)),
+    ],
+    "mode": [
+        *_along(torch.mode, nasty=False),
+        *over((F32,), lambda x: torch.mode(x, 0, keepdim=True), *_VARY),
+    ],
+}
+_EDGES = tuple(
+    (torch.tensor([-1.0, 0.0, 0.0, 0.5, 2.0, *extra]), values)
+    for extra, values in (
+        ((), torch.tensor([[0.0, -0.0, -1.0, -1.5, 0.3, 2.0, 3.0, INF, -INF, NAN]])),
+        ((3.0, 3.0, 9.0), normal(3, 4)),
+        ((), normal(1, 1)),
+    )
+)
+_TABLES = tuple(
+    (normal(2, n, seed=n).sort(-1).values, normal(2, m, seed=m))
+    for n, m in ((5, 3), (1, 1), (8, 4))
+)
+SEARCHING = {
+    "searchsorted": [
+        *over(FLOATS, torch.searchsorted, *_EDGES),
+        *over(FLOATS, lambda e, x: torch.searchsorted(e, x, right=True, out_int32=True), *_EDGES),
+        *over((F32,), lambda e, x: torch.searchsorted(e, x, side="right"), *_TABLES),
+        *over((F32,), lambda e, x: torch.searchsorted(e, 0.0), *_EDGES),
+        Case(torch.searchsorted, ((torch.tensor([1, 3, 3, 7]), torch.tensor([0, 3, 9])),)),
+    ],
+    "bucketize": [
+        *over(FLOATS, lambda e, x: torch.bucketize(x, e), *_EDGES),
+        *over((F32,), lambda e, x: torch.bucketize(x, e, right=True, out_int32=True), *_EDGES),
+    ],
+    "isin": [
+        *over(FLOATS, lambda e, x: torch.isin(x, e), *_EDGES),
+        *over((F32,), lambda e, x: torch.isin(x, e, invert=True), *_EDGES),
+        *over((F32,), lambda e, x: torch.isin(x, 2.0), *_EDGES),
+        *_of_whole(torch.isin),
+    ],
+}
+
+CASES: dict[str, list[Case]] = {
+    **ATTENTION,
+    **ELEMENTWISE,
+    **DIVISION,
+    **SCANNING,
+    **SORTING,
+    **SEARCHING,
+}

@@ -6,8 +6,22 @@ test holds every row against torch. A row goes when the exporter is right.
 
 from __future__ import annotations
 
-from torch2mobile.exporter.translations import attention
+from torch2mobile.exporter.translations import (
+    attention,
+    division,
+    elementwise,
+    scanning,
+    searching,
+    sorting,
+)
 from torch2mobile.exporter.translations.row import Row
 
-ROWS: tuple[Row, ...] = (*attention.ROWS,)
+ROWS: tuple[Row, ...] = (
+    *attention.ROWS,
+    *elementwise.ROWS,
+    *division.ROWS,
+    *scanning.ROWS,
+    *sorting.ROWS,
+    *searching.ROWS,
+)
 """All mended operators, in the order of the listing."""

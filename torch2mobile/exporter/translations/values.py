@@ -38,3 +38,27 @@ def size_of(tensor: Any, axis: int) -> Any:
     """The size along an axis, as a list of one integer."""
     at = axis % len(tensor.shape)
     return op.Shape(tensor, start=at, end=at + 1)
+
+
+def tensor_of(value: Any, typed: Any) -> Any:
+    """A Python number as a constant of a tensor's dtype; a tensor as it is."""
+    return value if isinstance(value, ir.Value) else like(value, typed)
+
+
+def in_range(number: Any, typed: Any) -> bool:
+    """Whether a Python number is one that an integer tensor's dtype has."""
+    if isinstance(number, float) or not isinstance(number, int):
+        return False
+    limits = np.iinfo(typed.dtype.numpy())
+    return bool(limits.min <= number <= limits.max)
+
+
+def widened(function: Any, x: Any, *others: Any) -> Any:
+    """A function of integers and their dtype, in int32 for those that are small.
+
+    ONNX Runtime has no arithmetic on these.
+    """
+    if x.dtype in {ir.DataType.INT32, ir.DataType.INT64}:
+        return function(x, *others, x.dtype)
+    wide = (op.Cast(each, to=ir.DataType.INT32) for each in (x, *others))
+    return op.Cast(function(*wide, ir.DataType.INT32), to=x.dtype)
