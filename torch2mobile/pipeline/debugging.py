@@ -31,12 +31,14 @@ def debug_against(
     """
     stages = Stages(observer or SilentObserver())
     ranges.check_request(request)
-    load = load or matching.load_source
     timeout = request.parity.timeout
     if path.is_dir():
         bundle = open_bundle(path)
         stages.add(verification.integrity(bundle))
-        loaded = matching.with_manifest_inputs(load(matching.as_exported(request, bundle)), bundle)
+        given = matching.loaded_for(matching.as_exported(request, bundle), load)
+        loaded = matching.with_manifest_inputs(given, bundle)
+            matching.loaded_for(matching.as_exported(request, bundle), load), bundle
+        )
         names = [spec.name for spec in bundle.manifest.outputs]
         model = bundle.file(MODEL)
         with judging.onnx_runner(model, timeout) as runner:
@@ -44,7 +46,7 @@ def debug_against(
             _localise(stages, matched, model, bundle.manifest.request, request, probe)
     else:
         _refuse_ort(path)
-        loaded = load(request)
+        loaded = matching.loaded_for(request, load)
         with judging.onnx_runner(path, timeout) as runner:
             # Where it differs is asked here, not how its values are called.
             matched = matching.match_file(loaded, runner, path, "position")

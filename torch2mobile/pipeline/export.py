@@ -127,6 +127,9 @@ class _Export:
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
+        from torch2mobile.validators.parity import domain
+
+        self.loaded = domain.taken(self.loaded)
         made = self.stages.attempt("capture", lambda: captured(self.loaded, self._translate))
         if made is None:
             return None

@@ -207,14 +207,14 @@ def _suspects(
 def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Location, ...]:
     """The line that first gives NaN, or refuses, outside of the module's domain."""
     from torch2mobile.exporter import blame
-    from torch2mobile.validators.parity import steadiness
+    from torch2mobile.validators.parity import domain, steadiness
 
     if settled is None:
         return ()
     step = steadiness.first_nan(loaded, settled.first)
     if step is not None:
         return _known([_place(step)])
-    error = steadiness.refusal(loaded, settled.first)
+    error = domain.refusal(loaded, settled.first)
     return _known([blame.from_exception(error)]) if error is not None else ()
 
 

@@ -27,6 +27,13 @@ def load_source(request: Request) -> LoadedModel:
     return source.load(request, SAMPLES)
 
 
+def loaded_for(request: Request, load: Loader | None) -> LoadedModel:
+    """The model of a request, with an example that it takes where that was drawn."""
+    from torch2mobile.validators.parity import domain
+
+    return domain.taken((load or load_source)(request))
+
+
 def as_exported(request: Request, bundle: Bundle) -> Request:
     """The request with the inputs, values and weights that the bundle was exported with."""
     given = bundle.manifest.request

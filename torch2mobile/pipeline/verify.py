@@ -133,7 +133,7 @@ def verify_bundle_against(
     check_scrutiny(path, asked)
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
-    loaded = (load or matching.load_source)(matching.as_exported(request, bundle))
+    loaded = matching.loaded_for(matching.as_exported(request, bundle), load)
     loaded = matching.with_manifest_inputs(loaded, bundle)
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
@@ -176,7 +176,7 @@ def verify_model_against(
     ranges.check_request(request)
     check_scrutiny(path, asked)
     check_file(path)
-    loaded = (load or matching.load_source)(request)
+    loaded = matching.loaded_for(request, load)
     with judging.onnx_runner(path, options.timeout) as runner:
         target, matched = path.suffix[1:], matching.match_file(loaded, runner, path, match)
         loaded, names = matched.loaded, matched.outputs

@@ -16,7 +16,7 @@ from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
-from torch2mobile.validators.parity import gate
+from torch2mobile.validators.parity import domain, gate
 from torch2mobile.validators.parity.gate import Expected
 
 Load = Callable[..., LoadedModel]
@@ -128,6 +128,16 @@ class TestRefused:
         assert check.status is Status.PASSED, check
         assert "refuses normal" in check.notes[0]
         assert {len(case.probe.feeds["x"]) for case in expected} > {1, 2}
+
+    def test_a_drawn_example_is_drawn_anew(self, load: Load) -> None:
+        loss = OfTwo(lambda x, y: F.binary_cross_entropy(x, y, reduction="none"))
+        loaded = domain.taken(load(loss, "x:float32[N=1..4,8]", "y:float32[N,8]"))
+        assert "x=uniform(0,1)' --values 'y=uniform(0,1)" in loaded.notes[0]
+        check, expected = side(loaded)
+        assert check.status is Status.PASSED, check
+        assert len(expected) > 6
+        never = load(Of(lambda x: x.reshape(5, 5)), "x:float32[2,8]")
+        assert domain.taken(never) is never
 
     def test_an_index_is_taken_from_the_example(self) -> None:
         table = nn.Embedding(9, 2)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet, to_torch, untouched
 from torch2mobile.validators.parity.calls import run, tensors_of
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.reference import Reference
+from torch2mobile.validators.parity.reference import Reference, example_of
 from torch2mobile.validators.parity.tolerance import is_float, wide
 
 # So many probes are tried in every domain; of what none of them takes, others are not asked again.
@@ -109,6 +109,39 @@ def settle(loaded: LoadedModel, references: Sequence[Reference]) -> Settled | No
     if not any(probe.outside for probe in (*probes, *beside)):
         return None
     return Settled([*probes, *beside], search.values(), references[bad[0]].probe)
+
+
+def taken(loaded: LoadedModel) -> LoadedModel:
+    """The model with another drawn example where the module refuses the one it has.
+
+    An example of the user's stays, and so does one for which no other values are found.
+    """
+    names = frozenset(spec.name for spec in loaded.specs if spec.values is None)
+    if not loaded.drawn or not names:
+        return loaded
+    probe = Probe("example", example_of(loaded), explored=names)
+    error = refusal(loaded, probe)
+    search = _Search(loaded, probe)
+    given = search.inside(probe) if error is not None else None
+    if given is None:
+        return loaded
+    texts = " ".join(f"--values '{text}'" for text in search.values())
+    note = (
+        f"the module refuses values that nobody declared ({type(error).__name__}: {error}): its "
+        f"example was drawn as {texts} would have it"
+    )
+    tensors = tuple(to_torch(given.feeds[spec.name]) for spec in loaded.specs)
+    return replace(loaded, tensors=tensors, notes=(*loaded.notes, note))
+
+
+def refusal(loaded: LoadedModel, probe: Probe) -> Exception | None:
+    """What the module raises on this probe, with its traceback."""
+    with untouched(loaded.module), quiet():
+        try:
+            run(loaded.flat, tensors_of(loaded, probe.feeds))
+        except Exception as error:  # noqa: BLE001 (the module is the user's code)
+            return error
+    return None
 
 
 def _shapes(probe: Probe) -> list[tuple[int, ...]]:

@@ -75,16 +75,6 @@ def first_nan(loaded: LoadedModel, probe: Probe) -> Step | None:
     return next((step for step in steps if step.nan), None)
 
 
-def refusal(loaded: LoadedModel, probe: Probe) -> Exception | None:
-    """What the module raises on this probe, with its traceback."""
-    with untouched(loaded.module), quiet():
-        try:
-            run(loaded.flat, tensors_of(loaded, probe.feeds))
-        except Exception as error:  # noqa: BLE001 (the module is the user's code)
-            return error
-    return None
-
-
 # --- state that a call leaves behind ------------------------------------------------------------
 
 
