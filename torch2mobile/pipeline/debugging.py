@@ -37,8 +37,6 @@ def debug_against(
         stages.add(verification.integrity(bundle))
         given = matching.loaded_for(matching.as_exported(request, bundle), load)
         loaded = matching.with_manifest_inputs(given, bundle)
-            matching.loaded_for(matching.as_exported(request, bundle), load), bundle
-        )
         names = [spec.name for spec in bundle.manifest.outputs]
         model = bundle.file(MODEL)
         with judging.onnx_runner(model, timeout) as runner:
