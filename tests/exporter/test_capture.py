@@ -293,6 +293,58 @@ def test_a_dynamic_size_that_the_code_fixes_is_an_error_at_its_line(
     assert "x.shape[i]" in caught.value.remedy
 
 
+class SeveralGuards(nn.Module):
+    """Guards that hold for every size, before the one that does not."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.topk(min(5, x.shape[1]), dim=1).values
+        return self.few(x) + y.sum()
+
+    def few(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[1] < 7 else x
+
+
+def test_the_line_of_the_guard_that_is_broken_not_of_the_first() -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(SeveralGuards(), "x:float32[2,L=3..40]"))
+    assert line_of(caught.value) == "return x * 2 if x.shape[1] < 7 else x"
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        return self.layer(packed)[1]
+
+
+class LastStep(Packed):
+    """As the remedy says."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        steps = self.layer(x)[0]
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, steps.shape[2])
+        return steps.gather(1, last).transpose(0, 1)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
+def test_a_packed_sequence_is_named_and_its_remedy_works() -> None:
+    given = (torch.rand(3, 6, 4), torch.tensor([4, 6, 1]))
+    packed, last = Packed().eval(), LastStep().eval()
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(called(packed, *given))
+    assert line_of(caught.value) == "return self.layer(packed)[1]"
+    assert "gather" in caught.value.remedy
+    last.load_state_dict(packed.state_dict())
+    assert torch.allclose(packed(*given), last(*given), atol=1e-6)
+    found = capture.capture(called(last, *given, dynamic_shapes=({0: TorchDim("N")},) * 2))
+    assert labels(found) == [["N", 6, 4], ["N"]]
+
+
 def test_a_program_with_fewer_dynamic_dims_than_declared_is_refused() -> None:
     loaded = specified(Twice(), "x:float32[N=1..8,3]")
     static = torch.export.export(loaded.flat, loaded.tensors)

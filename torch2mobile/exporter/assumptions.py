@@ -7,6 +7,7 @@ it was told to put off: at sizes where one does not hold, the graph may be anoth
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch.utils._sympy.printers import PythonPrinter
 
 from torch2mobile import sizing
 from torch2mobile.records import Assumption, Capture, Dim, LoadedModel
+
+# The size of a flat module's input, as torch names it.
+_SIZE = re.compile(r"\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 
 
 def assumptions(capture: Capture) -> tuple[Assumption, ...]:
@@ -77,6 +81,26 @@ def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
 
     symbols = tuple(dict.fromkeys(str(dim.symbol) for dim in dims))
     return Assumption(PythonPrinter().doprint(named), symbols, holds)
+
+
+def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_: Any) -> bool:  # noqa: ARG001
+    """Whether a guard, as torch logs it while it captures, is not so at every declared size."""
+    torchs: dict[sympy.Symbol, Dim] = {}
+    for symbol in guard.free_symbols:
+        for source in environment.var_to_sources.get(symbol, ()):
+            place = _SIZE.search(source.name if isinstance(source.name, str) else source.name())
+            if place:
+                dim = loaded.specs[int(place[1])].dims[int(place[2])]
+                if dim.symbol is not None:
+                    torchs.setdefault(symbol, dim)
+    if not torchs or guard.free_symbols != set(torchs):
+        return False
+    shapes = {
+        spec.name: tuple(tensor.shape)
+        for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True)
+    }
+    sizes = sizing.sizes_of(loaded.specs, shapes)
+    return sizing.exception(loaded.specs, sizes, _assumption(guard, torchs)) is not None
 
 
 def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:

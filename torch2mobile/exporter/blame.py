@@ -72,6 +72,15 @@ def called_by(place: Location, frames: Sequence[tuple[str, int]]) -> Location:
     return replace(place, caller=shown_path(outer[0]) if outer[0] else "", caller_line=outer[1])
 
 
+def told(place: Location) -> str:
+    """A place in a message: a library's line with the user's that calls it."""
+    here = f"{place.file}:{place.line}: {place.code}"
+    if not place.caller:
+        return here
+    code = linecache.getline(place.caller, place.caller_line).strip()
+    return f"{place.caller}:{place.caller_line}: {code}, in a library at {here}"
+
+
 def is_library(filename: str) -> bool:
     """Whether a file is that of an installed package."""
     return any(folder in _PACKAGES for folder in Path(filename).parts)

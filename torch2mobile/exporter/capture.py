@@ -29,7 +29,11 @@ from torch2mobile.tensors import quiet, untouched
 
 
 def _export(
-    loaded: LoadedModel, *, strict: bool = False, floor: int = 0, deferred: bool = False
+    loaded: LoadedModel,
+    *,
+    strict: bool = False,
+    floor: int = 0,
+    deferred: bool = False,
 ) -> torch.export.ExportedProgram:
     shapes = torch_shapes(loaded, floor)
     tensors = without_special_sizes(loaded.tensors, shapes)
@@ -172,10 +176,10 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
         try:
             with untouched(loaded.module), quiet(), _attention_in_operators():
                 captured = strategy(loaded)
+            made = _finish(loaded, name, captured, outputs, (), notes)
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             attempts.append(_failed(loaded, name, error))
             continue
-        made = _finish(loaded, name, captured, outputs, (), notes)
         refused = _refused_size(made)
         if refused is not None:
             attempts.append(refused)
@@ -228,15 +232,18 @@ def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
 
 
 def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
-    """Where a dimension lost sizes, which torch's error does not say: watch it happen again."""
+    """Where a dimension lost sizes, which torch's error does not say: watch it happen again.
+
+    The first guard that is not so at every declared size, else the first one of all.
+    """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    found: list[Location] = []
+    found: list[tuple[bool, Location]] = []
 
     def watching(original: Any, wanted: Callable[..., bool]) -> Any:
         def watch(*args: Any, **options: Any) -> Any:
-            place = _line_in_forward() if wanted(*args) else None
-            found.extend([place] if place else [])
+            place = _line_in_forward()
+            found.extend([(wanted(*args), place)] if place else [])
             return original(*args, **options)
 
         return watch
@@ -245,16 +252,17 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
         if "specialized" in str(error):
             name, wanted = "_set_replacement", lambda *args: args[2].is_number
         elif "Constraints violated" in str(error):
-            name, wanted = "_log_guard", lambda *_: True
+            name, wanted = "_log_guard", lambda *args: assumptions.is_broken(loaded, *args)
         else:
             return None
         original = getattr(ShapeEnv, name)
         stack.callback(setattr, ShapeEnv, name, original)
         setattr(ShapeEnv, name, watching(original, wanted))
         # The same failure again; only the watching matters.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), _attention_in_operators():
             _non_strict(loaded)
-    return found[0] if found else None
+    ranked = sorted(found, key=lambda pair: not pair[0])
+    return ranked[0][1] if ranked else None
 
 
 def _line_in_forward() -> Location | None:
@@ -262,11 +270,17 @@ def _line_in_forward() -> Location | None:
     frames = traceback.extract_stack()
     called = [n for n, frame in enumerate(frames) if frame.filename == calling.__file__]
     below = frames[called[-1] :] if called else []
-    own = [frame for frame in below if blame.is_user_file(frame.filename)]
-    return blame.location(own[-1].filename, own[-1].lineno or 0) if own else None
+    return blame.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
 
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
+_PACKED = (
+    ("pack_padded_sequence", "PackedSequence"),
+    (
+        "A packed sequence has no graph: run the layer on the padded batch, and take each row's "
+        "last step by its length (gather), or mask the steps after it."
+    ),
+)
 REMEDIES = (
     (
         ("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
@@ -298,13 +312,12 @@ def _all_failed(attempts: list[Attempt]) -> CaptureError:
     first = next((a for a in attempts if a.locations), attempts[0])
     text = " ".join(attempt.reason for attempt in attempts)
     remedy = next(
-        (advice for marks, advice in REMEDIES if any(mark in text for mark in marks)),
+        (advice for marks, advice in (_PACKED, *REMEDIES) if any(m in text for m in marks)),
         "Rewrite the line named above in plain torch operations on tensors.",
     )
     where = ""
     if first.locations:
-        place = first.locations[0]
-        where = f" at {place.file}:{place.line}: {place.code}"
+        where = f" at {blame.told(first.locations[0])}"
     return CaptureError(
         f"the module could not be captured as a graph{where}",
         remedy,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch2mobile.tensors import quiet
 
 _OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
 _ARGUMENT = re.compile(r"Required (?:parameter|attribute) '(\w+)' is not provided")
+# As a trace tells a node's frames, from the innermost to the outermost.
+_TRACED = re.compile(r"^(.+)\((\d+)\): ", re.MULTILINE)
 _UNBACKED = re.compile(r"unbacked symbols")
 
 
@@ -63,10 +66,10 @@ def _in_words(reason: str) -> tuple[str, str]:
 
 
 def _operator_location(capture: Capture, text: str) -> Location | None:
-    if capture.program is None:
-        return None
     names = {found.group(1) or found.group(0) for found in _OPERATOR.finditer(text)}
     names = {name.replace("::", ".").rstrip(".") for name in names}
+    if capture.program is None:
+        return _traced_location(capture.traced, names)
     by_size = _UNBACKED.search(text) is not None
     for node in _calls(capture.program):
         target = str(node.target)
@@ -76,6 +79,17 @@ def _operator_location(capture: Capture, text: str) -> Location | None:
             if place:
                 return Location(file=place.file, line=place.line, code=place.code, op=target)
     return blame.from_trace_text(text)
+
+
+def _traced_location(traced: Any, names: Collection[str]) -> Location | None:
+    """The line at which a TorchScript trace has the first of these operators."""
+    for node in traced.inlined_graph.nodes():
+        name = node.kind().replace("::", ".")
+        frames = [(file, int(line)) for file, line in _TRACED.findall(node.sourceRange())]
+        place = blame.from_frames(frames[::-1]) if name in names else None
+        if place is not None:
+            return replace(place, op=name)
+    return None
 
 
 def _calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:

@@ -175,6 +175,25 @@ class TestProgram:
         assert "return x * 2" in graphs.trace
         assert mine.op == graphs.op == "aten.mul.Tensor"
 
+    def test_a_graph_that_does_not_get_through_departs_where_it_stops(self, load: Load) -> None:
+        class Reshaped(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                # Not the same operation at one row, and yet not what is wrong.
+                x = x + 1 if x.shape[0] == 4 else x.add(1.0)
+                return x.reshape(int(x.shape[0]), 3) * 2
+
+        from torch2mobile.exporter import capture
+
+        loaded = load(Reshaped(), "x:float32[2,3]")
+        program = capture.capture(loaded).program
+        assert program is not None
+        pair = recorder.departure(loaded, program, {"x": np.ones((4, 3), np.float32)})
+        assert pair is not None
+        mine, graphs = pair
+        assert mine is None
+        assert graphs is not None
+        assert "return x.reshape(int(x.shape[0]), 3) * 2" in graphs.trace
+
     def test_a_graph_as_the_module_keeps_its_lines(self, load: Load) -> None:
         from torch2mobile.exporter import source
 

@@ -65,10 +65,14 @@ class Step:
 
 @dataclass
 class Recording:
-    """The steps of one run; ``failure`` is what it ended with, if it did not get through."""
+    """The steps of one run; ``failure`` is what it ended with, if it did not get through.
+
+    ``stopped`` is the node of a captured graph that it ended at.
+    """
 
     steps: list[Step] = field(default_factory=list)
     failure: str = ""
+    stopped: Step | None = None
 
 
 class _Recorder(TorchDispatchMode):
@@ -121,6 +125,13 @@ class _Recorder(TorchDispatchMode):
             )
         )
         return result
+
+    def at_node(self) -> Step | None:
+        """The node of a captured graph that runs now."""
+        if self.node is None:
+            return None
+        trace, scope = self.node.meta.get("stack_trace") or "", self._scope(self.node)
+        return Step(op=str(self.node.target), inputs=0, outputs=0, trace=trace, module=scope)
 
     def _place(self) -> tuple[Frames, str]:
         frames: list[tuple[str, int]] = []
@@ -199,6 +210,7 @@ def _record(recorder: _Recorder, call: Callable[[], Any]) -> Recording:
             call()
         except Exception as error:  # noqa: BLE001 (the module is the user's code)
             recorder.recording.failure = f"{type(error).__name__}: {error}"[:300]
+            recorder.recording.stopped = recorder.at_node()
     return recorder.recording
 
 
@@ -239,12 +251,16 @@ def departure(
 ) -> tuple[Step | None, Step | None] | None:
     """Where a captured graph stops doing what its module does on these inputs; None if nowhere.
 
-    The module's step comes first, the graph's second; None for a side that had ended.
+    The module's step comes first, the graph's second; None for a side that had ended. A graph that
+    does not get through, where the module does, departs at the node that it stops at.
     """
     tensors = tensors_of(loaded, feeds)
     with untouched(loaded.module):
         mine = record(loaded, tensors)
-    return first_difference(mine, record_program(program, tensors))
+    graphs = record_program(program, tensors)
+    if graphs.stopped is not None and not mine.failure:
+        return None, graphs.stopped
+    return first_difference(mine, graphs)
 
 
 def first_difference(one: Recording, other: Recording) -> tuple[Step | None, Step | None] | None:
