@@ -76,7 +76,8 @@ class TestStages:
             "report.json",
             "manifest.json",
         }
-        assert 1 <= len(names - fixed) <= contents.GOLDEN_CASES
+        most = contents.GOLDEN_CASES + contents.MORE_CASES
+        assert 1 <= len(names - fixed) <= most
         assert tampered_files(load_bundle(pair.path)) == []
         assert [path.name for path in pair.path.parent.iterdir()] == [pair.path.name]
 
@@ -189,6 +190,13 @@ class TestGolden:
         written = contents.write_golden(tmp_path, cases, {}, {})
         assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
         assert len({case.file for case in written}) == contents.GOLDEN_CASES
+
+    def test_then_what_takes_decisions_as_none_of_these_does(self, tmp_path: Path) -> None:
+        cases = [self.case(number, 4) for number in (0, 3, 6, 9, 12, 15, 18, 21)]
+        written = contents.write_golden(
+            tmp_path, cases, {}, {}, sides=lambda feeds: {"all", feeds["x"].max() > 20}
+        )
+        assert [case.probe for case in written] == ["p0", "p3", "p6", "p9", "p12", "p15", "p21"]
 
     def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
         (written,) = contents.write_golden(tmp_path, [self.case(0, 4, "../../N=1 a/b")], {}, {})

@@ -194,3 +194,7 @@ def test_a_right_file_passes_on_unusual_values(tmp_path: Path) -> None:
     )
     found = [(check.name, check.summary) for check in result.report.checks]
     assert result.passed, found
+    assert result.bundle is not None
+    golden = {case.probe for case in result.bundle.manifest.golden}
+    assert {"NaN", "infinities", "ties in x", "edges in x", "powers of two in ids"} <= golden
+    assert any(label.startswith("search where") for label in golden)

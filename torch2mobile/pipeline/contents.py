@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +23,16 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from torch2mobile.validators.parity.gate import Expected
 
 # Golden data stays small enough to check in.
 GOLDEN_CASES = 6
 GOLDEN_BYTES = 1 << 20
+# And so many more, which take a decision as none of the others does or were found for the module's
+# own operations; together as large as one case may be.
+MORE_CASES = 10
 _SCRATCH = ("simplified.onnx", "simplified.onnx.data", "program.pt2")
 
 
@@ -47,9 +52,11 @@ def write_golden(
     tolerances: Mapping[str, Tolerance],
     errors: Mapping[str, Sequence[Mapping[str, float]]],
     tied: Container[int] = (),
+    sides: Callable[[Mapping[str, np.ndarray]], Collection[object]] = lambda _: (),
 ) -> tuple[GoldenCase, ...]:
     """The example, other sizes, then other values, as far as they are small.
 
+    Then what takes decisions as these do not, by the ``sides`` of decisions that inputs take.
     ``errors`` has by target, for each of the expected, how far the artefact was off, by output.
     Left out are those of ``tied``, on which an artefact picked others of equal values.
     """
@@ -59,7 +66,8 @@ def write_golden(
 
     typical = typical_of(expected)
     cases: list[GoldenCase] = []
-    for number in [n for n in _golden_order(expected) if n not in tied][:GOLDEN_CASES]:
+    order = [number for number in _golden_order(expected) if number not in tied]
+    for number in [*order[:GOLDEN_CASES], *_more(expected, order, sides)]:
         case = expected[number]
         label = "".join(c if c.isalnum() else "_" for c in case.probe.label)
         name = f"golden/{len(cases)}_{label}.npz"
@@ -120,14 +128,49 @@ def manifest_of(
     )
 
 
+def _more(
+    expected: Sequence[Expected],
+    order: Sequence[int],
+    sides: Callable[[Mapping[str, np.ndarray]], Collection[object]],
+) -> list[int]:
+    """Cases that take new sides of decisions, most first, then those that were searched for."""
+    first, rest = order[:GOLDEN_CASES], list(order[GOLDEN_CASES:])
+    # A larger input shows no more, and takes longer to run.
+    example = sum(array.size for array in expected[0].probe.feeds.values())
+    known = {
+        number: set(sides(expected[number].probe.feeds))
+        for number in order
+        if sum(array.size for array in expected[number].probe.feeds.values()) <= example
+    }
+    seen = set[object]().union(*(known.get(number, set()) for number in first))
+    found: list[int] = []
+    room = GOLDEN_BYTES
+
+    def gain(number: int) -> tuple[int, bool]:
+        probe = expected[number].probe
+        return len(known.get(number, set()) - seen), probe.searched and probe.declared
+
+    while rest and len(found) < MORE_CASES:
+        best = max(rest, key=gain)
+        if gain(best) == (0, False):
+            break
+        rest.remove(best)
+        size = _bytes_of(expected[best])
+        if size <= room:
+            room -= size
+            seen |= known.get(best, set())
+            found.append(best)
+    return found
+
+
+def _bytes_of(case: Expected) -> int:
+    arrays = [*case.probe.feeds.values(), *(array for _, array in case.outputs)]
+    return sum(array.nbytes for array in arrays)
+
+
 def _golden_order(expected: Sequence[Expected]) -> list[int]:
     """The example first, then cases of new sizes, then of other values; small ones only."""
-
-    def bytes_of(case: Expected) -> int:
-        arrays = [*case.probe.feeds.values(), *(array for _, array in case.outputs)]
-        return sum(array.nbytes for array in arrays)
-
-    small = [n for n, case in enumerate(expected) if bytes_of(case) <= GOLDEN_BYTES] or [0]
+    small = [n for n, case in enumerate(expected) if _bytes_of(case) <= GOLDEN_BYTES] or [0]
     seen: set[tuple[tuple[int, ...], ...]] = set()
     ranked = []
     for number in small:

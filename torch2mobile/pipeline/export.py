@@ -35,6 +35,8 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from torch2mobile.exporter.bundle import BundleWriter
     from torch2mobile.exporter.translate import Translation
     from torch2mobile.validators.parity.gate import Answers, Expected
@@ -337,6 +339,13 @@ class _Export:
             )
         )
 
+    def _sides(self, feeds: Mapping[str, np.ndarray]) -> set[object]:
+        """The sides of decisions that the module takes on an input."""
+        from torch2mobile.validators.parity.exploring.sides import taken_on
+
+        taken = taken_on(self.loaded, feeds).sides
+        return {side for side, margin in taken.items() if margin > 0}
+
     def _write(
         self,
         model: OnnxModel,
@@ -352,7 +361,7 @@ class _Export:
             with writing(self.folder):
                 tolerances = self.request.parity.tolerances
                 golden = contents.write_golden(
-                    self.folder, expected, tolerances, self.errors, self.tied
+                    self.folder, expected, tolerances, self.errors, self.tied, self._sides
                 )
                 report = _report(self.request, self.loaded, self.stages)
                 contents.write_report(self.folder, report)
