@@ -272,6 +272,42 @@ CASES: dict[str, list[Case]] = {
             "(float[N,4] x) => (float[N,2] y) { y, i = TopK(x, k) }", tensors={"k": np.array([2])}
         ),
     ],
+    "nan_ignored": [
+        line("u = Log(x) y = Max(u, x)"),
+        line("u = Log(x) n = IsNaN(u) y = Where(n, c, u)", c=np.float32(7)),
+    ],
+    "rows_swapped": [
+        Case(
+            "(int64[N,4] x) => (float[N,4,3] y) { y = Gather(t, x) }",
+            ("x:int64[N=1..3,4]",),
+            ("x=0..8",),
+            {"t": array(9, 3)},
+        )
+    ],
+    "index_clamped": [
+        Case(
+            "(int64[N,4] x) => (float[N,4,3] y) { y = Gather(t, x) }",
+            ("x:int64[N=1..3,4]",),
+            ("x=0..8",),
+            {"t": array(9, 3)},
+        )
+    ],
+    "int32_truncation": [
+        Case(
+            "(int64[N,4] x) => (int64[N,4] y) { y = Mul(x, k) }",
+            ("x:int64[N=1..3,4]",),
+            WHOLE,
+            {"k": np.int64(2**31)},
+        )
+    ],
+    "window_lost": [
+        line(
+            "a = Less(x, b) c = Greater(x, d) e = And(a, c) z = Neg(x) y = Where(e, z, x)",
+            b=np.float32(1),
+            d=np.float32(0),
+        )
+    ],
+    "one_size": [line("y = Add(x, b)", b=ROW)],
     "triangle": [Case("(float[4,4] x) => (float[4,4] y) { y = Trilu(x) }", ("x:float32[4,4]",))],
     "cumsum_form": [line("y = CumSum(x, k)", k=np.int64(1))],
     "shape_baked": [

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from torch2mobile.validators.parity.faults import functions, interface, layout, weights
+from torch2mobile.validators.parity.faults import functions, interface, layout, unusual, weights
 from torch2mobile.validators.parity.faults.graph import Graph, Maker, Patch, apply
 
 
@@ -154,6 +154,16 @@ KINDS: dict[str, Kind] = {
     "cumsum_form": Kind("exclusive or reversed", layout.cumsum_form, ("CumSum",)),
     "shape_baked": Kind(
         "a size fixed at the example's", interface.shape_baked, ("Shape", "Reshape")
+    ),
+    "nan_ignored": Kind("NaN kept, or passed over", unusual.nan_ignored, ("Where", "Max", "Min")),
+    "rows_swapped": Kind("two rows of a table exchanged", unusual.rows_swapped, ("Gather",)),
+    "index_clamped": Kind("an index cut off", unusual.index_clamped, ("Gather",)),
+    "int32_truncation": Kind(
+        "int64 arithmetic in int32", unusual.int32_truncation, ("Add", "Sub", "Mul", "Div", "Mod")
+    ),
+    "window_lost": Kind("a choice that is never made", unusual.window_lost, ("Where",)),
+    "one_size": Kind(
+        "wrong at one size alone", unusual.one_size, (*_CONV, "Gemm", "MatMul", "Add")
     ),
     "outputs_swapped": Kind("two outputs exchanged", interface.outputs_swapped),
     "dim_frozen": Kind("a dynamic dimension declared fixed", interface.dim_frozen),
