@@ -14,12 +14,13 @@ from collections.abc import Callable
 
 import torch
 
+from torch2mobile.copies import fresh
 from torch2mobile.exporter import source
 from torch2mobile.exporter.capture import STRATEGIES
 from torch2mobile.pipeline.check import CheckOptions, check_loaded
 from torch2mobile.records import LoadedModel, Request
 from torch2mobile.sample_models import SAMPLES
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -32,8 +33,8 @@ def seconds(action: Callable[[], object]) -> float:
 def bare(loaded: LoadedModel) -> object:
     """One call of torch.export.export, as the first strategy makes it."""
     _, export = STRATEGIES[0]
-    with untouched(loaded.module), quiet():
-        return export(loaded)
+    with fresh(loaded, "scratch") as own, quiet():
+        return export(own)
 
 
 def compare(name: str, runs: int) -> None:

@@ -27,6 +27,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from torch2mobile.copies import fresh
 from torch2mobile.environments import Worker
 from torch2mobile.exporter import capture, source, translate
 from torch2mobile.records import LoadedModel, ParityOptions, Request
@@ -302,8 +303,8 @@ def turn(
 def plain(loaded: LoadedModel, case: gate.Expected, path: Path) -> None:
     """The module once in torch, and the file once in ONNX Runtime."""
     tensors = [torch.from_numpy(case.probe.feeds[spec.name]) for spec in loaded.specs]
-    with torch.no_grad():
-        loaded.flat.call(*tensors)
+    with fresh(loaded) as own:
+        own.flat.call(*tensors)
     run_file(path, case.probe.feeds)
 
 

@@ -25,11 +25,12 @@ import numpy as np
 import onnxruntime
 import torch
 
+from torch2mobile.copies import fresh
 from torch2mobile.exporter import capture, source, translate
 from torch2mobile.pipeline.judging import onnx_runner
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
-from torch2mobile.tensors import to_torch, untouched
+from torch2mobile.tensors import to_torch
 from torch2mobile.validators.parity import gate, probes, reference
 from torch2mobile.validators.parity.evidence import closeness
 
@@ -75,8 +76,8 @@ class Model:
             [to_torch(probe.feeds[spec.name]) for spec in self.loaded.specs]
             for probe in self.probes
         ]
-        with untouched(self.loaded.module):
-            flat: Any = self.loaded.flat
+        with fresh(self.loaded) as own:
+            flat: Any = own.flat
             found = [[tensor.numpy() for tensor in flat(*tensors)] for tensors in given]
         return [list(zip(self.outputs, arrays, strict=True)) for arrays in found]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -135,6 +136,18 @@ class FlatCallable(Protocol):
         """What the module itself returns for these tensors."""
 
 
+class FreshCopies(Protocol):
+    """Copies of a module that is never called; see :class:`torch2mobile.copies.Copies`."""
+
+    changing: bool
+    notes: list[str]
+
+    def lend(
+        self, use: Literal["reference", "observed", "float64", "scratch"]
+    ) -> AbstractContextManager[Any]:
+        """A copy in a fresh state, for a while."""
+
+
 # --- what flows -------------------------------------------------------------------------------
 
 
@@ -172,8 +185,9 @@ class OutputSpec:
 class LoadedModel:
     """A module ready to be captured, with how to call it.
 
-    ``flat`` is the module behind a flat signature: ``tensors``, the example, in the order of
-    ``specs`` (the user's), and a tuple of tensors out. ``program`` is there where the source was
+    ``module`` is what the user passed in: it is looked at, and never called. ``flat`` is the same
+    behind a flat signature: ``tensors``, the example, in the order of ``specs`` (the user's), and a
+    tuple of tensors out. What runs are ``copies`` of it. ``program`` is there where the source was
     an ExportedProgram. ``dynamic_shapes`` has torch.export's own form, one entry a tensor, where
     the user gave that instead of symbols. ``data`` holds real examples, by input name. ``drawn``
     tells that the example is one of ours.
@@ -184,6 +198,7 @@ class LoadedModel:
     flat: FlatCallable
     tensors: tuple[torch.Tensor, ...]
     specs: tuple[InputSpec, ...]
+    copies: FreshCopies
     program: torch.export.ExportedProgram | None = None
     dynamic_shapes: tuple[Any, ...] | None = None
     data: tuple[Mapping[str, np.ndarray], ...] = ()

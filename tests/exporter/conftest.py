@@ -54,8 +54,9 @@ class Exported:
         import onnxruntime
         import torch
 
+        from torch2mobile.copies import fresh
         from torch2mobile.exporter.calling import flatten_outputs
-        from torch2mobile.tensors import quiet, to_numpy, untouched
+        from torch2mobile.tensors import quiet, to_numpy
 
         onnx.checker.check_model(str(self.model.path), full_check=True)
         options = onnxruntime.SessionOptions()
@@ -66,8 +67,8 @@ class Exported:
         found = session.run(None, feeds)
         names = [output.name for output in session.get_outputs()]
         assert names == [spec.name for spec in self.model.outputs]
-        with untouched(self.loaded.module), quiet():
-            wanted = flatten_outputs(self.loaded.flat.call(*given))[0]
+        with fresh(self.loaded) as own, quiet():
+            wanted = flatten_outputs(own.flat.call(*given))[0]
         assert len(found) == len(wanted)
         for array, (_, tensor) in zip(found, wanted, strict=True):
             close = {"rtol": 1e-2, "atol": 1e-3} if array.dtype == np.float16 else {}

@@ -43,7 +43,7 @@ def test_order_of_the_strategies() -> None:
     names = [name for name, _ in capture.STRATEGIES]
     assert names == [
         *("non-strict", "non-strict from size 2", "non-strict, guards deferred"),
-        *("strict", "torchscript"),
+        *("non-strict after a call", "strict", "torchscript"),
     ]
 
 
@@ -513,14 +513,17 @@ def test_a_module_that_returns_no_tensor(outputs: Any) -> None:
         capture.capture(called(Outputs(lambda x: outputs), torch.ones(2)))
 
 
-def test_a_lazy_layer_that_never_ran_is_refused() -> None:
-    module = nn.Sequential(nn.LazyLinear(2), nn.LazyBatchNorm1d()).eval()
-    loaded = called(module, torch.ones(2, 3))
+def test_a_lazy_layer_that_never_ran_is_refused_where_no_copy_can_run() -> None:
+    class NoCopy(nn.Sequential):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError
+
+    layers = nn.LazyLinear(2), nn.LazyBatchNorm1d()
     with pytest.raises(InputError, match=r"0\.weight has no values yet"):
-        capture.capture(loaded)
-    module(torch.ones(2, 3))
-    assert capture.capture(loaded).strategy == "non-strict"
-    assert module(torch.ones(2, 3)).shape == (2, 2)
+        capture.capture(called(NoCopy(*layers).eval(), torch.ones(2, 3)))
+    module = nn.Sequential(*layers).eval()
+    assert capture.capture(called(module, torch.ones(2, 3))).strategy == "non-strict"
+    assert nn.parameter.is_lazy(module[0].weight)
 
 
 def test_the_example_is_not_written_to() -> None:

@@ -520,3 +520,42 @@ def test_a_source_as_on_the_command_line(pair: Any, tmp_path: Path) -> None:
     assert result.passed, str(result)
     statuses = {check.name: check.status for check in result.report.checks}
     assert statuses["parity"] is Status.PASSED
+
+
+class InstallsHooks(nn.Module):
+    """The first call puts hooks in, and a mark that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.seen: list[Any] = []
+
+    def forward(self, x: Any) -> Any:
+        if not getattr(self, "installed", False):
+            for layer in self.layers:
+                layer.register_forward_hook(lambda _m, _a, output: self.seen.append(output))
+            self.installed = True
+        self.seen.clear()
+        for layer in self.layers:
+            x = layer(x).relu()
+        return self.seen[-2]
+
+
+def test_hooks_that_a_first_call_puts_in_do_not_reach_the_reference(tmp_path: Path) -> None:
+    import copy
+
+    import onnxruntime
+
+    torch.manual_seed(0)
+    module, x = InstallsHooks().eval(), torch.randn(2, 8)
+    with torch.no_grad():
+        wanted = copy.deepcopy(module)(x)
+    found = torch2mobile.export(module, (x,), out=tmp_path / "out", simplify=False, targets=())
+    assert found.report.status.value == "passed"
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), wanted)
+    again = torch2mobile.verify(tmp_path / "out", module, (x,))
+    assert again.report.status.value == "passed"
+    assert not hasattr(module, "installed")
+    assert not module.seen
+    assert not any(layer._forward_hooks for layer in module.layers)

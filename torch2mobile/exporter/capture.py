@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from torch2mobile import sizing
+from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError, InputError
 from torch2mobile.exporter import assumptions, blame, calling
 from torch2mobile.exporter.dims import (
@@ -25,7 +26,7 @@ from torch2mobile.exporter.dims import (
 )
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet
 
 
 def _export(
@@ -68,6 +69,12 @@ def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
     return _export(loaded, strict=True, floor=2, deferred=True)
 
 
+def _after_a_call(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """On a module whose first call has built what its later calls use, such as hooks and caches."""
+    loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
+    return _export(loaded, strict=False)
+
+
 def _torchscript(loaded: LoadedModel) -> Any:
     """A trace; anything that the tracer would bake in is an error here, not a warning."""
     with warnings.catch_warnings():
@@ -90,6 +97,7 @@ STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict", _non_strict),
     ("non-strict from size 2", _from_two),
     ("non-strict, guards deferred", _deferred),
+    ("non-strict after a call", _after_a_call),
     ("strict", _strict),
     ("torchscript", _torchscript),
 )
@@ -100,10 +108,9 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
 
     Raises InputError where the module itself refuses the example or returns no tensor.
     """
-    _refuse_lazy(loaded.module)
-    with untouched(loaded.module), quiet():
+    with fresh(loaded) as own, quiet():
         try:
-            outputs = loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
+            outputs = own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
         except Exception as error:
             where = blame.from_exception(error)
             shapes = ", ".join(
@@ -122,15 +129,6 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
             "Return at least one tensor from forward.",
         )
     return tuple(_unique([name for name, _ in named], loaded.specs)), tuple(notes)
-
-
-def _refuse_lazy(module: torch.nn.Module) -> None:
-    for name, value in (*module.named_parameters(), *module.named_buffers()):
-        if torch.nn.parameter.is_lazy(value):
-            raise InputError(
-                f"the module's {name} has no values yet: its layer is lazy and never ran",
-                "Run the module once on an example where you build it, or give --weights.",
-            )
 
 
 def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:
@@ -169,13 +167,15 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
     for name, strategy in STRATEGIES:
         if strategy is _deferred and not _stopped_by_guards(attempts):
             continue
+        if strategy is _after_a_call and not loaded.copies.changing:
+            continue
         if strategy is _torchscript and _is_users_fault(attempts):
             reason = "not tried: a trace would fix in the file what the others refuse"
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
         try:
-            with untouched(loaded.module), quiet(), _attention_in_operators():
-                captured = strategy(loaded)
+            with fresh(loaded, "scratch") as own, quiet(), _attention_in_operators():
+                captured = strategy(own)
             made = _finish(loaded, name, captured, outputs, (), notes)
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             attempts.append(_failed(loaded, name, error))
@@ -209,8 +209,8 @@ def _refused_size(made: Capture) -> Attempt | None:
     for found in list({sizing.label_of(one): one for one in sizes}.values())[:_TRIED]:
         tensors = assumptions.example_at(made.loaded, found)
         try:
-            with untouched(made.loaded.module), quiet():
-                made.loaded.flat.call(*tensors)
+            with fresh(made.loaded) as own, quiet():
+                own.flat.call(*tensors)
         except Exception as error:  # noqa: BLE001 (the module is the user's code)
             where = blame.from_exception(error)
             reason = (
@@ -248,7 +248,7 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
 
         return watch
 
-    with contextlib.ExitStack() as stack, untouched(loaded.module), quiet():
+    with contextlib.ExitStack() as stack, fresh(loaded, "scratch") as own, quiet():
         if "specialized" in str(error):
             name, wanted = "_set_replacement", lambda *args: args[2].is_number
         elif "Constraints violated" in str(error):
@@ -260,7 +260,7 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
         setattr(ShapeEnv, name, watching(original, wanted))
         # The same failure again; only the watching matters.
         with contextlib.suppress(Exception), _attention_in_operators():
-            _non_strict(loaded)
+            _non_strict(own)
     ranked = sorted(found, key=lambda pair: not pair[0])
     return ranked[0][1] if ranked else None
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from torch2mobile import sampling, sizing, tensors
+from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError, did_you_mean
 from torch2mobile.exporter import arrays, blame, inputs
 from torch2mobile.exporter.calling import (
@@ -69,12 +71,13 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
     texts = request.inputs or _declared(namespace, "INPUTS", request.source)
     values = _merge_values(_declared(namespace, "VALUES", request.source), request)
     data = arrays.load_all(request.data)
+    anew = _anew(request, samples, module)
     if texts:
-        return from_specs(name, module, texts, values, request, data, call)
+        return from_specs(name, module, texts, values, request, data, call, anew=anew)
     if call is not None:
         if data:
             call = _with_data(module, call, data[0])
-        return from_call(name, module, *call, data=data, values=values)
+        return from_call(name, module, *call, data=data, values=values, anew=anew)
     if data:
         shaped = inputs.attach_values(
             [
@@ -83,12 +86,32 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
             ],
             values,
         )
-        return _assemble(name, module, shaped, (), data[0], data)
+        return _assemble(name, module, shaped, (), data[0], data, anew)
     raise InputError(
         f"nothing says how to call {request.source}",
         "Describe each input, e.g. --input 'image:float32[N=1..8,3,224,224]', give --data "
         "FILE.npz, or write example_inputs() beside the model.",
     )
+
+
+Anew = Callable[[], torch.nn.Module | None]
+
+
+def _anew(request: Request, samples: Mapping[str, Sample], first: torch.nn.Module) -> Anew:
+    """What loads the same module once more; it gives None where the source has but one."""
+
+    def load_again() -> torch.nn.Module | None:
+        try:
+            with tensors.quiet(), torch.random.fork_rng(devices=[]), importable(request.source):
+                torch.default_generator.manual_seed(request.parity.seed)
+                _, namespace, attr = locate(request.source, samples)
+                module = as_module(attribute(namespace, attr, request.source), request.source)
+                module.load_state_dict(first.state_dict())
+        except Exception:  # noqa: BLE001 (then it cannot be had anew)
+            return None
+        return None if module is first else module
+
+    return load_again
 
 
 def _declared(namespace: ModuleType, name: str, source: str) -> tuple[str, ...]:
@@ -167,6 +190,8 @@ def from_specs(
     request: Request,
     data: tuple[Mapping[str, np.ndarray], ...],
     call: Template | None = None,
+    *,
+    anew: Anew | None = None,
 ) -> LoadedModel:
     """A loaded model from input specifications; the example is real data, given, or drawn."""
     specs, constants = inputs.resolve(texts, values)
@@ -191,7 +216,7 @@ def from_specs(
         sizes = sizing.example_sizes(specs)
         _refuse_huge(specs, sizes)
         feeds = {spec.name: sampling.draw(spec, sizes, "example", rng) for spec in specs}
-    loaded = _assemble(name, module, specs, constants, feeds, data)
+    loaded = _assemble(name, module, specs, constants, feeds, data, anew)
     return replace(loaded, drawn=not data and call is None)
 
 
@@ -212,20 +237,45 @@ def _assemble(
     constants: tuple[ConstantSpec, ...],
     feeds: Mapping[str, np.ndarray],
     data: tuple[Mapping[str, np.ndarray], ...],
+    anew: Anew | None,
 ) -> LoadedModel:
     _check_cases(specs, data or (feeds,))
     template = make_template(module, [spec.path for spec in specs], constants)
     paths = slot_paths(module, template)
     specs = tuple(replace(spec, path=path) for spec, path in zip(specs, paths, strict=True))
+    example = tuple(tensors.to_torch(feeds[spec.name]) for spec in specs)
+    flat, copies = _copies(module, template, example, anew)
     return LoadedModel(
         name=name,
-        module=module,
-        flat=FlatModule(module, template),
-        tensors=tuple(tensors.to_torch(feeds[spec.name]) for spec in specs),
+        module=flat.inner,
+        flat=flat,
+        tensors=example,
         specs=specs,
+        copies=copies,
         data=data,
         notes=_constant_notes(module, template),
     )
+
+
+def _copies(
+    module: torch.nn.Module, template: Template, example: Sequence[torch.Tensor], anew: Anew | None
+) -> tuple[FlatModule, Copies]:
+    """The module behind a flat signature, and what copies it."""
+    flat = FlatModule(module, template)
+    weights: list[tuple[str, Any]] = list(module.named_parameters())
+    lazy = [name for name, value in weights if is_lazy(value)]
+    if lazy:
+        flat = built(flat, example)
+
+    def again() -> FlatModule | None:
+        other = anew() if anew is not None else None
+        return FlatModule(other, template) if other is not None else None
+
+    copies = Copies(flat, again=again)
+    if flat.inner is not module:
+        note = f"{lazy[0]} had no values yet: one call of a copy, on the example, drew them"
+        copies.notes.append(note)
+    return flat, copies
 
 
 def _refuse_call(
@@ -277,6 +327,7 @@ def from_call(
     data: tuple[Mapping[str, np.ndarray], ...] = (),
     program: torch.export.ExportedProgram | None = None,
     values: Sequence[str] = (),
+    anew: Anew | None = None,
 ) -> LoadedModel:
     """A loaded model from a call with tensors in it; dims from torch.export's dynamic_shapes."""
     template, example = template_of(args, kwargs)
@@ -302,12 +353,14 @@ def from_call(
         specs = inputs.attach_values(specs, values)
     if program is None:
         _check_cases(specs, data)
+    flat, copies = _copies(module, template, example, anew)
     return LoadedModel(
         name=name,
-        module=module,
-        flat=FlatModule(module, template),
+        module=flat.inner,
+        flat=flat,
         tensors=example,
         specs=specs,
+        copies=copies,
         program=program,
         dynamic_shapes=flat_shapes,
         data=data,

@@ -16,13 +16,14 @@ import onnx
 import onnx_ir as ir
 import torch
 
+from torch2mobile.copies import calm
 from torch2mobile.errors import ExitCode, TranslateError
 from torch2mobile.exporter import provenance, refusal, twins
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.exporter.translations.row import Row
 from torch2mobile.exporter.translations.table import RegistrationError, Table
 from torch2mobile.records import Capture, OnnxModel, OutputSpec
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet
 
 PROTOBUF_LIMIT = 2**31
 _SYMBOL = re.compile(r"\b[su]\d+\b")
@@ -114,7 +115,7 @@ def in_memory(
     check_opset(opset)
     table = Table(opset)
     try:
-        with untouched(capture.loaded.module), quiet(), whole_recurrent_layers():
+        with calm(), quiet(), whole_recurrent_layers():
             program = None
             if capture.program is None:
                 model = _trace(capture, folder, opset)

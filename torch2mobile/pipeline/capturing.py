@@ -95,14 +95,15 @@ def _same_function(capture: Capture, tensors: Sequence[torch.Tensor]) -> bool:
     """Whether both give the same, coarsely; True where the module takes no such size."""
     import torch
 
-    from torch2mobile.tensors import quiet, untouched
+    from torch2mobile.copies import fresh
+    from torch2mobile.tensors import quiet
 
     assert capture.program is not None
     results: list[Any] = []
-    calls: tuple[Any, ...] = (capture.loaded.flat, capture.program.module(check_guards=False))
-    for call in calls:
-        with untouched(capture.loaded.module), quiet():
+    for graph in (None, capture.program.module(check_guards=False)):
+        with fresh(capture.loaded) as own, quiet():
             torch.manual_seed(0)
+            call: Any = graph or own.flat
             try:
                 results.append(call(*(tensor.clone() for tensor in tensors)))
             except Exception:  # noqa: BLE001 (the module is the user's code)

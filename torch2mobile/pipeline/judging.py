@@ -92,7 +92,8 @@ def module_side(
     unsteady = steadiness.diagnose(loaded, again) if again is not None else None
     check = soundness.reference_check(references, unsteady, settled)
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
-    notes = (*check.notes, *first, *_untried(loaded, tried), *_without_truth(references))
+    told = (*loaded.copies.notes, *check.notes)
+    notes = (*told, *first, *_untried(loaded, tried), *_without_truth(references))
     notes += tuple(_taken_for_granted(exceptions))
     check = replace(check, notes=notes)
     if check.status is Status.FAILED:
@@ -103,10 +104,21 @@ def module_side(
     expected = reference.accepted(references)
     if not expected:
         return expected
+    _modes(stages, loaded, expected)
     _state(stages, loaded, expected, unsteady)
     more = sides.searched(loaded, expected, options.seed)
     found = reference.answered(reference.evaluate(loaded, outputs, more))
     return [*expected, *reference.accepted(found)]
+
+
+def _modes(stages: Stages, loaded: LoadedModel, expected: Sequence[Expected]) -> None:
+    """A check where a submodule was left in train mode under a module in eval mode."""
+    from torch2mobile.validators.parity import soundness, steadiness
+
+    left = steadiness.left_in_train_mode(loaded)
+    if left:
+        answer = steadiness.in_its_own_modes(loaded, expected[0])
+        stages.add(soundness.modes_check(left, expected, answer))
 
 
 def _state(

@@ -185,11 +185,19 @@ def test_reversed_sums_are_the_same_function_in_other_rounding(name: str) -> Non
     assert torch.equal(found, want) == (name == "conv by groups")
 
 
+def _within(call: Callable[[], Any]) -> Callable[[Any], Any]:
+    def run(mode: Any) -> Any:
+        with mode:
+            return call()
+
+    return run
+
+
 class TestEvaluate:
     def test_what_storage_alone_loses_is_seen_by_chance(self) -> None:
         x = normal(100)
         want = [((x + 1e4) - 1e4).numpy()]
-        found = evaluate(lambda: [((x + 1e4) - 1e4).numpy()], want)
+        found = evaluate(_within(lambda: [((x + 1e4) - 1e4).numpy()]), want)
         assert found is not None
         assert np.array_equal(found.least[0], want[0])
         spread = max(np.abs(other[0] - want[0]).max() for other in found.others)
@@ -199,16 +207,18 @@ class TestEvaluate:
         def refuse() -> Any:
             raise ValueError
 
-        assert evaluate(refuse, []) is None
+        assert evaluate(_within(refuse), []) is None
 
     def test_nor_one_of_other_shapes(self) -> None:
-        assert evaluate(lambda: [np.zeros(3)], [np.zeros(2)]) is None
-        assert evaluate(lambda: [np.zeros(3)], [np.zeros(3), np.zeros(3)]) is None
-        assert evaluate(lambda: [np.zeros(3)], [np.zeros(3)]) is not None
+        assert evaluate(_within(lambda: [np.zeros(3)]), [np.zeros(2)]) is None
+        assert evaluate(_within(lambda: [np.zeros(3)]), [np.zeros(3), np.zeros(3)]) is None
+        assert evaluate(_within(lambda: [np.zeros(3)]), [np.zeros(3)]) is not None
 
     def test_with_the_least_rounding_only(self) -> None:
         runs: list[int] = []
-        found = evaluate(lambda: runs.append(1) or [np.ones(2)], [np.ones(2)], others=False)
+        found = evaluate(
+            _within(lambda: runs.append(1) or [np.ones(2)]), [np.ones(2)], others=False
+        )
         assert found is not None
         assert not found.others
         assert len(runs) == 1

@@ -245,3 +245,42 @@ def test_the_first_nan(load: Load) -> None:
     step = steadiness.first_nan(inner, probes.Probe("p", {"x": np.full((2, 4), -1, np.float32)}))
     assert step is not None
     assert (step.op, step.module) == ("aten.log.default", "0")
+
+
+class Left(nn.Module):
+    """A new head after eval(), as it happens."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.eval()
+        self.head = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+@pytest.mark.parametrize(
+    ("layers", "status"),
+    [
+        ((nn.Linear(4, 2),), Status.PASSED),
+        ((nn.Dropout(0.5),), Status.FAILED),
+        ((nn.BatchNorm1d(4),), Status.FAILED),
+    ],
+)
+def test_a_part_left_in_train_mode_is_said_and_fails_where_outputs_follow(
+    load: Load, layers: Any, status: Status
+) -> None:
+    loaded, expected = expected_of(load, Left(*layers))
+    left = steadiness.left_in_train_mode(loaded)
+    assert left == ("head",)
+    check = soundness.modes_check(left, expected, steadiness.in_its_own_modes(loaded, expected[0]))
+    assert check.status is status
+    assert check.summary.startswith("head is in train mode")
+    assert bool(check.mismatches) is (status is Status.FAILED)
+    assert loaded.module.head.training
+
+
+def test_modes_are_of_no_interest_where_all_are_one(load: Load) -> None:
+    for module in (Left(nn.Dropout()).eval(), Left(nn.Dropout()).train()):
+        assert steadiness.left_in_train_mode(load(module, "x:float32[N,4]")) == ()

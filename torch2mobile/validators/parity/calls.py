@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch2mobile.copies import calm, fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import BOXES, quiet, refill, to_numpy, to_torch, untouched
+from torch2mobile.tensors import quiet, to_numpy, to_torch
 from torch2mobile.validators.parity.compare import same
 
 Outputs = list[tuple[str, np.ndarray]]
@@ -57,57 +58,58 @@ def counting(loaded: LoadedModel, attributes: Sequence[tuple[torch.nn.Module, st
     attribute alone is set to what some calls leave in it; where none alone counts, but all of
     them do, all count. None does where the module differs from call to call without them.
     """
-    with untouched(loaded.module) as freshen, quiet():
+    with calm(), quiet():
         try:
-            return _counting(loaded, attributes, freshen)
+            return _counting(loaded, attributes)
         except Exception:  # noqa: BLE001 (the module is the user's code; it is reported elsewhere)
             return [False] * len(attributes)
 
 
-def _counting(
-    loaded: LoadedModel,
-    attributes: Sequence[tuple[torch.nn.Module, str]],
-    freshen: Callable[[], None],
-) -> list[bool]:
+def _counting(loaded: LoadedModel, attributes: Sequence[tuple[torch.nn.Module, str]]) -> list[bool]:
     rewind = rewinder()
 
-    def call(given: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    def call(own: LoadedModel, given: Sequence[torch.Tensor]) -> list[np.ndarray]:
         rewind()
-        return run(loaded.flat, given)
+        return run(own.flat, given)
+
+    def anew(given: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        with fresh(loaded) as own:
+            return call(own, given)
 
     one = list(loaded.tensors)
-    fresh = [(one, call(one))]
-    freshen()
-    if not same(call(one), fresh[0][1]):
+    known = [(one, anew(one))]
+    if not same(anew(one), known[0][1]):
         return [False] * len(attributes)
-    freshen()
     with contextlib.suppress(Exception):  # it may refuse other values
         other = [_another(tensor) for tensor in one]
-        fresh.append((other, call(other)))
-    freshen()
-    row = [fresh[number % len(fresh)] for number in range(_CALLS)]
-    later = [same(call(given), wanted) for given, wanted in row]
-    left = [copy.copy(getattr(module, name, None)) for module, name in attributes]
+        known.append((other, anew(other)))
+    row = [known[number % len(known)] for number in range(_CALLS)]
+    with fresh(loaded) as own:
+        later = [same(call(own, given), wanted) for given, wanted in row]
+        left = [copy.copy(getattr(m, name, None)) for m, name in _in(own, loaded, attributes)]
 
-    def alone(module: torch.nn.Module, name: str, value: Any) -> bool:
-        for given, wanted in fresh:
-            freshen()
-            own = getattr(module, name, None)
-            if isinstance(own, BOXES) and type(own) is type(value):
-                refill(own, value)
-            else:
-                setattr(module, name, value)
-            if not same(call(given), wanted):
-                return True
+    def alone(number: int) -> bool:
+        for given, wanted in known:
+            with fresh(loaded) as own:
+                module, name = _in(own, loaded, attributes)[number]
+                setattr(module, name, left[number])
+                if not same(call(own, given), wanted):
+                    return True
         return False
 
-    found = [
-        alone(module, name, value) for (module, name), value in zip(attributes, left, strict=True)
-    ]
-    freshen()
-    if not same(call(one), fresh[0][1]):  # the time of day, say, which changes now and then
+    found = [alone(number) for number in range(len(attributes))]
+    if not same(anew(one), known[0][1]):  # the time of day, say, which changes now and then
         return [False] * len(attributes)
     return found if any(found) else [not all(later)] * len(attributes)
+
+
+def _in(
+    own: LoadedModel, loaded: LoadedModel, attributes: Sequence[tuple[torch.nn.Module, str]]
+) -> list[tuple[torch.nn.Module, str]]:
+    """The attributes of a copy that stand for those of the module."""
+    pairs = zip(loaded.module.modules(), own.module.modules(), strict=True)
+    twins = {id(module): twin for module, twin in pairs}
+    return [(twins[id(module)], name) for module, name in attributes]
 
 
 def _another(tensor: torch.Tensor) -> torch.Tensor:

@@ -26,14 +26,14 @@ from torch2mobile.validators.parity.tolerance import Roundings
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
-Run = Callable[[], Sequence[np.ndarray]]
+Run = Callable[[TorchDispatchMode], Sequence[np.ndarray]]
 
 
 def evaluate(run: Run, like: Sequence[np.ndarray], *, others: bool = True) -> Roundings | None:
     """The roundings for one input; None where the module does not run in these ways.
 
-    ``like`` are its outputs as they are, whose shapes all must have. Without ``others`` only with
-    the least rounding.
+    ``run`` calls the module within the mode that it is given. ``like`` are its outputs as they are,
+    whose shapes all must have. Without ``others`` only with the least rounding.
     """
     modes: list[TorchDispatchMode] = [Widened()]
     if others:
@@ -43,8 +43,7 @@ def evaluate(run: Run, like: Sequence[np.ndarray], *, others: bool = True) -> Ro
     try:
         with one_thread():
             for mode in modes:
-                with mode:
-                    found.append(run())
+                found.append(run(mode))
                 if [array.shape for array in found[-1]] != shapes:
                     return None
     except Exception:  # noqa: BLE001 (a module may look at what runs it in any way it likes)

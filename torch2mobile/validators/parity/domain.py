@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from torch2mobile.copies import fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, to_torch, untouched
+from torch2mobile.tensors import quiet, to_torch
 from torch2mobile.validators.parity.calls import run, tensors_of
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, example_of
@@ -136,9 +137,9 @@ def taken(loaded: LoadedModel) -> LoadedModel:
 
 def refusal(loaded: LoadedModel, probe: Probe) -> Exception | None:
     """What the module raises on this probe, with its traceback."""
-    with untouched(loaded.module), quiet():
+    with fresh(loaded) as own, quiet():
         try:
-            run(loaded.flat, tensors_of(loaded, probe.feeds))
+            run(own.flat, tensors_of(loaded, probe.feeds))
         except Exception as error:  # noqa: BLE001 (the module is the user's code)
             return error
     return None
@@ -241,10 +242,9 @@ class _Search:
 
     def _finite(self, probe: Probe) -> bool | None:
         """Whether the module gives finite numbers alone; None where it refuses or gives NaN."""
-        loaded = self._loaded
-        with untouched(loaded.module), quiet():
+        with fresh(self._loaded) as own, quiet():
             try:
-                outputs = run(loaded.flat, tensors_of(loaded, probe.feeds))
+                outputs = run(own.flat, tensors_of(own, probe.feeds))
             except Exception:  # noqa: BLE001 (the module is the user's code)
                 return None
         if any(_nan(array) for array in outputs):

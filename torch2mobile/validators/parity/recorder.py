@@ -18,8 +18,9 @@ from torch.fx import Interpreter, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from torch2mobile.copies import fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import tensors_of
 
 if TYPE_CHECKING:
@@ -255,8 +256,8 @@ def departure(
     does not get through, where the module does, departs at the node that it stops at.
     """
     tensors = tensors_of(loaded, feeds)
-    with untouched(loaded.module):
-        mine = record(loaded, tensors)
+    with fresh(loaded, "observed") as own:
+        mine = record(own, tensors)
     graphs = record_program(program, tensors)
     if graphs.stopped is not None and not mine.failure:
         return None, graphs.stopped

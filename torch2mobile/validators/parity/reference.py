@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from torch2mobile.copies import calm, fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, to_numpy, untouched
+from torch2mobile.tensors import quiet, to_numpy
 from torch2mobile.validators.parity import doubt
 from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
 from torch2mobile.validators.parity.compare import same
@@ -24,6 +25,7 @@ from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     from torch2mobile.validators.parity.picks import Pick
 
@@ -88,8 +90,8 @@ def _rough(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Rough:
         from torch2mobile.validators.parity.sums import CoarseSums
 
         try:
-            with untouched(loaded.module), quiet(), CoarseSums():
-                return run(loaded.flat, tensors)
+            with fresh(loaded, "observed") as own, quiet(), CoarseSums():
+                return run(own.flat, tensors)
         except Exception:  # noqa: BLE001 (then the noise is as measured without)
             return None
 
@@ -106,10 +108,10 @@ def _picks(
     def again() -> list[Pick | None]:
         from torch2mobile.validators.parity.picks import picks_of
 
-        given, flat = [tensor.clone() for tensor in tensors], cast("Any", loaded.flat)
+        given = [tensor.clone() for tensor in tensors]
         try:
-            with untouched(loaded.module), quiet():
-                return picks_of(lambda: flat(*given))
+            with fresh(loaded, "observed") as own, quiet():
+                return picks_of(lambda: cast("Any", own.flat)(*given))
         except Exception:  # noqa: BLE001 (then all indices have to be equal)
             return [None] * len(arrays)
 
@@ -146,13 +148,13 @@ def _measured_on(probes: Sequence[Probe]) -> set[int]:
 def evaluate(
     loaded: LoadedModel, outputs: Sequence[str], probes: Sequence[Probe]
 ) -> list[Reference]:
-    """The module on every probe, in eval mode, with its state put back after each.
+    """The module on every probe, in eval mode, each from a fresh state.
 
     A probe that the module refuses is kept as a refusal.
     """
     if not probes:
         return []
-    with untouched(loaded.module), quiet():
+    with calm(), quiet():
         double = Truth(loaded)
     at_once = _measured_on(probes)
     references = _evaluated(loaded, outputs, probes, double, at_once)
@@ -177,25 +179,24 @@ def _evaluated(
 ) -> list[Reference]:
     references = []
     twice = _run_twice(probes)
-    with untouched(loaded.module) as freshen, quiet():
+    with quiet():
         for number, probe in enumerate(probes):
             tensors = tensors_of(loaded, probe.feeds)
             try:
-                arrays = run(loaded.flat, tensors)
-                repeatable = number not in twice or same(arrays, run(loaded.flat, tensors))
+                with fresh(loaded) as own:
+                    arrays = run(own.flat, tensors)
+                    repeatable = number not in twice or same(arrays, run(own.flat, tensors))
             except Exception as error:  # noqa: BLE001 (the module is the user's code)
                 first = (str(error).strip().splitlines() or [""])[0]
                 text = f"{type(error).__name__}: {first}"
                 references.append(Reference(probe, [], refusal=text[:300]))
                 continue
-            finally:
-                freshen()
             item = Reference(
                 probe,
                 named(outputs, arrays),
                 repeatable=repeatable,
                 rough=_rough(loaded, tensors),
-                later=_later(loaded, tensors, arrays, double),
+                later=_later(tensors, arrays, double),
                 picks=_picks(loaded, tensors, arrays),
             )
             references.append(_complete(loaded, item, double) if number in at_once else item)
@@ -203,13 +204,12 @@ def _evaluated(
 
 
 def _later(
-    loaded: LoadedModel,
     tensors: Sequence[torch.Tensor],
     arrays: Sequence[np.ndarray],
     double: Truth,
 ) -> Rough:
     def again() -> list[np.ndarray] | None:
-        with untouched(loaded.module), quiet():
+        with quiet():
             return double(tensors, arrays, run)
 
     return Rough(again)
@@ -237,10 +237,10 @@ def _roundings(
 ) -> Roundings | None:
     from torch2mobile.validators.parity import compensated
 
-    def again() -> list[np.ndarray]:
+    def again(mode: TorchDispatchMode) -> list[np.ndarray]:
         # Each run meets a fresh module, or what it keeps would pass for noise.
-        with untouched(loaded.module):
-            return run(loaded.flat, tensors)
+        with fresh(loaded, "observed") as own, mode:
+            return run(own.flat, tensors)
 
     with quiet():
         return compensated.evaluate(again, arrays, others=others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from torch2mobile.validators.parity.gate import Answers, Expected
 from torch2mobile.validators.parity.reference import Reference
 from torch2mobile.validators.parity.steadiness import Unsteady
 from torch2mobile.validators.parity.tolerance import is_float
+
+if TYPE_CHECKING:
+    from torch2mobile.errors import Torch2MobileError
+    from torch2mobile.validators.parity.calls import Outputs
 
 _UNSTEADY = {
     "random": (
@@ -139,6 +144,35 @@ def _outside_notes(outside: Sequence[Reference], settled: Settled | None) -> tup
 SHOWN = 4
 
 
+def modes_check(
+    left: Sequence[str], expected: Sequence[Expected], answer: Outputs | Torch2MobileError
+) -> Check:
+    """FAILED where the outputs follow the submodules that were left in train mode.
+
+    ``answer`` is what the module gives on the first of ``expected`` in the modes that it has.
+    """
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    names = f"{', '.join(left[:SHOWN])}{more}"
+    wrong = gate.judge_probe(expected[0], answer, gate.typical_of(expected), {})[1]
+    verb = "is" if len(left) == 1 else "are"
+    if not wrong:
+        return Check(
+            "modes",
+            Status.PASSED,
+            f"{names} {verb} in train mode in a module in eval mode; all was exported in eval "
+            "mode, which gives the same",
+        )
+    return Check(
+        "modes",
+        Status.FAILED,
+        f"{names} {verb} in train mode in a module in eval mode, and its outputs follow; all was "
+        "exported in eval mode",
+        hint="Call eval() on the whole module, after its last layer was put in. What has to work "
+        "as in training in the app is written as such in forward, with its noise as an input.",
+        mismatches=tuple(wrong[: gate.SHOWN]),
+    )
+
+
 def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answers) -> Check:
     """FAILED where a module in use gives something else than a fresh one, as the file always is.
 
@@ -150,7 +184,8 @@ def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answ
         label = f"call {number} in a row ({case.probe.label})"
         called = replace(case, probe=replace(case.probe, label=label))
         wrong += gate.judge_probe(called, answer, usual, {})[1]
-    names = ", ".join(changed) or "something that no attribute shows"
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    names = ", ".join(changed[:SHOWN]) + more or "something that no attribute shows"
     if wrong:
         return Check(
             "state",

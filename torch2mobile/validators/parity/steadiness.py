@@ -13,9 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from torch2mobile.copies import fresh
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import TORCHS_OWN, quiet, untouched
+from torch2mobile.snapshot import TORCHS_OWN
+from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity import recorder
 from torch2mobile.validators.parity.calls import Outputs, named, rewinder, run, tensors_of
 from torch2mobile.validators.parity.gate import Answers, Expected
@@ -46,18 +48,18 @@ def diagnose(loaded: LoadedModel, probe: Probe) -> Unsteady:
     """
     tensors = tensors_of(loaded, probe.feeds)
     changed = changed_state(loaded, probe)
-    with untouched(loaded.module):
-        first = recorder.record(loaded, tensors)
-    with untouched(loaded.module):
-        again = recorder.record(loaded, tensors)
+    with fresh(loaded, "observed") as own:
+        first = recorder.record(own, tensors)
+    with fresh(loaded, "observed") as own:
+        again = recorder.record(own, tensors)
     outside = recorder.first_difference(first, again)
     if outside is not None:
         return Unsteady("outside", _either(outside), changed)
-    with untouched(loaded.module):
+    with fresh(loaded, "observed") as own:
         rewind = rewinder()
-        recorder.record(loaded, tensors)
+        recorder.record(own, tensors)
         rewind()
-        later = recorder.record(loaded, tensors)
+        later = recorder.record(own, tensors)
     kept = recorder.first_difference(first, later)
     if kept is not None:
         return Unsteady("state", _either(kept), changed)
@@ -70,8 +72,8 @@ def _either(pair: tuple[Step | None, Step | None]) -> tuple[Step, ...]:
 
 def first_nan(loaded: LoadedModel, probe: Probe) -> Step | None:
     """The first operation of the module that makes NaN out of numbers on this probe."""
-    with untouched(loaded.module):
-        steps = recorder.record(loaded, tensors_of(loaded, probe.feeds)).steps
+    with fresh(loaded, "observed") as own:
+        steps = recorder.record(own, tensors_of(loaded, probe.feeds)).steps
     return next((step for step in steps if step.nan), None)
 
 
@@ -81,13 +83,13 @@ def first_nan(loaded: LoadedModel, probe: Probe) -> Step | None:
 def changed_state(loaded: LoadedModel, probe: Probe) -> tuple[str, ...]:
     """The names of buffers and attributes that one call leaves changed."""
     tensors = tensors_of(loaded, probe.feeds)
-    with untouched(loaded.module), quiet():
-        before = dict(_state(loaded.module))
+    with fresh(loaded) as own, quiet():
+        before = dict(_state(own.module))
         try:
-            loaded.flat.call(*(tensor.clone() for tensor in tensors))
+            own.flat.call(*(tensor.clone() for tensor in tensors))
         except Exception:  # noqa: BLE001 (a refused probe is reported elsewhere)
             return ()
-        after = dict(_state(loaded.module))
+        after = dict(_state(own.module))
     return tuple(name for name in after if before.get(name) != after[name])
 
 
@@ -105,6 +107,8 @@ def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
             elif name == "_buffers":
                 for key, tensor in value.items():
                     yield prefix + key, _print_of(tensor)
+            elif name.endswith("_hooks") and name in TORCHS_OWN:
+                yield prefix + name, len(value)
             elif name not in TORCHS_OWN:
                 yield prefix + name, _print_of(value)
 
@@ -128,10 +132,10 @@ def _print_of(value: Any, depth: int = 3) -> Any:
 def writers(loaded: LoadedModel, probe: Probe, names: Sequence[str]) -> dict[str, Step]:
     """The first operation that writes into each of these buffers in place."""
     tensors = tensors_of(loaded, probe.feeds)
-    buffers = dict(loaded.module.named_buffers())
-    watched = [(name, buffers[name]) for name in names if name in buffers]
-    with untouched(loaded.module):
-        steps = recorder.record(loaded, tensors, watched=watched).steps
+    with fresh(loaded, "observed") as own:
+        buffers = dict(own.module.named_buffers())
+        watched = [(name, buffers[name]) for name in names if name in buffers]
+        steps = recorder.record(own, tensors, watched=watched).steps
     found: dict[str, Step] = {}
     for step in steps:
         for name in step.wrote:
@@ -150,12 +154,36 @@ def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Ex
     alike = [case for case in expected if not case.probe.extreme and _shapes(case.probe) == shapes]
     cases = [first, first, *alike[1:], first][:CALLS]
     answers: Answers = []
-    with untouched(loaded.module), quiet():
+    with fresh(loaded) as own, quiet():
         rewind = rewinder()
         for case in cases:
             rewind()
-            answers.append(_called(loaded, case))
+            answers.append(_called(own, case))
     return cases, answers
+
+
+def left_in_train_mode(loaded: LoadedModel) -> tuple[str, ...]:
+    """The outermost submodules in train mode of a module that itself is in eval mode."""
+    if loaded.module.training:
+        return ()
+    found: list[str] = []
+    for path, child in loaded.module.named_modules():
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        # A container does nothing itself.
+        if child.training and not inside and not isinstance(child, _CONTAINERS):
+            found.append(path)
+    return tuple(found)
+
+
+_CONTAINERS = (torch.nn.ModuleList, torch.nn.ModuleDict)
+
+
+def in_its_own_modes(loaded: LoadedModel, case: Expected) -> Outputs | Torch2MobileError:
+    """What a module gives with each submodule in the mode in which it was passed in."""
+    with fresh(loaded, "scratch") as own, quiet():
+        for given, child in zip(loaded.module.modules(), own.module.modules(), strict=True):
+            child.training = given.training
+        return _called(own, case)
 
 
 def _shapes(probe: Probe) -> list[tuple[int, ...]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch2mobile.copies import CopyError, first_line, fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import untouched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +35,7 @@ class Truth:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.lack: Lack | None = None
-        self._double: Any = None
+        self._loaded = loaded
         self._known = False
         flat: Any = loaded.flat
         if loaded.program is not None:
@@ -45,11 +44,6 @@ class Truth:
             self.lack = Lack(f"its weights are above {TRUTH_WEIGHT_BYTES >> 30} GB")
         elif _is_double(flat, loaded.tensors):
             self.lack = Lack("it computes in float64 itself")
-        else:
-            try:
-                self._double = copy.deepcopy(flat).double()
-            except Exception as error:  # noqa: BLE001 (it may refuse in any way it likes)
-                self._fail("it cannot be copied to float64", error)
 
     def __call__(
         self, tensors: Sequence[torch.Tensor], arrays: Sequence[np.ndarray], run: Any
@@ -58,13 +52,16 @@ class Truth:
 
         None where the module refuses float64, or gives other shapes with it.
         """
-        if self._double is None:
+        if self.lack is not None:
             return None
-        wide = [t.double() if t.is_floating_point() else t for t in tensors]
+        wide = [_widened(tensor) for tensor in tensors]
         try:
             # Each probe meets a fresh module, in float64 as in float32.
-            with untouched(self._double), self._watched() as narrow:
-                found: list[np.ndarray] = run(self._double, wide)
+            with fresh(self._loaded, "float64") as own, self._watched() as narrow:
+                found: list[np.ndarray] = run(own.flat, wide)
+        except CopyError as error:
+            self._fail("it cannot be copied to float64", error)
+            return None
         except Exception as error:  # noqa: BLE001 (for example a dtype hard-coded in forward)
             self._fail("it does not run in float64", error)
             return None
@@ -88,13 +85,15 @@ class Truth:
         self._known = True
 
     def _fail(self, reason: str, error: BaseException | None) -> None:
-        self._double = None
         if error is not None:
             # Only the lines are of interest, and the frames hold whole feature maps.
             traceback.clear_frames(error.__traceback__)
-            first = (str(error).strip().splitlines() or [""])[0]
-            reason = f"{reason} ({type(error).__name__}: {first[:200]})"
+            reason = f"{reason} ({type(error).__name__}: {first_line(error)})"
         self.lack = Lack(reason, error)
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _is_double(flat: Any, tensors: Sequence[torch.Tensor]) -> bool:

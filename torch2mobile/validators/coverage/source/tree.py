@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,12 +48,12 @@ def look(subject: Subject) -> Iterator[Finding]:
 
 
 def _hooks(subject: Subject, path: str, module: torch.nn.Module) -> Iterator[Finding]:
-    """Hooks of the user's; torch's own (spectral norm, pruning) are part of their layers."""
+    """Hooks of the user's; those of a library, such as spectral norm, are part of its layers."""
     assert subject.blame is not None
     library = Library(subject.blame)
     for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
         code = library.find(hook) or library.find(vars(type(hook)).get("__call__"))
-        if code is not None:
+        if code is not None and not {"site-packages", "dist-packages"} & set(Path(code.file).parts):
             where = subject.blame.location(code.file, code.tree.lineno, module=path)
             yield RULES["T2M140"].found(
                 where, f"the hook {code.tree.name} runs with {path or 'it'}"

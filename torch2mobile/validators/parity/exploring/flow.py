@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from torch2mobile.copies import fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import run, tensors_of
 
 if TYPE_CHECKING:
@@ -282,9 +283,9 @@ def follow(loaded: LoadedModel, feeds: Mapping[str, np.ndarray]) -> Flow:
     """What becomes of the inputs in one run; nothing where the module refuses to be looked at."""
     tensors = [tensor.clone() for tensor in tensors_of(loaded, feeds)]
     inputs = {spec.name: tensor for spec, tensor in zip(loaded.specs, tensors, strict=True)}
-    follower, flat = _Follower(inputs), cast("Any", loaded.flat)
-    with contextlib.suppress(Exception), untouched(loaded.module), quiet(), follower:
-        flat(*tensors)
+    follower = _Follower(inputs)
+    with contextlib.suppress(Exception), fresh(loaded, "observed") as own, quiet(), follower:
+        cast("Any", own.flat)(*tensors)
     return follower.flow
 
 
@@ -292,8 +293,8 @@ def passes_nan_on(loaded: LoadedModel, feeds: Mapping[str, np.ndarray]) -> bool:
     """Whether NaN and infinities in these inputs reach only what runtimes treat as torch does."""
     watch = _NanWatch()
     try:
-        with untouched(loaded.module), quiet(), watch:
-            run(loaded.flat, tensors_of(loaded, feeds))
+        with fresh(loaded, "observed") as own, quiet(), watch:
+            run(own.flat, tensors_of(loaded, feeds))
     except Exception:  # noqa: BLE001 (the module is the user's code)
         return False
     return watch.safe

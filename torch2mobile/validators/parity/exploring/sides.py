@@ -15,8 +15,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from torch2mobile.copies import fresh
 from torch2mobile.records import LoadedModel
-from torch2mobile.tensors import quiet, untouched
+from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import run, tensors_of
 from torch2mobile.validators.parity.mutating.search import Space, search, small_first
 from torch2mobile.validators.parity.probes import Probe
@@ -139,8 +140,8 @@ def taken_on(loaded: LoadedModel, feeds: Feeds) -> Taken:
     """The sides that one run takes; none where the module refuses the input."""
     watch = _Watch()
     try:
-        with untouched(loaded.module), quiet(), watch:
-            run(loaded.flat, tensors_of(loaded, feeds))
+        with fresh(loaded, "observed") as own, quiet(), watch:
+            run(own.flat, tensors_of(loaded, feeds))
     except Exception:  # noqa: BLE001 (the module is the user's code)
         return Taken({})
     return Taken(watch.sides, watch.work)
