@@ -25,7 +25,7 @@ NODES = 1000
 WITHOUT_TORCH = """
 import sys
 from torch2mobile.cli import run
-sys.argv[1:] = ["check", "model.onnx", "--target", "nnapi", "--target", "coreml", "-q"]
+sys.argv[1:] = ["check", "model.onnx", "--provider", "nnapi", "--provider", "coreml", "-q"]
 code = run()
 assert "torch" not in sys.modules
 sys.exit(code)

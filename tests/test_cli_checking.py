@@ -84,10 +84,10 @@ def test_configuration(net: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--select", "X1"], "no rule's code is or begins with 'X1'"),
         (["--ignore", "T2M1O1"], "Did you mean T2M1"),
-        (["--target", "fridge"], "check knows no target 'fridge'"),
-        (["--target", "fridge"], "There is: coreml, coreml-nn, nnapi, ort, xnnpack."),
-        (["--target", "CoreML"], "Did you mean coreml?"),
-        (["--target", "CoreML-NM"], "Did you mean coreml-nn or coreml?"),
+        (["--provider", "fridge"], "check knows no provider 'fridge'"),
+        (["--provider", "fridge"], "There is: coreml, coreml-nn, nnapi, xnnpack."),
+        (["--provider", "CoreML"], "Did you mean coreml?"),
+        (["--provider", "CoreML-NM"], "Did you mean coreml-nn or coreml?"),
         (["--ort-version", "new"], "--ort-version new"),
         (["--fix-dim", "N"], "--fix-dim N: no symbol and size"),
         (["--fix-dim", "N=0"], "N=0: this is not a whole number from 1"),
@@ -149,8 +149,8 @@ def test_export_says_that_a_target_is_one_of_check_only(
 ) -> None:
     assert run(["export", net, *INPUT, "--target", "nnapi"]) == 2
     text = capsys.readouterr().err
-    assert "'nnapi' is a target that only check knows" in text
-    assert "Use check --target nnapi; export has ort." in text
+    assert "'nnapi' is a provider of ONNX Runtime" in text
+    assert "Ask check --provider nnapi" in text
     assert run(["export", net, *INPUT, "--target", "ORT"]) == 2
     assert "Did you mean ort?" in capsys.readouterr().err
 

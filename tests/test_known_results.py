@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from artifacts import artifact_of
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.export import Dim
@@ -286,7 +287,7 @@ class TestSaturation:
         stages = Stages(SilentObserver())
         expected = judging.module_side(stages, loaded, ["y"], ParityOptions(), None)
         assert expected is not None
-        judging.judge(stages, "cpu", runner, expected, ParityOptions(), None)
+        judging.judge(stages, artifact_of("cpu", runner), expected, ParityOptions(), None)
         return {check.name: check for check in stages.checks}
 
     def test_the_ends_of_the_values_show_it(self) -> None:
@@ -390,7 +391,7 @@ class TestFloat16Overflow:
         expected = judging.module_side(stages, loaded, ["y"], self.loose, None)
         assert expected is not None
         runner: Any = Kernel(compute)
-        judging.judge(stages, "npu", runner, expected, self.loose, None)
+        judging.judge(stages, artifact_of("npu", runner), expected, self.loose, None)
         return next(check for check in stages.checks if check.name == "parity")
 
 

@@ -52,7 +52,7 @@ def test_options_have_ranges(command: str, option: str, capsys: pytest.CaptureFi
 
 def test_a_size_to_fix_has_a_range(capsys: pytest.CaptureFixture[str]) -> None:
     for text in (*BAD, "0", "2.5"):
-        assert run(["check", "gone.onnx", "--target", "nnapi", f"--fix-dim=N={text}"]) == 2
+        assert run(["check", "gone.onnx", "--provider", "nnapi", f"--fix-dim=N={text}"]) == 2
         assert f"--fix-dim N={text[:40]}: this is not a" in capsys.readouterr().err
 
 
@@ -85,7 +85,7 @@ def test_the_api_refuses_the_same(value: Any, tmp_path: Path) -> None:
         lambda: torch2mobile.simplify("gone", "out", timeout=value),
         lambda: torch2mobile.verify("gone", NET, CALL, mutants=value),
         lambda: torch2mobile.verify("gone", NET, CALL, mutants=2, min_caught=value),
-        lambda: torch2mobile.check(NET, CALL, targets=["nnapi"], fix_dims={"N": value}),
+        lambda: torch2mobile.check(NET, CALL, providers=["nnapi"], fix_dims={"N": value}),
     ]
     if value is not None:
         more.append(lambda: torch2mobile.check(NET, CALL, opset=value))

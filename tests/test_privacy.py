@@ -24,7 +24,7 @@ assert t.export(net, call, out="out").passed
 assert t.verify("out").passed
 assert t.verify("out", net, call, mutants=2, min_caught=0).passed
 assert t.debug("out", net, call).report.checks
-assert t.check(net, call, targets=["nnapi"]).report.checks
+assert t.check(net, call, providers=["nnapi"]).report.checks
 assert t.check("out/model.onnx").passed
 assert t.simplify("out/model.onnx", "small.onnx").passed
 """

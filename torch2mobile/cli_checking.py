@@ -38,7 +38,14 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     "targets",
     multiple=True,
     metavar="NAME",
-    help="Where it shall go beside ONNX Runtime on the CPU, e.g. nnapi.",
+    help="A mobile runtime that it is to be converted for: ort looks at the ONNX that it becomes.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAME",
+    help="An accelerator that ONNX Runtime shall use, e.g. nnapi.",
 )
 @source_options
 @click.option(
@@ -97,7 +104,7 @@ def check(source: str, **options: Any) -> int:
     \b
     Example:
       torch2mobile check models.py:MyNet --input 'x:float32[N,3,64,64]'
-      torch2mobile check model.onnx --target nnapi --fix-dim N=1 --format sarif
+      torch2mobile check model.onnx --provider nnapi --fix-dim N=1 --format sarif
     """
     from torch2mobile.pipeline.check import CheckOptions, check_request
     from torch2mobile.pipeline.config import read_selection
@@ -114,6 +121,7 @@ def check(source: str, **options: Any) -> int:
     )
     chosen = CheckOptions(
         targets=options["targets"],
+        providers=options["providers"],
         selection=read_selection(Path(), select=options["select"], ignore=options["ignore"]),
         fail_on=Severity(options["fail_on"]),
         ort_version=options["ort_version"],

@@ -27,10 +27,20 @@ def targets(**options: Any) -> int:
     from torch2mobile.exporter.targets import TARGETS
 
     rows = []
-    for name, target in TARGETS.items():
+    for target in TARGETS.values():
         missing = list(target.missing())
         state = "ready" if not missing else f"missing: {'; '.join(missing)}"
-        rows.append({"name": name, "title": target.title, "state": state})
+        rows += [
+            {
+                "name": variant.label,
+                "title": target.title,
+                "precision": variant.precision,
+                "sizes": "the example's" if variant.static else "as declared",
+                "batch": "yes" if variant.batch else "no",
+                "state": state,
+            }
+            for variant in target.variants
+        ]
     echo_table(rows, options["form"])
     return int(ExitCode.PASSED)
 

@@ -164,13 +164,13 @@ def parity_options(command: F) -> F:
         click.option(
             "--rtol",
             multiple=True,
-            metavar="[OUTPUT=]R",
-            help="Your own relative tolerance, for one output or for all.",
+            metavar="[OUTPUT][@TARGET]=R",
+            help="Your own relative tolerance, for one output or target, or for all.",
         ),
         click.option(
             "--atol",
             multiple=True,
-            metavar="[OUTPUT=]A",
+            metavar="[OUTPUT][@TARGET]=A",
             help="Your own absolute tolerance, instead of the measured one.",
         ),
     ):

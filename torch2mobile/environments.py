@@ -253,13 +253,20 @@ class Worker:
 class IsolatedRunner:
     """A :class:`torch2mobile.interfaces.Runner` whose runtime lives in a worker process.
 
-    ``loader`` names a function that returns a Runner for ``args``. After a crash the next call
-    starts a fresh process, so that one bad input does not hide the rest.
+    ``loader`` names a function that returns a Runner for ``args``. ``worker`` is a process
+    to share; else one is started in ``environment``. After a crash the next call starts a fresh
+    process, so that one bad input does not hide the rest.
     """
 
     def __init__(
-        self, loader: str, *args: Any, timeout: float, worker: Worker | None = None
+        self,
+        loader: str,
+        *args: Any,
+        timeout: float,
+        worker: Worker | None = None,
+        environment: Environment = HERE,
     ) -> None:
+        self._environment = environment
         self._loader, self._args, self._timeout = loader, args, timeout
         self._worker = worker
         self._shared = worker
@@ -273,7 +280,7 @@ class IsolatedRunner:
         Runners that share a worker must be loaded in the order in which they began.
         """
         if self._worker is None:
-            self._worker = Worker()
+            self._worker = Worker(environment=self._environment)
         self._begun_at = self._worker.log_position()
         self._worker.submit("torch2mobile.environments:make", self._loader, self._args)
 
@@ -285,7 +292,7 @@ class IsolatedRunner:
             self.load_log = self._worker.log_since(start)
         if self._worker is None or not self._worker.alive:
             self.close()
-            self._worker, self._handle = Worker(), None
+            self._worker, self._handle = Worker(environment=self._environment), None
         if self._handle is None:
             self.begin()
             self.load()

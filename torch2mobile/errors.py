@@ -88,6 +88,10 @@ class MissingToolError(Torch2MobileError):
     """A converter or runtime is not installed; the remedy is the command that installs it."""
 
 
+class ProbeRefusedError(Torch2MobileError):
+    """An artefact cannot take a probe, by what its variant is: another size, a batch."""
+
+
 class WriteError(Torch2MobileError):
     """The result could not be written, for example because the disk is full."""
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from torch2mobile.records import Artifact, Check, OnnxModel, OutputSpec, Report
+from torch2mobile.records import Artifact, Check, Job, OnnxModel, OutputSpec, Report, Variant
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from torch2mobile.environments import Environment
 
     Arrays = Mapping[str, np.ndarray]
 
@@ -32,19 +34,23 @@ class Target(Protocol):
 
     name: str
     title: str
-    wants_program: bool
-    """Whether it starts from the ExportedProgram (saved as a .pt2) and needs torch for that."""
+    suffixes: tuple[str, ...]
+    """The endings of the files that it loads."""
+    variants: tuple[Variant, ...]
+    """What it can make; the first has the target's own name."""
+    environment: Environment
+    """Where its converter and its runtime run."""
 
     def missing(self) -> Sequence[str]:
         """The commands that install what is missing; empty when all is there."""
 
-    def convert(self, model: OnnxModel, program: Path | None, out: Path) -> Artifact:
-        """Write the target's files into the folder ``out``; runs in a worker process.
+    def accepts(self, model: OnnxModel, variant: Variant) -> str:
+        """Why it has no form for this model, in words; empty where it may have one."""
 
-        ``program`` is the saved ExportedProgram, given only to targets with ``wants_program``.
-        """
+    def convert(self, job: Job) -> Artifact:
+        """Write the variant's files into the job's folder; runs in a worker process."""
 
-    def load(self, path: Path) -> Runner:
+    def load(self, path: Path, variant: Variant) -> Runner:
         """Load what :meth:`convert` wrote; runs in a worker process."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -97,12 +97,26 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class ParityOptions:
-    """How hard to look: number of value probes, seed, tolerances by output name ("" for all)."""
+    """How hard to look: number of value probes, seed, tolerances, the longest call in seconds.
+
+    Tolerances are by output name (``""`` for all), artefact (``"@ncnn-fp16"``), or both
+    (``"logits@ncnn-fp16"``); what is said of an artefact comes first.
+    """
 
     probes: int = 8
     seed: int = 0
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     timeout: float = 300.0
+
+    def for_artifact(self, label: str) -> ParityOptions:
+        """With the tolerances that hold for one artefact, by output name."""
+        common = {name: given for name, given in self.tolerances.items() if "@" not in name}
+        own = {
+            name.rpartition("@")[0]: given
+            for name, given in self.tolerances.items()
+            if "@" in name and name.rpartition("@")[2] == label
+        }
+        return replace(self, tolerances=own if "" in own else {**common, **own})
 
 
 # The least share of mutants that the gate has to catch, where the user gives none.
@@ -288,12 +302,65 @@ class OnnxModel:
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """What one target's converter wrote: ``files[0]`` is what the runtime loads."""
+class Variant:
+    """One form of a target's artefact: what the converter is asked for, and what the file can take.
 
+    ``label`` names it (``"ncnn-fp16"``) and is unique over all targets. ``static`` files have the
+    example's sizes; without ``batch`` the first dimension is 1. In layout ``NHWC`` the file has the
+    channels of its rank-4 inputs and outputs last. ``dtypes`` has what the file takes and gives in
+    place of the module's (``{"int64": "int32"}``). With ``own_names`` the runtime's inputs and
+    outputs may be called otherwise. ``settings`` are the converter's and the runtime's own.
+    """
+
+    label: str
     target: str
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    source: Literal["onnx", "program"] = "onnx"
+    static: bool = False
+    batch: bool = True
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    own_names: bool = False
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it computes less exactly than the module: then only the user's gate holds it."""
+        return self.precision != "float32"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a converter is given: the proven .onnx, the saved ExportedProgram, the folder to fill.
+
+    ``program`` is there for variants with that source. ``shapes`` are the example's, by input.
+    """
+
+    model: OnnxModel
+    variant: Variant
+    program: Path | None
+    out: Path
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def path(self, suffix: str) -> Path:
+        """Where a file of this variant goes: its label tells it from the others of its target."""
+        infix = "" if self.variant.label == self.variant.target else f".{self.variant.label}"
+        return self.out / f"{self.model.path.stem}{infix}{suffix}"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a converter wrote: ``files[0]`` is what the runtime loads.
+
+    ``names`` has the runtime's own name of an input or output, where it is another; ``shapes`` the
+    sizes that are fixed in the file, by input.
+    """
+
+    variant: Variant
     files: tuple[Path, ...]
     tools: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 # --- what comes out ---------------------------------------------------------------------------
@@ -441,13 +508,25 @@ class FileEntry:
 class GoldenCase:
     """One replay: the .npz with inputs and the module's outputs, and what may differ by output.
 
-    ``errors`` has by target and output how far the artefact itself was off when it was exported.
+    ``errors`` has by artefact and output how far it was off when it was exported; ``limits`` what
+    is allowed for artefacts that are held to something else.
     """
 
     file: str
     probe: str
     allowed: Mapping[str, float]
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArtifactEntry:
+    """How one artefact of a bundle was made, and how it is fed; see :class:`Artifact`."""
+
+    variant: Variant
+    tools: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -460,7 +539,11 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds and how it was made; ``targets`` lists each target's files."""
+    """What a bundle holds and how it was made.
+
+    ``targets`` lists each artefact's files by its label, ``artifacts`` how it was made (bundles of
+    0.1 have none of these).
+    """
 
     name: str
     source: str
@@ -478,6 +561,7 @@ class Manifest:
     weights: Fingerprint = field(default_factory=Fingerprint)
     sources: Fingerprint = field(default_factory=Fingerprint)
     machine: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, ArtifactEntry] = field(default_factory=dict)
     kind: str = "torch2mobile bundle"
     schema_version: int = SCHEMA_VERSION
 

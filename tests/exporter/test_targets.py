@@ -24,12 +24,12 @@ from torch import nn
 from torch.export import Dim as TorchDim
 
 from torch2mobile.environments import Environment, IsolatedRunner, Worker
-from torch2mobile.errors import ModelFileError, NotApplicableError
+from torch2mobile.errors import ModelFileError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets import ort as ort_target
-from torch2mobile.exporter.targets.ort import OrtTarget, load_session
+from torch2mobile.exporter.targets.ort import OrtRunner, OrtTarget
 from torch2mobile.interfaces import Target
-from torch2mobile.records import Artifact, OutputSpec
+from torch2mobile.records import Artifact, Job, OutputSpec, Variant
 
 CONVERT = "torch2mobile.exporter.targets:convert"
 LOAD = "torch2mobile.exporter.targets:load"
@@ -79,14 +79,17 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
+def job(net: Any, variant: Variant, program: Path | None, out: Path) -> Job:
+    model = replace(net.model, origins={})
+    return Job(model, variant, program if variant.source == "program" else None, out)
+
+
 def convert(target: Target, net: Any, program: Path, out: Path) -> Artifact:
-    """As the pipeline does: in a fresh process, which has torch only where it is wanted."""
+    """As the pipeline does: in a fresh process of the target's environment."""
     out.mkdir(exist_ok=True)
-    given = program if target.wants_program else None
-    with Worker(torch=target.wants_program) as worker:
-        found = worker.call(
-            CONVERT, target, replace(net.model, origins={}), given, out, timeout=WAIT
-        )
+    variant = target.variants[0]
+    with Worker(environment=target.environment) as worker:
+        found = worker.call(CONVERT, target, job(net, variant, program, out), timeout=WAIT)
     assert isinstance(found, Artifact)
     return found
 
@@ -104,8 +107,11 @@ def converted(
 def test_the_protocol(target: Target) -> None:
     assert TARGETS[target.name] is target
     assert target.title
-    assert isinstance(target.wants_program, bool)
-    for name in ("missing", "convert", "load"):
+    assert target.suffixes
+    assert target.variants[0].label == target.name
+    assert {variant.target for variant in target.variants} == {target.name}
+    assert isinstance(target.environment, Environment)
+    for name in ("missing", "accepts", "convert", "load"):
         wanted = inspect.signature(getattr(Target, name)).parameters
         found = inspect.signature(getattr(type(target), name)).parameters
         assert list(found) == list(wanted)
@@ -118,7 +124,7 @@ def test_it_travels_to_a_worker(target: Target) -> None:
 
 
 def test_what_it_writes(target: Target, converted: Artifact) -> None:
-    assert converted.target == target.name
+    assert converted.variant == target.variants[0]
     (folder,) = {path.parent for path in converted.files}
     assert {path.name for path in converted.files} == {path.name for path in folder.iterdir()}
     assert all(path.stat().st_size for path in converted.files)
@@ -144,7 +150,8 @@ def test_no_path_of_this_machine(converted: Artifact, net: Any) -> None:
 
 def test_it_is_the_module_at_every_size(target: Target, converted: Artifact, net: Any) -> None:
     torch.manual_seed(1)
-    with IsolatedRunner(LOAD, target, converted.files[0], timeout=WAIT) as runner:
+    loaded = (LOAD, target, converted.files[0], converted.variant)
+    with IsolatedRunner(*loaded, timeout=WAIT, environment=target.environment) as runner:
         assert [(spec.name, spec.dtype) for spec in runner.inputs()] == [("image", "float32")]
         assert [(spec.name, spec.dtype) for spec in runner.outputs()] == [
             ("features", "float32"),
@@ -167,7 +174,7 @@ X86 = pytest.mark.skipif(
 
 
 def ort_artifact(net: Any, folder: Path) -> Artifact:
-    return OrtTarget().convert(net.model, None, folder)
+    return OrtTarget().convert(job(net, TARGETS["ort"].variants[0], None, folder))
 
 
 @X86
@@ -209,11 +216,11 @@ def test_a_model_beyond_the_formats_limit_is_not_for_it(
     net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = net.model.path.stat().st_size
+    (variant,) = OrtTarget.variants
     monkeypatch.setattr(ort_target, "_FORMAT_LIMIT", size)
-    assert ort_artifact(net, tmp_path).files
+    assert OrtTarget().accepts(net.model, variant) == ""
     monkeypatch.setattr(ort_target, "_FORMAT_LIMIT", size - 1)
-    with pytest.raises(NotApplicableError, match="ends at 2 GB"):
-        ort_artifact(net, tmp_path)
+    assert "ends at 2 GB" in OrtTarget().accepts(net.model, variant)
 
 
 def test_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +241,7 @@ def test_a_file_that_is_not_whole_does_not_load(
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(source.read_bytes()[:cut])
     with pytest.raises(ModelFileError, match=rf"cannot load cut\{suffix}"):
-        load_session(path)
+        OrtRunner(path)
 
 
 def test_types_and_dims_as_the_runtime_has_them(tmp_path: Path) -> None:
@@ -252,7 +259,7 @@ def test_types_and_dims_as_the_runtime_has_them(tmp_path: Path) -> None:
     )
     opset = helper.make_opsetid("", 20)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
-    runner = load_session(tmp_path / "m.onnx")
+    runner = OrtRunner(tmp_path / "m.onnx")
     dtypes = ["float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool"]
     expected = [OutputSpec(n, d, ("N", 3, "?")) for n, d in zip(kinds, dtypes, strict=True)]
     assert list(runner.inputs()) == expected
@@ -261,64 +268,3 @@ def test_types_and_dims_as_the_runtime_has_them(tmp_path: Path) -> None:
 
 def test_the_version_is_that_of_the_runtime(net: Any, tmp_path: Path) -> None:
     assert ort_artifact(net, tmp_path).tools == {"onnxruntime": onnxruntime.__version__}
-
-
-# --- a new one --------------------------------------------------------------------------------
-
-NEW = """
-from pathlib import Path
-from torch2mobile.errors import NotApplicableError
-from torch2mobile.records import Artifact, OutputSpec
-
-class PickledRunner:
-    def __init__(self, path):
-        import torch
-        self.module = torch.export.load(path).module()
-    def inputs(self):
-        return (OutputSpec("image", "float32", ("n", 3, "2*h", 8)),)
-    def outputs(self):
-        return (OutputSpec("features", "float32", ("n", 32, "h", 4)),)
-    def run(self, feeds):
-        import torch
-        features, brightest = self.module(torch.from_numpy(feeds["image"]))
-        return [("features", features.numpy(force=True)), ("brightest", brightest.numpy())]
-
-class NewTarget:
-    name = "new"
-    title = "A runtime of tomorrow"
-    wants_program = True
-    def missing(self):
-        return ()
-    def convert(self, model, program, out):
-        import torch
-        if program is None:
-            raise NotApplicableError("it needs the program")
-        path = out / "model.new"
-        path.write_bytes(program.read_bytes())
-        return Artifact(self.name, (path,), {"torch": torch.__version__})
-    def load(self, path):
-        return PickledRunner(path)
-"""
-
-
-def test_one_class_is_all_that_a_new_target_takes(
-    net: Any, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that starts from the ExportedProgram, of a module that only the test knows."""
-    (tmp_path / "new_target.py").write_text(NEW)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    new: Target = importlib.import_module("new_target").NewTarget()
-    with Worker(environment=Environment(torch=True)) as worker:
-        light = replace(net.model, origins={})
-        artifact = worker.call(CONVERT, new, light, program, tmp_path, timeout=WAIT)
-        assert artifact.files == (tmp_path / "model.new",)
-        assert artifact.tools == {"torch": torch.__version__}
-        with pytest.raises(NotApplicableError, match="it needs the program"):
-            worker.call(CONVERT, new, light, None, tmp_path, timeout=WAIT)
-        image = torch.randn(3, 3, 6, 8)
-        runner = IsolatedRunner(LOAD, new, artifact.files[0], timeout=WAIT, worker=worker)
-        (_, features), _ = runner.run({"image": image.numpy()})
-        assert runner.inputs()[0].name == "image"
-    wanted = net.loaded.module(image)["features"].detach()
-    torch.testing.assert_close(torch.from_numpy(features), wanted)

@@ -495,7 +495,7 @@ def test_a_size_that_no_input_can_have_is_refused_before_the_capture(
     monkeypatch.setattr("torch2mobile.exporter.capture.capture", lambda _: pytest.fail("captured"))
     with pytest.raises(UsageError) as caught:
         torch2mobile.check(
-            Twice(), inputs=["x:float32[N=1..4,8*h=2..32]"], targets=["nnapi"], fix_dims=fixed
+            Twice(), inputs=["x:float32[N=1..4,8*h=2..32]"], providers=["nnapi"], fix_dims=fixed
         )
     assert message in caught.value.message
     assert remedy in caught.value.remedy
@@ -503,12 +503,12 @@ def test_a_size_that_no_input_can_have_is_refused_before_the_capture(
 
 def test_a_size_without_an_upper_bound() -> None:
     found = torch2mobile.check(
-        Twice(), inputs=["x:float32[N=2..,4]"], targets=["nnapi"], fix_dims={"N": 900}
+        Twice(), inputs=["x:float32[N=2..,4]"], providers=["nnapi"], fix_dims={"N": 900}
     )
     assert found.passed
     with pytest.raises(UsageError, match=r"N=1: N was declared as 2\.\.$"):
         torch2mobile.check(
-            Twice(), inputs=["x:float32[N=2..,4]"], targets=["nnapi"], fix_dims={"N": 1}
+            Twice(), inputs=["x:float32[N=2..,4]"], providers=["nnapi"], fix_dims={"N": 1}
         )
 
 
@@ -516,7 +516,7 @@ def test_a_bundle_has_the_ranges_and_a_bare_file_has_none(tmp_path: Path) -> Non
     bundle = tmp_path / "bundle"
     made = torch2mobile.export(Twice(), inputs=["x:float32[N=1..4,4]"], out=bundle)
     assert made.passed
-    options = CheckOptions(targets=("nnapi",), fixed={"N": 9})
+    options = CheckOptions(providers=("nnapi",), fixed={"N": 9})
     with pytest.raises(UsageError, match=r"--fix-dim N=9: N was declared as 1\.\.4"):
         check_request(Request(str(bundle)), options)
     assert check_request(Request(str(bundle / "model.onnx")), options).passed

@@ -59,6 +59,7 @@ class TestStages:
             "baked onnx",
             "provenance",
             "convert ort",
+            "contract ort",
             "parity ort",
             "baked ort",
             "bundle",
@@ -177,17 +178,17 @@ class TestGolden:
     def test_large_cases_are_left_out(self, tmp_path: Path) -> None:
         large = contents.GOLDEN_BYTES
         cases = [self.case(0, 4, "example"), self.case(1, large), self.case(2, 4)]
-        written = contents.write_golden(tmp_path, cases, {}, {})
+        written = contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["example", "p2"]
 
     def test_but_never_all(self, tmp_path: Path) -> None:
         cases = [self.case(number, contents.GOLDEN_BYTES // 4) for number in range(3)]
-        written = contents.write_golden(tmp_path, cases, {}, {})
+        written = contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["p0"]
 
     def test_the_example_then_other_sizes_then_other_values(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 1, 4, 2, 5)]
-        written = contents.write_golden(tmp_path, cases, {}, {})
+        written = contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
         assert len({case.file for case in written}) == contents.GOLDEN_CASES
 
@@ -199,7 +200,9 @@ class TestGolden:
         assert [case.probe for case in written] == ["p0", "p3", "p6", "p9", "p12", "p15", "p21"]
 
     def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
-        (written,) = contents.write_golden(tmp_path, [self.case(0, 4, "../../N=1 a/b")], {}, {})
+        (written,) = contents.write_golden(
+            tmp_path, [self.case(0, 4, "../../N=1 a/b")], ParityOptions(), {}, []
+        )
         assert Path(written.file).parent == Path("golden")
         assert (tmp_path / written.file).is_file()
         assert written.probe == "../../N=1 a/b"
@@ -399,27 +402,38 @@ class TestSimplify:
 
 TARGETS = """
 import os, signal, time
-from torch2mobile.errors import NotApplicableError
+from torch2mobile.environments import HERE
 from torch2mobile.exporter.targets.ort import OrtRunner
-from torch2mobile.records import Artifact
+from torch2mobile.records import Artifact, Variant
 
 class Copy:
     name = "copy"
     title = "a copy of the model"
-    wants_program = False
+    environment = HERE
+
+    @property
+    def suffixes(self):
+        return (f".{self.name}",)
+
+    @property
+    def variants(self):
+        return (Variant(self.name, self.name),)
 
     def missing(self):
         return []
 
-    def convert(self, model, program, out):
-        path = out / f"model.{self.name}"
-        self.write(model.path.read_bytes(), path)
-        return Artifact(self.name, (path,), {})
+    def accepts(self, model, variant):
+        return ""
+
+    def convert(self, job):
+        path = job.path(f".{self.name}")
+        self.write(job.model.path.read_bytes(), path)
+        return Artifact(job.variant, (path,), {})
 
     def write(self, data, path):
         path.write_bytes(data)
 
-    def load(self, path):
+    def load(self, path, variant):
         return OrtRunner(path)
 
 class Dies(Copy):
@@ -447,7 +461,7 @@ class Lies(Copy):
 
 class Crashes(Copy):
     name = "crashes"
-    def load(self, path):
+    def load(self, path, variant):
         return CrashingRunner(path)
 
 class CrashingRunner(OrtRunner):
@@ -458,7 +472,7 @@ class CrashingRunner(OrtRunner):
 
 class Hangs(Copy):
     name = "hangs"
-    def load(self, path):
+    def load(self, path, variant):
         time.sleep(60)
 
 ALL = {kind.name: kind() for kind in (Copy, Dies, Raises, Missing, Lies, Crashes, Hangs)}
@@ -590,12 +604,12 @@ def test_time_outs_are_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from torch2mobile.pipeline import judging
 
     seen: list[float] = []
-    real: Callable[..., Any] = judging.onnx_runner
+    real: Callable[..., Any] = judging.runner_of
 
-    def watched(path: Path, timeout: float, *rest: Any) -> Any:
+    def watched(path: Path, variant: Any, timeout: float, *rest: Any) -> Any:
         seen.append(timeout)
-        return real(path, timeout, *rest)
+        return real(path, variant, timeout, *rest)
 
-    monkeypatch.setattr(judging, "onnx_runner", watched)
+    monkeypatch.setattr(judging, "runner_of", watched)
     export(nn.ReLU(), tmp_path / "b", parity=ParityOptions(probes=1, timeout=77.0))
     assert set(seen) == {77.0}

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from artifacts import artifact_of
 from onnx import TensorProto, helper
 from torch import nn
 
@@ -451,8 +452,8 @@ class TestJudging:
             def run(self, feeds: Any) -> Any:
                 raise WorkerTimeoutError("gave no answer within 1 s and was stopped", "Wait.")
 
-        runner: Any = Hangs()
-        assert not judging.judge(stages, "ort", runner, self.expected(), ParityOptions(), None)
+        runner = artifact_of("ort", Hangs())
+        assert not judging.judge(stages, runner, self.expected(), ParityOptions(), None)
         (check,) = stages.checks
         assert (check.name, check.target, check.status) == ("parity", "ort", Status.ERROR)
         assert "gave no answer" in check.summary
@@ -464,8 +465,8 @@ class TestJudging:
             def run(self, feeds: Any) -> Any:
                 raise WorkerCrashError("the worker process died of SIGILL")
 
-        runner: Any = Dies()
-        assert not judging.judge(stages, "ort", runner, self.expected(), ParityOptions(), None)
+        runner = artifact_of("ort", Dies())
+        assert not judging.judge(stages, runner, self.expected(), ParityOptions(), None)
         assert stages.checks[0].status is Status.FAILED
         assert "SIGILL" in stages.checks[0].mismatches[0].problem
 
@@ -474,6 +475,6 @@ class TestJudging:
             def run(self, feeds: Any) -> Any:
                 return [("y", feeds["x"])]
 
-        runner: Any = Right()
-        assert judging.judge(stages, "ort", runner, self.expected(), ParityOptions(), None)
+        runner = artifact_of("ort", Right())
+        assert judging.judge(stages, runner, self.expected(), ParityOptions(), None)
         assert [check.status for check in stages.checks] == [Status.PASSED, Status.PASSED]

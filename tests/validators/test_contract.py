@@ -32,7 +32,7 @@ OUTPUTS = (
     OutputSpec("largest", "float32", ("N", 3)),
 )
 OPSET = 18
-ORT = "torch2mobile.exporter.targets.ort:load_session"
+ORT = "torch2mobile.exporter.targets.ort:OrtRunner"
 
 
 def base() -> Any:
@@ -66,9 +66,9 @@ class InProcess:
         self.path, self.load_log = path, ""
 
     def load(self) -> None:
-        from torch2mobile.exporter.targets.ort import load_session
+        from torch2mobile.exporter.targets.ort import OrtRunner
 
-        self.session = load_session(self.path)
+        self.session = OrtRunner(self.path)
 
     def inputs(self) -> Any:
         return self.session.inputs()

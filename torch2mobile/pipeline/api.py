@@ -269,6 +269,7 @@ def check(
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
     targets: Sequence[str] = (),
+    providers: Sequence[str] = (),
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     suppress: Sequence[Suppression] = (),
@@ -292,6 +293,7 @@ def check(
     """
     options = checking.CheckOptions(
         targets=tuple(targets),
+        providers=tuple(providers),
         selection=Selection(tuple(select), tuple(ignore), tuple(suppress)),
         fail_on=checking.severity_of(fail_on),
         ort_version=ort_version,

@@ -26,6 +26,7 @@ from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import understood
 from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
+from torch2mobile.pipeline.conversion import find_variants
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages
@@ -42,7 +43,7 @@ from torch2mobile.records import (
 )
 from torch2mobile.validators.coverage import level_file, releases
 from torch2mobile.validators.coverage.accelerators import ACCELERATORS
-from torch2mobile.validators.coverage.levels import LEVELS, TARGETS
+from torch2mobile.validators.coverage.levels import LEVELS
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.selection import Selection, counts
 from torch2mobile.validators.coverage.subject import Section, Subject
@@ -56,6 +57,7 @@ class CheckOptions:
     """What to look at and what counts; see :class:`Selection` and :class:`Subject`."""
 
     targets: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
     fail_on: Severity = Severity.ERROR
     ort_version: str | None = None
@@ -63,18 +65,24 @@ class CheckOptions:
     opset: int | None = None
     mend: bool = True
 
+    @property
+    def wants_model(self) -> bool:
+        """Whether the ONNX that a module becomes is looked at."""
+        return bool(self.targets or self.providers or self.ort_version or self.opset)
+
     def __post_init__(self) -> None:
-        for name in self.targets:
-            if name not in TARGETS:
+        find_variants(self.targets)
+        for name in self.providers:
+            if name not in ACCELERATORS:
                 raise UsageError(
-                    f"check knows no target {name!r}", did_you_mean(name, list(TARGETS))
+                    f"check knows no provider {name!r}", did_you_mean(name, list(ACCELERATORS))
                 )
         if self.ort_version is not None:
             releases.check_version(self.ort_version)
-        if self.fixed and not set(self.targets) & set(ACCELERATORS):
+        if self.fixed and not self.providers:
             raise UsageError(
                 "--fix-dim says something about an accelerator, and none is asked for",
-                f"Add --target {', or '.join(ACCELERATORS)}, or leave it out.",
+                f"Add --provider {', or '.join(ACCELERATORS)}, or leave it out.",
             )
         for name, size in self.fixed.items():
             limits.check_number("fix_dim", size, of=name)
@@ -173,7 +181,7 @@ def check_file(
         return _report([broken], options, stages, str(path))
     subject = Subject(
         name=str(path),
-        targets=options.targets,
+        providers=options.providers,
         ort_version=options.ort_version,
         fixed=options.fixed,
         model=model,
@@ -214,7 +222,7 @@ def check_loaded(
         made, error = None, caught
     found = Subject(
         name=loaded.name,
-        targets=options.targets,
+        providers=options.providers,
         ort_version=options.ort_version,
         fixed=options.fixed,
         loaded=loaded,
@@ -242,7 +250,7 @@ def _captured(
     from torch2mobile.validators.coverage import aten
 
     def translate(capture: Capture) -> InMemory | None:
-        if options.targets or options.ort_version or options.opset or capture.program is None:
+        if options.wants_model or capture.program is None:
             return _translated(capture, options, stages)
         # The exporter logs what is not installed while its registry loads.
         with quiet():
@@ -260,7 +268,7 @@ def _onnx_of(
     """The subject's ONNX model where something asks for one, or why there is none."""
     import onnx_ir
 
-    asked = options.targets or options.ort_version or options.opset
+    asked = options.wants_model
     if made is None:
         return {"no_model": "the module could not be captured as a graph"} if asked else {}
     refusal, found = made.refusal, made.translation

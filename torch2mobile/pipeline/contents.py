@@ -11,15 +11,17 @@ from torch2mobile.exporter.bundle import MODEL, REPORT, load_bundle, refuse_exte
 from torch2mobile.pipeline.environment import machine, tool_versions
 from torch2mobile.records import (
     Artifact,
+    ArtifactEntry,
     Bundle,
     Capture,
     Check,
     GoldenCase,
     Manifest,
     OnnxModel,
+    ParityOptions,
     Report,
     Status,
-    Tolerance,
+    Variant,
 )
 
 if TYPE_CHECKING:
@@ -49,22 +51,31 @@ def open_bundle(path: Path) -> Bundle:
 def write_golden(
     folder: Path,
     expected: Sequence[Expected],
-    tolerances: Mapping[str, Tolerance],
+    options: ParityOptions,
     errors: Mapping[str, Sequence[Mapping[str, float]]],
+    variants: Sequence[Variant],
     tied: Container[int] = (),
     sides: Callable[[Mapping[str, np.ndarray]], Collection[object]] = lambda _: (),
 ) -> tuple[GoldenCase, ...]:
     """The example, other sizes, then other values, as far as they are small.
 
     Then what takes decisions as these do not, by the ``sides`` of decisions that inputs take.
-    ``errors`` has by target, for each of the expected, how far the artefact was off, by output.
-    Left out are those of ``tied``, on which an artefact picked others of equal values.
+    ``errors`` has by artefact, for each of the expected, how far it was off, by output. Variants
+    that the user's tolerances hold to something else have limits of their own. Left out are those
+    of ``tied``, on which an artefact picked others of equal values.
     """
     from torch2mobile.exporter.bundle import write_case
     from torch2mobile.validators.parity.gate import typical_of
     from torch2mobile.validators.parity.golden import allowed_for
 
     typical = typical_of(expected)
+    common = options.for_artifact("").tolerances
+    held = {variant.label: options.for_artifact(variant.label).tolerances for variant in variants}
+    own = {
+        v.label: held[v.label]
+        for v in variants
+        if held[v.label] and (v.lossy or held[v.label] != common)
+    }
     cases: list[GoldenCase] = []
     order = [number for number in _golden_order(expected) if number not in tied]
     for number in [*order[:GOLDEN_CASES], *_more(expected, order, sides)]:
@@ -73,9 +84,10 @@ def write_golden(
         name = f"golden/{len(cases)}_{label}.npz"
         write_case(folder / name, case.probe.feeds, case.outputs)
         # Another machine is held to these: they are measured, not guessed.
-        allowed = allowed_for(case.sure(), typical, tolerances)
-        own = {target: found[number] for target, found in errors.items()}
-        cases.append(GoldenCase(name, case.probe.label, allowed, own))
+        allowed = allowed_for(case.sure(), typical, common)
+        limits = {label: allowed_for(case, typical, given) for label, given in own.items()}
+        off = {label: found[number] for label, found in errors.items()}
+        cases.append(GoldenCase(name, case.probe.label, allowed, off, limits))
     return tuple(cases)
 
 
@@ -117,7 +129,10 @@ def manifest_of(
         seed=report.request.parity.seed if report.request else 0,
         inputs=capture.inputs,
         outputs=model.outputs,
-        targets={a.target: tuple(path.name for path in a.files) for a in artifacts},
+        targets={a.variant.label: tuple(path.name for path in a.files) for a in artifacts},
+        artifacts={
+            a.variant.label: ArtifactEntry(a.variant, a.tools, a.names, a.shapes) for a in artifacts
+        },
         golden=golden,
         versions=tool_versions(),
         files={},

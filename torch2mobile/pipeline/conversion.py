@@ -4,73 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from torch2mobile.environments import Environment, Worker
+from torch2mobile.environments import HERE, Worker
 from torch2mobile.errors import (
     ConversionError,
     MissingToolError,
     NotApplicableError,
     Torch2MobileError,
     UsageError,
-    did_you_mean,
 )
-from torch2mobile.exporter.targets import TARGETS
-from torch2mobile.interfaces import Target
-from torch2mobile.records import Artifact, OnnxModel
+from torch2mobile.exporter.targets import TARGETS, find_variant
+from torch2mobile.records import Artifact, Job, Variant
 
 
-def find_targets(names: Sequence[str]) -> list[Target]:
-    """The targets of these names; UsageError for an unknown one."""
-    unknown = [name for name in names if name not in TARGETS]
-    if unknown:
-        from torch2mobile.validators.coverage.levels import TARGETS as CHECKED
+def find_variants(labels: Sequence[str]) -> list[Variant]:
+    """The variants of these labels, each once; UsageError for an unknown one."""
+    from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 
-        if unknown[0] in CHECKED:
+    for label in labels:
+        if label in ACCELERATORS:
             raise UsageError(
-                f"{unknown[0]!r} is a target that only check knows: nothing is converted for it",
-                f"Use check --target {unknown[0]}; export has {', '.join(TARGETS)}.",
+                f"{label!r} is a provider of ONNX Runtime, for which nothing is converted",
+                f"Ask check --provider {label} how much of the model it takes; the .onnx and "
+                ".ort run there as they are.",
             )
-        raise UsageError(
-            f"there is no target {unknown[0]!r}", did_you_mean(unknown[0], list(TARGETS))
-        )
-    return [TARGETS[name] for name in dict.fromkeys(names)]
+    return [find_variant(label) for label in dict.fromkeys(labels)]
 
 
-def convert(
-    target: Target,
-    model: OnnxModel,
-    program: Path | None,
-    folder: Path,
-    tools: Worker,
-    timeout: float,
-) -> Artifact:
-    """Write a target's files into ``folder``, by the worker ``tools`` or one of the target's own.
+def convert(job: Job, tools: Worker, timeout: float) -> Artifact:
+    """Write a variant's files, by the worker ``tools`` or one in the target's own environment.
 
     Raises MissingToolError, NotApplicableError where the target has no form for this model, and
     ConversionError for whatever else its converter does.
     """
+    target, label = TARGETS[job.variant.target], job.variant.label
     missing = target.missing()
     if missing:
-        raise MissingToolError(f"{target.name} is not installed", f"Run: {'; '.join(missing)}")
-    own = target.wants_program or not tools.alive
-    worker = Worker(environment=Environment(torch=True)) if own else tools
+        raise MissingToolError(f"{label} is not installed", f"Run: {'; '.join(missing)}")
+    refused = target.accepts(job.model, job.variant)
+    if refused:
+        raise NotApplicableError(refused, f"Leave out --target {label}.")
+    shared = target.environment == HERE and tools.alive
+    worker = tools if shared else Worker(environment=target.environment)
+    function = "torch2mobile.exporter.targets:convert"
+    job = replace(job, model=replace(job.model, origins={}))
     try:
-        artifact: Artifact = worker.call(
-            "torch2mobile.exporter.targets:convert",
-            target,
-            replace(model, origins={}),
-            program if target.wants_program else None,
-            folder,
-            timeout=timeout,
-        )
-    except NotApplicableError:
+        artifact: Artifact = worker.call(function, target, job, timeout=timeout)
+    except (NotApplicableError, MissingToolError):
         raise
     except Torch2MobileError as error:
-        raise ConversionError(
-            f"the converter for {target.name} {error.message}", error.remedy
-        ) from error
+        raise ConversionError(f"the converter for {label} {error.message}", error.remedy) from error
     finally:
-        if own:
+        if not shared:
             worker.close()
     return artifact

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.bundle import MODEL
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.onnx_files import is_ort
 from torch2mobile.pipeline import judging, localising, matching, ranges
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Check, Report, Request, Status
+from torch2mobile.records import (
+    ArtifactEntry,
+    Check,
+    LoadedModel,
+    ParityOptions,
+    Report,
+    Request,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from torch2mobile.validators.parity.gate import Expected
 
 
 def debug_against(
@@ -27,73 +41,128 @@ def debug_against(
     """Compare a bundle's .onnx, or an .onnx file, with its module, and localise a difference.
 
     On the ``probe`` of that label; without one on the smallest that fails, else on the example.
-    Raises UsageError for an .ort file, which does not keep the names of its values.
+    Of another runtime's file, which shows no values of its inside, whether the conversion is at
+    fault or the ONNX before it.
     """
     stages = Stages(observer or SilentObserver())
     ranges.check_request(request)
-    timeout = request.parity.timeout
+    options = request.parity
     if path.is_dir():
         bundle = open_bundle(path)
         stages.add(verification.integrity(bundle))
         given = matching.loaded_for(matching.as_exported(request, bundle), load)
         loaded = matching.with_manifest_inputs(given, bundle)
+        first, *others = verification.candidates(bundle, options)
         names = [spec.name for spec in bundle.manifest.outputs]
-        model = bundle.file(MODEL)
-        with judging.onnx_runner(model, timeout) as runner:
-            matched = matching.Matched(loaded, runner, names)
-            _localise(stages, matched, model, bundle.manifest.request, request, probe)
+        model, asked = bundle.file(MODEL), bundle.manifest.request
+        look = partial(_localise, stages, loaded, first, model, asked, options, probe)
+        _debug(stages, loaded, names, look, first, others, options)
     else:
-        _refuse_ort(path)
+        verification.check_file(path)
+        variant = verification.kind_of(path)
         loaded = matching.loaded_for(request, load)
-        with judging.onnx_runner(path, timeout) as runner:
+        with judging.runner_of(path, variant, options.timeout) as process:
             # Where it differs is asked here, not how its values are called.
-            matched = matching.match_file(loaded, runner, path, "position")
+            matched = matching.match_file(loaded, process, path, variant, "position")
+            loaded, names = matched.loaded, list(matched.outputs)
+            judging.check_tolerances(options, names, [variant.label])
             if matched.lost:
-                stages.add(matching.lost_check("onnx", matched.lost))
-            _localise(stages, matched, path, None, request, probe)
+                stages.add(matching.lost_check(variant.label, matched.lost))
+            found = judging.Candidate(ArtifactEntry(variant), process, matched.runner)
+            if variant == ONNX:
+                look = partial(_localise, stages, loaded, found, path, None, options, probe)
+                _debug(stages, loaded, names, look, found, (), options)
+            else:
+                look = partial(_translated, stages, loaded, options)
+                _debug(stages, loaded, names, look, None, (found,), options)
     return DebugResult(Report("debug", str(path), tuple(stages.checks), {"source": loaded.name}))
 
 
-def _refuse_ort(path: Path) -> None:
-    verification.check_file(path)
-    if is_ort(path):
-        raise UsageError(
-            f"{path.name} is in the .ort format, which does not keep the graph as it was exported",
-            "Debug the .onnx that it was made from; if that passes, the conversion is at fault.",
-        )
-
-
-def _localise(
+def _debug(
     stages: Stages,
-    matched: matching.Matched,
-    model: Path,
-    asked: Request | None,
-    request: Request,
-    probe: str,
+    loaded: LoadedModel,
+    names: Sequence[str],
+    onnx: Callable[[Sequence[Expected]], bool],
+    first: judging.Candidate | None,
+    others: Sequence[judging.Candidate],
+    options: ParityOptions,
 ) -> None:
-    """``asked`` is what the bundle was exported with."""
+    """The .onnx on the module's probes, then what was converted from it.
+
+    ``onnx`` looks at the ``first`` and says whether it is right; without a first one it is asked
+    only where another one is wrong.
+    """
     from torch2mobile.validators.parity import gate
 
-    options = request.parity
-    expected = judging.module_side(stages, matched.loaded, matched.outputs, options, None)
+    expected = judging.module_side(stages, loaded, names, options, None)
+    if expected is not None and not expected:
+        stages.add(gate.parity_check("onnx", [], [], options))
+        return
     if expected is None:
         reason = "there is nothing repeatable to compare with"
         stages.add(Check("localise", Status.SKIPPED, reason, target="onnx"))
         return
+    fine: bool | None = None
+    if first is not None:
+        with first.process:
+            fine = onnx(expected)
+    for each in others:
+        with each.process:
+            passed = judging.judge(stages, each, expected, options, None)
+        if passed or stages.checks[-1].status is Status.SKIPPED:
+            continue
+        fine = onnx(expected) if fine is None else fine
+        stages.add(_conversion(each.label, fine=fine))
+
+
+def _conversion(label: str, *, fine: bool) -> Check:
+    """Of a runtime that shows no values of its inside: is it the ONNX, or what came after?"""
+    where = f"in the conversion from ONNX to {label}" if fine else "before it: see parity [onnx]"
+    hint = "" if fine else "Debug the .onnx, whose values have names."
+    return Check("localise", Status.PASSED, f"it starts {where}", target=label, hint=hint)
+
+
+def _translated(
+    stages: Stages, loaded: LoadedModel, options: ParityOptions, expected: Sequence[Expected]
+) -> bool:
+    """Whether the module, translated anew, is right on these probes."""
+    with (
+        localising.translated(loaded) as path,
+        judging.onnx_runner(path, options.timeout) as runner,
+    ):
+        found = judging.Candidate(ArtifactEntry(ONNX), runner, runner)
+        return judging.judge(stages, found, expected, options, None)
+
+
+def _localise(
+    stages: Stages,
+    loaded: LoadedModel,
+    found: judging.Candidate,
+    model: Path,
+    asked: Request | None,
+    options: ParityOptions,
+    probe: str,
+    expected: Sequence[Expected],
+) -> bool:
+    """Where an .onnx starts to differ, and whether it does not.
+
+    ``asked`` is what the bundle was exported with.
+    """
+    from torch2mobile.validators.parity import gate
+
     if probe:
         localising.choose(expected, (), probe)
     stages.observer.started("parity onnx")
+    held = found.gate(options)
     try:
-        answers = gate.run_probes(matched.runner, expected)
+        answers = gate.run_probes(found.runner, expected)
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target="onnx"))
-        return
-    parity = stages.add(gate.parity_check("onnx", expected, answers, options))
-    if not expected:
-        return
+        return False
+    parity = stages.add(gate.parity_check("onnx", expected, answers, held))
     case = localising.choose(expected, parity.mismatches, probe)
-    loaded = matched.loaded
     with localising.localiser(loaded, model, asked, options, stages.observer) as localiser:
-        found = stages.attempt("localise", lambda: localiser.find(expected, case), target="onnx")
-    if found is not None:
-        stages.add(found)
+        check = stages.attempt("localise", lambda: localiser.find(expected, case), target="onnx")
+    if check is not None:
+        stages.add(check)
+    return parity.status is Status.PASSED

@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile import limits
-from torch2mobile.environments import IsolatedRunner, Worker
-from torch2mobile.errors import BundleError, Torch2MobileError, WorkerTimeoutError
+from torch2mobile.environments import Worker
+from torch2mobile.errors import (
+    BundleError,
+    MissingToolError,
+    Torch2MobileError,
+    WorkerTimeoutError,
+)
 from torch2mobile.exporter.bundle import MANIFEST, MODEL, read_case, tampered_files
-from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets import find_variant
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Runner
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.changes import Here, changes_between, named, table_of
 from torch2mobile.pipeline.contents import open_bundle
 from torch2mobile.pipeline.environment import machine, tool_versions
+from torch2mobile.pipeline.judging import Candidate
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
+    ArtifactEntry,
     Bundle,
     Check,
     Dim,
@@ -144,20 +152,22 @@ class Drift:
             notes=notes,
         )
 
-    def target_check(self, stages: Stages, target: str, runner: Runner) -> None:
-        """The drift of one target's file."""
+    def target_check(self, stages: Stages, found: Candidate) -> None:
+        """The drift of one artefact."""
         from torch2mobile.validators.parity.baseline import baseline_check
 
+        target = found.label
         stages.observer.started(f"baseline {target}".strip())
         try:
-            now = _answers(runner, self.cases)
+            now = _answers(found.runner, self.cases)
             before, notes = self._before(target, now)
-        except WorkerTimeoutError as error:
+        except (MissingToolError, WorkerTimeoutError) as error:
             stages.add(error_check("baseline", error, target=target))
             return
         replays = self._replays(target, now, before)
-        tolerances = self.options.tolerances
-        stages.add(baseline_check(target, replays, self.changes, tolerances, notes))
+        held = found.gate(self.options)
+        check = baseline_check(target, replays, self.changes, held.tolerances, notes)
+        stages.add(found.verdict(check, held))
 
     def _replays(self, target: str, now: Answers, before: Answers | None) -> list[Replay]:
         from torch2mobile.validators.parity.baseline import Replay
@@ -180,19 +190,25 @@ class Drift:
             return None, (f"the earlier bundle has no file for {target}",)
         if _same_bytes(files, _files_of(self.bundle, target)):
             return now, ()
-        with self._runner(target, files[0]) as runner:
+        earlier = self._earlier(target, files[0])
+        with earlier.process:
             try:
-                runner.load()
-            except WorkerTimeoutError:
+                earlier.process.load()
+            except (MissingToolError, WorkerTimeoutError):
                 raise
             except Torch2MobileError as error:
                 return None, (f"the earlier file for {target} does not load here: {error.message}",)
-            return _answers(runner, self.cases), ()
+            return _answers(earlier.runner, self.cases), ()
 
-    def _runner(self, target: str, path: Path) -> IsolatedRunner:
-        if target == "onnx":
-            return judging.onnx_runner(path, self.options.timeout, self.worker)
-        return judging.target_runner(TARGETS[target], path, self.options.timeout, self.worker)
+    def _earlier(self, label: str, path: Path) -> Candidate:
+        """The earlier artefact under the earlier contract."""
+        manifest, options = self.earlier.manifest, self.options
+        entry = manifest.artifacts.get(label) or ArtifactEntry(
+            ONNX if label == "onnx" else find_variant(label)
+        )
+        return judging.candidate(
+            path, entry, manifest.inputs, manifest.outputs, options.timeout, self.worker
+        )
 
 
 def _answers(runner: Runner, cases: Sequence[tuple[int, Golden]]) -> Answers:

@@ -14,24 +14,29 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
-from torch2mobile.interfaces import Observer, Runner, SilentObserver, Target
+from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import contents, judging, ranges, rewriting
 from torch2mobile.pipeline.capturing import captured
-from torch2mobile.pipeline.conversion import convert, find_targets
+from torch2mobile.pipeline.conversion import convert, find_variants
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.localising import Basis, Localiser
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Artifact,
+    ArtifactEntry,
     Bundle,
     Capture,
     Check,
+    Job,
     LoadedModel,
+    Metric,
     OnnxModel,
     Report,
     Request,
     Status,
+    Variant,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +52,7 @@ def export_request(
 ) -> ExportResult:
     """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
     ranges.check_request(request)
-    find_targets(request.targets)
+    find_variants(request.targets)
     request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:
         from torch2mobile.exporter import source
@@ -66,7 +71,7 @@ def export_loaded(
 ) -> ExportResult:
     """Export a module that is in memory."""
     ranges.check_request(request)
-    find_targets(request.targets)
+    find_variants(request.targets)
     request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:
         loaded = load()
@@ -154,6 +159,8 @@ class _Export:
     def _prove(
         self, capture: Capture, raw: OnnxModel, simplified: Mapping[str, int] | str
     ) -> Bundle | None:
+        labels = ["onnx", *self.request.targets]
+        judging.check_tolerances(self.request.parity, capture.outputs, labels)
         expected = judging.module_side(
             self.stages, self.loaded, capture.outputs, self.request.parity, capture
         )
@@ -253,23 +260,35 @@ class _Export:
         """The .onnx, then every target's artefact; one target's failure stops no other."""
         from torch2mobile.validators.contract import contract_check
 
-        targets = find_targets(self.request.targets)
-        program = self._program_file(capture) if any(t.wants_program for t in targets) else None
+        variants = find_variants(self.request.targets)
+        wanted = any(variant.source == "program" for variant in variants)
+        program = self._program_file(capture) if wanted else None
         basis = Basis(capture, self.translation, model.origins)
         options, observer = self.request.parity, self.stages.observer
         self.localiser = Localiser(model.path, lambda: basis, options, observer)
-        with judging.onnx_runner(model.path, self.timeout, self.tools) as runner:
+        self.interface = capture.inputs, model.outputs
+        found = self._candidate(model.path, ArtifactEntry(ONNX))
+        with found.process as runner:
             self.stages.observer.started("contract")
             self.stages.add(
                 contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
             )
-            self._judge("onnx", runner, expected, capture)
+            self._judge(found, expected, capture)
         self._provenance(model)
-        return [
-            a
-            for target in targets
-            if (a := self._target(target, model, program, capture, expected))
-        ]
+        jobs = [Job(model, v, program, self.folder, self._shapes(capture, v)) for v in variants]
+        made = [self._variant(job, capture, expected) for job in jobs]
+        return [artifact for artifact in made if artifact is not None]
+
+    def _shapes(self, capture: Capture, variant: Variant) -> dict[str, tuple[int, ...]]:
+        """The example's shapes, of a batch of 1 where the variant takes no other."""
+        shapes = {}
+        for spec, tensor in zip(capture.inputs, self.loaded.tensors, strict=True):
+            single = not variant.batch and spec.dims and spec.dims[0].symbol is not None
+            shapes[spec.name] = (1, *tensor.shape[1:]) if single else tuple(tensor.shape)
+        return shapes
+
+    def _candidate(self, path: Path, entry: ArtifactEntry) -> judging.Candidate:
+        return judging.candidate(path, entry, *self.interface, self.timeout, self.tools)
 
     def _program_file(self, capture: Capture) -> Path | None:
         import torch
@@ -280,45 +299,47 @@ class _Export:
         torch.export.save(capture.program, path)
         return path
 
-    def _target(
-        self,
-        target: Target,
-        model: OnnxModel,
-        program: Path | None,
-        capture: Capture,
-        expected: Sequence[Expected],
-    ) -> Artifact | None:
+    def _variant(self, job: Job, capture: Capture, expected: Sequence[Expected]) -> Artifact | None:
+        """One variant converted and judged; what goes wrong is its own check."""
+        variant = job.variant
         artifact = self.stages.attempt(
-            "convert",
-            lambda: convert(target, model, program, self.folder, self.tools, self.timeout),
-            target=target.name,
+            "convert", lambda: convert(job, self.tools, self.timeout), target=variant.label
         )
         if artifact is None:
             return None
         size = sum(path.stat().st_size for path in artifact.files)
         summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
-        self.stages.add(Check("convert", Status.PASSED, summary, target=target.name))
-        with judging.target_runner(target, artifact.files[0], self.timeout, self.tools) as runner:
-            self._judge(target.name, runner, expected, capture)
+        made: dict[str, Metric] = {"precision": variant.precision, **artifact.tools}
+        made |= {f"setting {name}": str(value) for name, value in variant.settings.items()}
+        self.stages.add(
+            Check("convert", Status.PASSED, summary, target=variant.label, metrics=made)
+        )
+        entry = ArtifactEntry(variant, artifact.tools, artifact.names, artifact.shapes)
+        found = self._candidate(artifact.files[0], entry)
+        with found.process:
+            check = self.stages.attempt(
+                "contract", lambda: judging.interface(found, *self.interface), target=variant.label
+            )
+            if check is not None:
+                self.stages.add(check)
+                self._judge(found, expected, capture)
         return artifact
 
     def _judge(
-        self, target: str, runner: Runner, expected: Sequence[Expected], capture: Capture
+        self, found: judging.Candidate, expected: Sequence[Expected], capture: Capture
     ) -> None:
         """Parity of one artefact; its own errors are kept, for the golden data."""
         from torch2mobile.validators.parity.golden import errors_of, other_indices
 
         def keep(answers: Answers) -> None:
             pairs = list(zip(expected, answers, strict=True))
-            self.errors[target] = [errors_of(case, answer) for case, answer in pairs]
+            self.errors[found.label] = [errors_of(case, answer) for case, answer in pairs]
             self.tied |= {
                 n for n, (case, answer) in enumerate(pairs) if other_indices(case, answer)
             }
 
         options = self.request.parity
-        judging.judge(
-            self.stages, target, runner, expected, options, capture, self.localiser, told=keep
-        )
+        judging.judge(self.stages, found, expected, options, capture, self.localiser, told=keep)
 
     def _provenance(self, model: OnnxModel) -> None:
         import onnx
@@ -359,9 +380,15 @@ class _Export:
         self.stages.observer.started("bundle")
         try:
             with writing(self.folder):
-                tolerances = self.request.parity.tolerances
+                variants = [ONNX, *(artifact.variant for artifact in artifacts)]
                 golden = contents.write_golden(
-                    self.folder, expected, tolerances, self.errors, self.tied, self._sides
+                    self.folder,
+                    expected,
+                    self.request.parity,
+                    self.errors,
+                    variants,
+                    self.tied,
+                    self._sides,
                 )
                 report = _report(self.request, self.loaded, self.stages)
                 contents.write_report(self.folder, report)

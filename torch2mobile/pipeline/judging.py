@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile import sizing
-from torch2mobile.environments import IsolatedRunner, Worker
-from torch2mobile.errors import Torch2MobileError
+from torch2mobile.environments import HERE, IsolatedRunner, Worker
+from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.pipeline.bound_runner import BoundRunner
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
+    ArtifactEntry,
     Assumption,
     Capture,
+    Check,
+    InputSpec,
     LoadedModel,
     Location,
+    OutputSpec,
     ParityOptions,
     Status,
+    Tolerance,
+    Variant,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.interfaces import Runner, Target
+    from torch2mobile.interfaces import Runner
     from torch2mobile.pipeline.localising import Localiser
     from torch2mobile.validators.parity.domain import Settled
     from torch2mobile.validators.parity.gate import Answers, Expected
@@ -34,31 +44,107 @@ if TYPE_CHECKING:
 
 # So many assumptions of a capture are told.
 _SHOWN = 4
-ORT_LOADER = "torch2mobile.exporter.targets.ort:load_session"
-TARGET_LOADER = "torch2mobile.exporter.targets:load"
+_LOADER = "torch2mobile.exporter.targets:load"
+# What holds a lossy artefact where the user gave nothing: its structure only.
+_ANYTHING = Tolerance(atol=math.inf)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An artefact to be judged: how it was made, its process, and that under the contract."""
+
+    entry: ArtifactEntry
+    process: IsolatedRunner
+    runner: Runner
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.entry.variant.label
+
+    def gate(self, options: ParityOptions, *, held: bool = False) -> ParityOptions:
+        """The tolerances that hold for it; a lossy one without any is held to its structure.
+
+        ``held`` where limits were recorded for it.
+        """
+        own = options.for_artifact(self.label)
+        if self.entry.variant.lossy and not own.tolerances and not held:
+            return replace(own, tolerances={"": _ANYTHING})
+        return own
+
+    def verdict(self, check: Check, gate: ParityOptions) -> Check:
+        """What a check that passed is worth: nothing was held to anything without a gate."""
+        if check.status is not Status.PASSED or gate.tolerances.get("") is not _ANYTHING:
+            return check
+        atol = [
+            row[table.columns.index("least atol")] for table in check.tables for row in table.rows
+        ]
+        worst = max((float(value) for value in atol if value is not None), default=0.0)
+        return replace(
+            check,
+            status=Status.SKIPPED,
+            summary=f"no tolerance is given for {self.entry.variant.precision}: off by {worst:.2g}",
+            hint=f"Say how far it may be off: --atol @{self.label}=A, or --rtol @{self.label}=R.",
+        )
+
+
+def runner_of(
+    path: Path, variant: Variant, timeout: float, worker: Worker | None = None
+) -> IsolatedRunner:
+    """An artefact in its runtime, in a process of its own or, if that may be shared, ``worker``."""
+    target = TARGETS[variant.target]
+    here = target.environment == HERE
+    return IsolatedRunner(
+        _LOADER,
+        target,
+        path,
+        variant,
+        timeout=timeout,
+        worker=worker if here else None,
+        environment=target.environment,
+    )
 
 
 def onnx_runner(path: Path, timeout: float, worker: Worker | None = None) -> IsolatedRunner:
     """An .onnx in ONNX Runtime, in a process of its own or in the one given."""
-    return IsolatedRunner(ORT_LOADER, path, timeout=timeout, worker=worker)
+    return runner_of(path, ONNX, timeout, worker)
 
 
-def target_runner(
-    target: Target, path: Path, timeout: float, worker: Worker | None = None
-) -> IsolatedRunner:
-    """A target's artefact in its runtime, in a process of its own or in the one given."""
-    return IsolatedRunner(TARGET_LOADER, target, path, timeout=timeout, worker=worker)
+def candidate(
+    path: Path,
+    entry: ArtifactEntry,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[OutputSpec],
+    timeout: float,
+    worker: Worker | None = None,
+) -> Candidate:
+    """An artefact under the contract that these inputs and outputs are."""
+    process = runner_of(path, entry.variant, timeout, worker)
+    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs))
 
 
-def check_tolerances(options: ParityOptions, outputs: Sequence[str]) -> None:
-    """Refuse a tolerance for an output that does not exist."""
-    from torch2mobile.errors import UsageError
+def interface(
+    found: Candidate, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
+) -> Check:
+    """The contract of one artefact, as export and verify both look at it."""
+    from torch2mobile.validators.contract import interface_check
 
+    static = found.entry.variant.static
+    return interface_check(found.label, inputs, outputs, found.runner, static=static)
+
+
+def check_tolerances(
+    options: ParityOptions, outputs: Sequence[str], labels: Sequence[str] = ()
+) -> None:
+    """Refuse a tolerance for an output or artefact that does not exist."""
+    known = {"", *outputs}
+    known |= {f"{name}@{label}" for label in labels for name in known}
     for name in options.tolerances:
-        if name and name not in outputs:
+        if name not in known:
             raise UsageError(
-                f"a tolerance was given for {name!r}, which is no output",
-                f"The outputs are {', '.join(outputs)}.",
+                f"a tolerance was given for {name!r}, which is no output and no artefact",
+                f"The outputs are {', '.join(outputs)}"
+                + (f"; the artefacts @{', @'.join(labels)}." if labels else "."),
             )
 
 
@@ -74,7 +160,6 @@ def module_side(
     from torch2mobile.validators.parity import domain, probes, reference, soundness, steadiness
     from torch2mobile.validators.parity.exploring import offers, sides
 
-    check_tolerances(options, outputs)
     stages.observer.started("reference")
     example = reference.example_of(loaded)
     specs = capture.inputs if capture else loaded.specs
@@ -249,8 +334,7 @@ def _known(places: Sequence[Location | None]) -> tuple[Location, ...]:
 
 def judge(
     stages: Stages,
-    target: str,
-    runner: Runner,
+    artifact: Candidate,
     expected: Sequence[Expected],
     options: ParityOptions,
     capture: Capture | None,
@@ -264,15 +348,17 @@ def judge(
     """
     from torch2mobile.validators.parity import baked, gate
 
+    target = artifact.label
     stages.observer.started(f"parity {target}")
+    held = artifact.gate(options)
     try:
-        answers = gate.run_probes(runner, expected)
+        answers = gate.run_probes(artifact.runner, expected)
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False
     if told is not None:
         told(answers)
-    parity = gate.parity_check(target, expected, answers, options)
+    parity = artifact.verdict(gate.parity_check(target, expected, answers, held), held)
     if localiser is not None:
         parity = localiser.explain(parity, expected)
     stages.add(parity)

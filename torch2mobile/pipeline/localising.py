@@ -118,7 +118,7 @@ class Localiser:
             inputs=tuple(spec.name for spec in basis.capture.inputs),
             case=case,
             usual=gate.typical_of(expected),
-            tolerances=self._options.tolerances,
+            tolerances=self._options.for_artifact("onnx").tolerances,
             fresh=basis.translation.model.path if basis.fresh else None,
             simplify=basis.simplify,
             timeout=self._options.timeout,
@@ -153,6 +153,18 @@ def localiser(
     with tempfile.TemporaryDirectory(prefix="torch2mobile-") as folder:
         target = Path(folder) / "model.onnx"
         yield Localiser(path, lambda: _translated(loaded, path, target, asked), options, observer)
+
+
+@contextmanager
+def translated(loaded: LoadedModel) -> Iterator[Path]:
+    """The module as an .onnx of its own, until the context ends."""
+    from torch2mobile.exporter.capture import capture
+    from torch2mobile.exporter.translate import translation
+
+    with tempfile.TemporaryDirectory(prefix="torch2mobile-") as folder:
+        path = Path(folder) / "model.onnx"
+        translation(capture(loaded), path)
+        yield path
 
 
 def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request | None) -> Basis:

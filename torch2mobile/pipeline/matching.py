@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.inputs import check_against_example
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Runner
-from torch2mobile.records import Bundle, Check, LoadedModel, Request, Status
+from torch2mobile.pipeline.bound_runner import BoundRunner
+from torch2mobile.records import (
+    ArtifactEntry,
+    Bundle,
+    Check,
+    LoadedModel,
+    OutputSpec,
+    Request,
+    Status,
+    Variant,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +154,9 @@ class Matched:
     renamed: Sequence[tuple[str, str]] = ()
 
 
-def match_file(loaded: LoadedModel, runner: Runner, path: Path, match: Match = "name") -> Matched:
+def match_file(
+    loaded: LoadedModel, runner: Runner, path: Path, variant: Variant, match: Match = "name"
+) -> Matched:
     """A file of any origin beside the module: by name, and what is named otherwise by position.
 
     ``runner`` is then given only the inputs that the file has. Raises UsageError where the inputs
@@ -151,8 +164,11 @@ def match_file(loaded: LoadedModel, runner: Runner, path: Path, match: Match = "
     """
     from torch2mobile.exporter.capture import check_example
 
-    inputs = [spec.name for spec in runner.inputs()]
     named = check_example(loaded)[0]
+    if variant != ONNX:
+        wanted = [OutputSpec(name, "", ()) for name in named]
+        runner = BoundRunner(runner, ArtifactEntry(variant), loaded.specs, wanted)
+    inputs = [spec.name for spec in runner.inputs()]
     own = [*(spec.name for spec in loaded.specs), *named]
     lost = lost_inputs(loaded, inputs)
     if not lost:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from torch2mobile import limits
-from torch2mobile.environments import REPLAY_MODULES, IsolatedRunner, Worker
-from torch2mobile.errors import ModelFileError, Torch2MobileError, UsageError
+from torch2mobile.environments import REPLAY_MODULES, Worker
+from torch2mobile.errors import MissingToolError, ModelFileError, Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import (
     MODEL,
     read_case,
@@ -19,8 +19,9 @@ from torch2mobile.exporter.bundle import (
     refuse_undecodable,
     tampered_files,
 )
-from torch2mobile.exporter.targets import TARGETS
-from torch2mobile.interfaces import Observer, Runner, SilentObserver
+from torch2mobile.exporter.targets import find_variant, suffixes, variant_of, variants
+from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import is_ort, read_model, reading
 from torch2mobile.pipeline import drift, judging, localising, matching, ranges
 from torch2mobile.pipeline.contents import open_bundle
@@ -28,6 +29,7 @@ from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
+    ArtifactEntry,
     Bundle,
     Check,
     LoadedModel,
@@ -35,6 +37,7 @@ from torch2mobile.records import (
     Report,
     Request,
     Status,
+    Variant,
 )
 
 if TYPE_CHECKING:
@@ -61,22 +64,21 @@ def verify_bundle(
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
         bundle = open_bundle(path)
-        runners = _artifacts(bundle, options.timeout, process)
-        for _, runner in runners:
-            runner.begin()
-        judging.check_tolerances(options, [spec.name for spec in bundle.manifest.outputs])
+        found = candidates(bundle, options, process)
+        for each in found:
+            each.process.begin()
         stages.add(integrity(bundle))
         cases = _golden(bundle, stages)
         compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
-        for _, runner in runners:
+        for each in found:
             # What does not load is reported by the replay, which asks again.
             with contextlib.suppress(Torch2MobileError):
-                runner.load()
-        for name, runner in runners:
-            with runner:
-                _replay(stages, name, runner, bundle, cases, options)
+                each.process.load()
+        for each in found:
+            with each.process:
+                _replay(stages, each, bundle, cases, options)
                 if compared is not None:
-                    compared.target_check(stages, name, runner)
+                    compared.target_check(stages, each)
     return _result(stages, str(path), {})
 
 
@@ -137,22 +139,22 @@ def verify_bundle_against(
     loaded = matching.with_manifest_inputs(loaded, bundle)
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
-    runners = _artifacts(bundle, options.timeout)
+    found = candidates(bundle, options)
     model, asked_then = bundle.file(MODEL), bundle.manifest.request
     scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
     try:
-        for name, runner in runners:
-            look = partial(_interface, name, runner, bundle)
-            check = stages.attempt("contract", look, target=name)
+        for each in found:
+            look = partial(judging.interface, each, bundle.manifest.inputs, bundle.manifest.outputs)
+            check = stages.attempt("contract", look, target=each.label)
             if check is not None:
                 stages.add(check)
             if compared is not None:
-                compared.target_check(stages, name, runner)
+                compared.target_check(stages, each)
         with localising.localiser(loaded, model, asked_then, options, stages.observer) as localiser:
-            _against(stages, loaded, names, runners, options, localiser, scrutinizer)
+            _against(stages, loaded, names, found, options, localiser, scrutinizer)
     finally:
-        for _, runner in runners:
-            runner.close()
+        for each in found:
+            each.process.close()
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
@@ -165,7 +167,7 @@ def verify_model_against(
     scrutiny: Scrutiny | None = None,
     match: matching.Match = "name",
 ) -> VerifyResult:
-    """The whole comparison of one .onnx or .ort file with the module.
+    """The whole comparison of one file with the module, in the runtime that its kind tells.
 
     The file need not come from torch2mobile: what it names otherwise than the module is compared
     by position, which fails unless it was to be matched so.
@@ -177,17 +179,18 @@ def verify_model_against(
     check_scrutiny(path, asked)
     check_file(path)
     loaded = matching.loaded_for(request, load)
-    with judging.onnx_runner(path, options.timeout) as runner:
-        target, matched = path.suffix[1:], matching.match_file(loaded, runner, path, match)
-        loaded, names = matched.loaded, matched.outputs
-        named = matching.names_check(target, matched, match)
+    variant = kind_of(path)
+    with judging.runner_of(path, variant, options.timeout) as process:
+        matched = matching.match_file(loaded, process, path, variant, match)
+        loaded, names, label = matched.loaded, matched.outputs, variant.label
+        judging.check_tolerances(options, names, [label])
+        named = matching.names_check(label, matched, match)
         if named is not None:
             stages.add(named)
+        found = judging.Candidate(ArtifactEntry(variant), process, matched.runner)
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
-            _against(
-                stages, loaded, names, [(target, matched.runner)], options, localiser, scrutinizer
-            )
+            _against(stages, loaded, names, [found], options, localiser, scrutinizer)
     return _result(stages, str(path), {"source": loaded.name})
 
 
@@ -198,27 +201,45 @@ def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> Ver
 def check_file(path: Path) -> None:
     """Refuse a file that is missing, empty or no whole model, or keeps its weights elsewhere."""
     refuse_undecodable(path.absolute(), "the file")
+    kind = variant_of(path)
     with reading(path):
-        is_model = path.is_file() and path.stat().st_size > 0 and is_ort(path)
-    if not is_model:
-        read_model(path, reads=".onnx and .ort files and bundles")
+        own = path.is_file() and path.stat().st_size > 0
+        if own and kind is not None and kind.target != "ort":
+            return
+        whole = own and is_ort(path)
+    if not whole:
+        read_model(path, reads=f"{', '.join(suffixes())} files and bundles")
     refuse_external_data(path.parent, path, ())
 
 
-def _artifacts(
-    bundle: Bundle, timeout: float, worker: Worker | None = None
-) -> list[tuple[str, IsolatedRunner]]:
-    """A runner for the .onnx and for every target's file."""
-    runners = [("onnx", judging.onnx_runner(bundle.file(MODEL), timeout, worker))]
-    for name, files in bundle.manifest.targets.items():
-        if name not in TARGETS or not files:
+def kind_of(path: Path) -> Variant:
+    """Whose file it is: by its ending, or by its first bytes where that says nothing."""
+    known = variant_of(path)
+    return known or (find_variant("ort") if is_ort(path) else ONNX)
+
+
+def candidates(
+    bundle: Bundle, options: ParityOptions, worker: Worker | None = None
+) -> list[judging.Candidate]:
+    """The .onnx and every artefact beside it, under the bundle's contract."""
+    manifest = bundle.manifest
+    entries = [(MODEL, ArtifactEntry(ONNX))]
+    for label, files in manifest.targets.items():
+        if label not in variants() or not files:
             raise UsageError(
-                f"the bundle holds files for the target {name!r}, which this version does not know",
-                f"The targets are {', '.join(TARGETS)}.",
+                f"the bundle holds files for {label!r}, which this version does not know",
+                f"The targets are {', '.join(variants())}.",
             )
-        path = bundle.file(files[0])
-        runners.append((name, judging.target_runner(TARGETS[name], path, timeout, worker)))
-    return runners
+        entry = manifest.artifacts.get(label) or ArtifactEntry(find_variant(label))
+        entries.append((files[0], entry))
+    labels = [entry.variant.label for _, entry in entries]
+    judging.check_tolerances(options, [spec.name for spec in manifest.outputs], labels)
+    return [
+        judging.candidate(
+            bundle.file(name), entry, manifest.inputs, manifest.outputs, options.timeout, worker
+        )
+        for name, entry in entries
+    ]
 
 
 def integrity(bundle: Bundle) -> Check:
@@ -247,55 +268,38 @@ def _golden(bundle: Bundle, stages: Stages) -> list[Golden]:
         except ModelFileError as error:
             stages.add(error_check("golden", error))
             continue
-        cases.append(Golden(case.probe, feeds, outputs, case.allowed))
+        cases.append(Golden(case.probe, feeds, outputs, case.allowed, case.limits))
     return cases
 
 
 def _replay(
     stages: Stages,
-    name: str,
-    runner: IsolatedRunner,
+    found: judging.Candidate,
     bundle: Bundle,
     cases: Sequence[Golden],
     options: ParityOptions,
 ) -> None:
     from torch2mobile.validators.parity.golden import golden_check
 
-    stages.observer.started(f"golden {name}")
+    label, manifest = found.label, bundle.manifest
+    stages.observer.started(f"golden {label}")
+    held = found.gate(options, held=any(label in case.limits for case in cases))
     try:
-        stages.add(_interface(name, runner, bundle))
-        stages.add(golden_check(name, runner, cases, options.tolerances))
+        stages.add(judging.interface(found, manifest.inputs, manifest.outputs))
+        check = golden_check(label, found.runner, cases, held.tolerances)
+        stages.add(found.verdict(check, held))
+    except MissingToolError as error:
+        stages.add(error_check("golden", error, target=label))
     except Torch2MobileError as error:
         # In a bundle that was proven once, a file that does not load any more is a failed check.
-        stages.add(replace(error_check("golden", error, target=name), status=Status.FAILED))
-
-
-def _interface(name: str, runner: IsolatedRunner, bundle: Bundle) -> Check:
-    from torch2mobile.validators.contract import interface_problems
-
-    problems = interface_problems(
-        bundle.manifest.inputs,
-        bundle.manifest.outputs,
-        runner.inputs(),
-        runner.outputs(),
-    )
-    if problems:
-        return Check(
-            "contract",
-            Status.FAILED,
-            problems[0],
-            target=name,
-            hint="The file is not what was proven at export: export the model again.",
-            notes=tuple(problems[1:]),
-        )
-    return Check("contract", Status.PASSED, "inputs and outputs as exported", target=name)
+        stages.add(replace(error_check("golden", error, target=label), status=Status.FAILED))
 
 
 def _against(
     stages: Stages,
     loaded: LoadedModel,
     names: Sequence[str],
-    runners: Sequence[tuple[str, Runner]],
+    found: Sequence[judging.Candidate],
     options: ParityOptions,
     localiser: Localiser,
     scrutinizer: Scrutinizer,
@@ -306,8 +310,5 @@ def _against(
         stages.add(Check("parity", Status.SKIPPED, reason))
         return
     expected = scrutinizer.decisions(expected)
-    passed = [
-        judging.judge(stages, name, runner, expected, options, None, localiser)
-        for name, runner in runners
-    ]
+    passed = [judging.judge(stages, each, expected, options, None, localiser) for each in found]
     scrutinizer.mutants(expected, passed=passed[0])

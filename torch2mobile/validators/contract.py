@@ -9,6 +9,7 @@ from typing import Any
 
 from torch2mobile.environments import IsolatedRunner
 from torch2mobile.errors import Torch2MobileError
+from torch2mobile.interfaces import Runner
 from torch2mobile.onnx_files import read_model
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.sizing import OF_DATA
@@ -22,28 +23,35 @@ def interface_problems(
     outputs: Sequence[OutputSpec],
     found_inputs: Sequence[OutputSpec],
     found_outputs: Sequence[OutputSpec],
+    *,
+    static: bool = False,
 ) -> list[str]:
     """How the inputs and outputs of a file differ from what was asked for.
 
     Symbols may be renamed only together: the same symbol must mean the same size in the file.
+    ``static`` files have sizes in place of symbols, which are left to the probes.
     """
     problems = []
     names = [spec.name for spec in inputs]
     if names != [found.name for found in found_inputs]:
         problems.append(f"inputs are {[f.name for f in found_inputs]}, asked for {names}")
     elif inputs:
-        problems += _input_problems(inputs, found_inputs)
+        problems += _input_problems(inputs, found_inputs, static=static)
     wanted = [spec.name for spec in outputs]
     if wanted != [found.name for found in found_outputs]:
         problems.append(f"outputs are {[f.name for f in found_outputs]}, asked for {wanted}")
     else:
         declared = {dim.symbol for spec in inputs for dim in spec.dims}
-        problems += _output_problems(outputs, found_outputs, declared)
+        problems += _output_problems(outputs, found_outputs, declared, static=static)
     return problems
 
 
 def _output_problems(
-    outputs: Sequence[OutputSpec], found: Sequence[OutputSpec], declared: Container[str | None]
+    outputs: Sequence[OutputSpec],
+    found: Sequence[OutputSpec],
+    declared: Container[str | None],
+    *,
+    static: bool,
 ) -> list[str]:
     problems = []
     for spec, file in zip(outputs, found, strict=True):
@@ -58,14 +66,16 @@ def _output_problems(
             f"dimension {axis} of the output {spec.name} is fixed to {size} in the file and varies "
             f"in the module ({dim})"
             for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True))
-            if isinstance(dim, str) and dim != "?" and isinstance(size, int)
+            if isinstance(dim, str) and dim != "?" and isinstance(size, int) and not static
             # A constant may decide a size that torch leaves to data; parity sees if it changes.
             if not any(name not in declared for name in OF_DATA.findall(dim))
         ]
     return problems
 
 
-def _input_problems(inputs: Sequence[InputSpec], found: Sequence[OutputSpec]) -> list[str]:
+def _input_problems(
+    inputs: Sequence[InputSpec], found: Sequence[OutputSpec], *, static: bool
+) -> list[str]:
     problems = []
     for spec, file in zip(inputs, found, strict=True):
         if spec.dtype != file.dtype:
@@ -74,8 +84,9 @@ def _input_problems(inputs: Sequence[InputSpec], found: Sequence[OutputSpec]) ->
             problems.append(f"{spec.name} has {len(file.dims)} dims, asked for {len(spec.dims)}")
             continue
         for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True)):
-            frozen = dim.symbol is not None and isinstance(size, int)
-            if frozen:
+            if static and dim.symbol is not None and isinstance(size, int):
+                continue
+            if dim.symbol is not None and isinstance(size, int):
                 problems.append(
                     f"dimension {axis} of {spec.name} was declared dynamic ({dim.label}) and is "
                     f"fixed to {size} in the file"
@@ -87,6 +98,31 @@ def _input_problems(inputs: Sequence[InputSpec], found: Sequence[OutputSpec]) ->
                     f"dimension {axis} of {spec.name} is called {size}, asked for {dim.label}"
                 )
     return problems
+
+
+def interface_check(
+    label: str,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[OutputSpec],
+    runner: Runner,
+    *,
+    static: bool = False,
+) -> Check:
+    """An artefact's inputs and outputs against those that were exported.
+
+    Raises what the runner raises where it does not load.
+    """
+    problems = interface_problems(inputs, outputs, runner.inputs(), runner.outputs(), static=static)
+    if problems:
+        return Check(
+            "contract",
+            Status.FAILED,
+            problems[0],
+            target=label,
+            hint="The file is not what was asked for, or not what was proven: export again.",
+            notes=tuple(problems[1:]),
+        )
+    return Check("contract", Status.PASSED, "inputs and outputs as exported", target=label)
 
 
 def contract_check(

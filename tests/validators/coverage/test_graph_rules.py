@@ -39,11 +39,16 @@ def _operators_once(_operators_read_once: None) -> Iterator[None]:
     return
 
 
+def asked(target: str) -> dict[str, Any]:
+    """What shows a rule: a provider, a target, or neither."""
+    kind = "providers" if target in accelerators.ACCELERATORS else "targets"
+    return {kind: (target,)} if target else {}
+
+
 def _check(path: Path, rule: Rule) -> CheckResult:
     request = Request(source=f"{path}:Net", inputs=rule.inputs, values=rule.values)
     chosen = Selection(select=(LEVELS[rule.level],))
-    targets = (rule.target,) if rule.target else ()
-    return check_request(request, CheckOptions(targets=targets, selection=chosen))
+    return check_request(request, CheckOptions(**asked(rule.target), selection=chosen))
 
 
 def _write(folder: Path, rule: Rule, text: str) -> Path:
@@ -181,10 +186,10 @@ CASES: dict[str, Case] = {
         CheckOptions(ort_version="1.15"),
     ),
     "T2M403": Case(
-        models.one("Relu", ["N", 2]), models.one("Relu", [1, 2]), CheckOptions(targets=("nnapi",))
+        models.one("Relu", ["N", 2]), models.one("Relu", [1, 2]), CheckOptions(providers=("nnapi",))
     ),
     "T2M404": Case(
-        models.one("Relu", [2]), models.one("Sin", [2]), CheckOptions(targets=("nnapi",))
+        models.one("Relu", [2]), models.one("Sin", [2]), CheckOptions(providers=("nnapi",))
     ),
 }
 
@@ -255,7 +260,7 @@ def test_an_error_fails_the_check_and_a_warning_does_not(tmp_path: Path) -> None
 
 
 def test_fixed_sizes_are_shown_beside_the_model_as_it_is(tmp_path: Path) -> None:
-    options = CheckOptions(targets=("nnapi",), fixed={"N": 1})
+    options = CheckOptions(providers=("nnapi",), fixed={"N": 1})
     result = _of_file(CASES["T2M403"].before, options, tmp_path)
     checks = {check.name: check for check in result.report.checks}
     assert checks["accelerator"].metrics["taken"] == 0
@@ -265,7 +270,7 @@ def test_fixed_sizes_are_shown_beside_the_model_as_it_is(tmp_path: Path) -> None
 
 
 def test_a_size_that_no_input_has_is_an_error_of_usage(tmp_path: Path) -> None:
-    options = CheckOptions(targets=("nnapi",), fixed={"M": 1})
+    options = CheckOptions(providers=("nnapi",), fixed={"M": 1})
     with pytest.raises(UsageError, match="--fix-dim M"):
         _of_file(CASES["T2M403"].before, options, tmp_path)
 
@@ -324,7 +329,7 @@ class _Lost(nn.Module):
 
 
 def test_a_module_without_translation_says_so_for_every_target(load: Callable[..., Any]) -> None:
-    options = CheckOptions(targets=("ort", "nnapi"))
+    options = CheckOptions(targets=("ort",), providers=("nnapi",))
     result = check_loaded(lambda: load(_Lost(), "x:float32[2,5]"), options)
     skipped = [check for check in result.report.checks if check.status is Status.SKIPPED]
     assert {check.name for check in skipped} == {"onnxruntime", "accelerator"}
@@ -339,7 +344,7 @@ class _Bins(nn.Module):
         return torch.histc(x, 4)
 
 
-@pytest.mark.parametrize("targets", [(), ("ort", "nnapi")])
+@pytest.mark.parametrize("targets", [(), ("ort",)])
 @pytest.mark.parametrize("traced", [False, True])
 def test_a_translation_that_refuses_its_arguments_is_an_error(
     traced: bool,
@@ -380,7 +385,7 @@ def test_a_finding_of_a_bundle_names_the_line(tmp_path: Path) -> None:
         parity=ParityOptions(probes=1),
     )
     assert done.passed, str(done)
-    result = check_file(folder, CheckOptions(targets=("coreml",)))
+    result = check_file(folder, CheckOptions(providers=("coreml",)))
     (found,) = [f for f in result.findings if f.code == "T2M401"]
     assert (found.location.module, found.location.op) == ("1", "HardSwish")
 
@@ -405,7 +410,7 @@ def test_findings_are_values(tmp_path: Path) -> None:
 def test_a_file_is_checked_without_torch(tmp_path: Path) -> None:
     onnx.save(models.one("HardSwish", ["N", 2], opset=22), tmp_path / "model.onnx")
     words = ["check", "model.onnx", "-q", "--ort-version", "1.17", "--fix-dim", "N=1"]
-    words += [word for name in accelerators.ACCELERATORS for word in ("--target", name)]
+    words += [word for name in accelerators.ACCELERATORS for word in ("--provider", name)]
     program = f"""
 import subprocess
 import sys

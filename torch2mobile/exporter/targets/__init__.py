@@ -7,20 +7,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch2mobile.exporter.targets.ort import OrtTarget
+from torch2mobile.errors import UsageError, did_you_mean
+from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
 from torch2mobile.interfaces import Runner, Target
-from torch2mobile.records import Artifact, OnnxModel
+from torch2mobile.records import Artifact, Job, Variant
 
 TARGETS: dict[str, Target] = {
     "ort": OrtTarget(),
 }
 
 
-def convert(target: Target, model: OnnxModel, program: Path | None, out: Path) -> Artifact:
+def variants() -> dict[str, Variant]:
+    """All variants of all targets, by label."""
+    return {variant.label: variant for target in TARGETS.values() for variant in target.variants}
+
+
+def suffixes() -> tuple[str, ...]:
+    """The endings of all files that some target loads."""
+    return tuple(dict.fromkeys(s for target in TARGETS.values() for s in target.suffixes))
+
+
+def find_variant(label: str) -> Variant:
+    """The variant of this label (a target's name is its first variant's); else UsageError."""
+    known = variants()
+    if label not in known:
+        raise UsageError(f"there is no target {label!r}", did_you_mean(label, list(known)))
+    return known[label]
+
+
+def variant_of(path: Path) -> Variant | None:
+    """Whose file this is, by its ending, and by the label in its name; None for any other."""
+    if path.suffix == ".onnx":
+        return ONNX
+    for target in TARGETS.values():
+        if path.suffix in target.suffixes:
+            named = [variant for variant in target.variants if f".{variant.label}." in path.name]
+            return (named or list(target.variants))[0]
+    return None
+
+
+def convert(target: Target, job: Job) -> Artifact:
     """What a worker calls to convert; the target travels there by name of its class."""
-    return target.convert(model, program, out)
+    return target.convert(job)
 
 
-def load(target: Target, path: Path) -> Runner:
+def load(target: Target, path: Path, variant: Variant) -> Runner:
     """What a worker calls to load an artefact."""
-    return target.load(path)
+    return target.load(path, variant)

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.errors import ModelFileError, NotApplicableError
-from torch2mobile.records import Artifact, OnnxModel, OutputSpec
+from torch2mobile.environments import HERE
+from torch2mobile.errors import ModelFileError
+from torch2mobile.records import Artifact, Job, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,10 @@ _TYPES = {
 _FORMAT_LIMIT = 2**31 - 2**20
 # These layouts run on one kind of processor only; a file with them is no file for a phone.
 _PLATFORM_OPTIMIZERS = ["NchwcTransformer"]
+
+
+# The .onnx itself, which ONNX Runtime loads as it is.
+ONNX = Variant("onnx", "ort")
 
 
 class OrtRunner:
@@ -77,17 +82,14 @@ def _spec(arg: Any) -> OutputSpec:
     return OutputSpec(name=arg.name, dtype=dtype, dims=dims)
 
 
-def load_session(path: Path) -> OrtRunner:
-    """Load an .onnx or .ort file (the loader that workers call by name)."""
-    return OrtRunner(path)
-
-
 class OrtTarget:
     """The .ort format and ``operators.config``, by onnxruntime's own converter."""
 
     name = "ort"
     title = "ONNX Runtime (Android, iOS, web)"
-    wants_program = False
+    suffixes: tuple[str, ...] = (".ort", ".onnx")
+    variants: tuple[Variant, ...] = (Variant("ort", "ort"),)
+    environment = HERE
 
     def missing(self) -> Sequence[str]:
         """The command that installs onnxruntime, if it is not there."""
@@ -95,8 +97,19 @@ class OrtTarget:
         absent = [name for name in needed if importlib.util.find_spec(name) is None]
         return [f"pip install {name}" for name in absent]
 
-    def convert(self, model: OnnxModel, program: Path | None, out: Path) -> Artifact:  # noqa: ARG002
-        """Write ``model.ort`` and ``operators.config`` into ``out``.
+    def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
+        """Why the .ort format cannot hold the model: it ends at 2 GB."""
+        data = model.path.with_name(model.path.name + ".data")
+        size = model.path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+        if size <= _FORMAT_LIMIT:
+            return ""
+        return (
+            f"the .ort format ends at 2 GB, and this model has {size / 2**30:.1f} GB: ship "
+            "model.onnx with model.onnx.data, which the full ONNX Runtime package loads"
+        )
+
+    def convert(self, job: Job) -> Artifact:
+        """Write ``model.ort`` and ``operators.config``.
 
         Fixed style, all optimizations but those for one processor: loads on x86, ARM and WASM.
         The operator list is reduced by type.
@@ -105,38 +118,27 @@ class OrtTarget:
 
         from torch2mobile.exporter.targets.ort_canonical import canonicalize
 
-        _refuse_large(model.path)
-        target = out / (model.path.stem + ".ort")
+        target = job.path(".ort")
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(target)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.add_session_config_entry("session.save_model_format", "ORT")
         options.log_severity_level = 3
         ort.InferenceSession(
-            str(model.path),
+            str(job.model.path),
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_PLATFORM_OPTIMIZERS,
         )
         # As onnxruntime wrote it, the file would be another one on each run.
         canonicalize(target)
-        config = out / "operators.config"
+        config = job.out / "operators.config"
         _write_config(target, config)
-        return Artifact(self.name, (target, config), {"onnxruntime": ort.__version__})
+        return Artifact(job.variant, (target, config), {"onnxruntime": ort.__version__})
 
-    def load(self, path: Path) -> OrtRunner:
-        """A session on the .ort file."""
-        return load_session(path)
-
-
-def _refuse_large(path: Path) -> None:
-    data = path.with_name(path.name + ".data")
-    size = path.stat().st_size + (data.stat().st_size if data.exists() else 0)
-    if size > _FORMAT_LIMIT:
-        raise NotApplicableError(
-            f"the .ort format ends at 2 GB, and this model has {size / 2**30:.1f} GB",
-            "Ship model.onnx with model.onnx.data: the full ONNX Runtime package loads both.",
-        )
+    def load(self, path: Path, variant: Variant) -> OrtRunner:  # noqa: ARG002
+        """A session on the .ort or .onnx file."""
+        return OrtRunner(path)
 
 
 def _write_config(model: Path, config: Path) -> None:

@@ -38,7 +38,7 @@ def look(subject: Subject) -> Iterator[Section]:
 
     Raises UsageError where a size is fixed that no input has.
     """
-    wanted = [ACCELERATORS[name] for name in subject.targets if name in ACCELERATORS]
+    wanted = [ACCELERATORS[name] for name in subject.providers]
     if subject.model is None:
         for accelerator in wanted:
             why = subject.no_model or "there is no ONNX model to look at"

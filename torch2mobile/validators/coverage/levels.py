@@ -8,7 +8,6 @@ from torch2mobile.validators.coverage import (
     level_runtime,
     source,
 )
-from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.subject import Level
 
 LEVELS: tuple[Level, ...] = (
@@ -17,9 +16,3 @@ LEVELS: tuple[Level, ...] = (
     level_runtime.look,
     level_accelerators.look,
 )
-
-TARGETS: dict[str, str] = {
-    "ort": "ONNX Runtime",
-    **{name: found.title for name, found in ACCELERATORS.items()},
-}
-"""What ``--target`` of ``check`` takes, with titles."""

@@ -56,7 +56,7 @@ class Subject:
     """
 
     name: str
-    targets: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
     ort_version: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
     loaded: LoadedModel | None = None

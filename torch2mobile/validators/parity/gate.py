@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from torch2mobile.errors import MissingToolError, Torch2MobileError, WorkerTimeoutError
+from torch2mobile.errors import (
+    MissingToolError,
+    ProbeRefusedError,
+    Torch2MobileError,
+    WorkerTimeoutError,
+)
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Metric, Mismatch, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import compare, evidence, task_metrics, tolerance
@@ -87,6 +92,44 @@ def run_probes(runner: Runner, expected: Sequence[Expected]) -> Answers:
         except Torch2MobileError as error:
             answers.append(error)
     return answers
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """The probes that an artefact cannot take, by what its variant is: skipped, and counted."""
+
+    count: int
+    of: int
+    reasons: tuple[str, ...]
+
+    @property
+    def all(self) -> bool:
+        """Whether none is left to compare."""
+        return 0 < self.of == self.count
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report says of them."""
+        if not self.count:
+            return ()
+        return (f"{self.count} of {self.of} probes skipped: {'; '.join(self.reasons)}",)
+
+
+def refusals(answers: Answers) -> Refusals:
+    """The probes that an artefact refused, with each reason once."""
+    found = [answer.message for answer in answers if isinstance(answer, ProbeRefusedError)]
+    return Refusals(len(found), len(answers), tuple(dict.fromkeys(found)))
+
+
+def none_fits(name: str, target: str, skipped: Refusals) -> Check:
+    """Nothing could be compared: an ERROR, which is neither the file's fault nor a pass."""
+    return Check(
+        name,
+        Status.ERROR,
+        f"none of the {skipped.of} probes fits the artefact: {'; '.join(skipped.reasons)}",
+        target=target,
+        hint="Give real inputs of a size that it takes, with --data.",
+    )
 
 
 def judge_probe(
@@ -189,7 +232,16 @@ def parity_check(
             target=target,
             hint="Give real inputs with --data, or the range of the values with --values.",
         )
+    skipped = refusals(answers)
+    if skipped.all:
+        return none_fits("parity", target, skipped)
     usual = typical_of(expected)
+    pairs = [
+        (case, answer)
+        for case, answer in zip(expected, answers, strict=True)
+        if not isinstance(answer, ProbeRefusedError)
+    ]
+    expected, answers = [case for case, _ in pairs], [answer for _, answer in pairs]
     judged: list[Judged] = []
     wrong: list[Mismatch] = []
     for case, answer in zip(expected, answers, strict=True):
@@ -199,7 +251,7 @@ def parity_check(
     metrics: dict[str, Metric] = {"probes": len(expected), **evidence.figures(judged, wrong)}
     metrics |= task_metrics.measure(_pairs(expected, answers))
     tables = evidence.by_output(judged, wrong)
-    notes = evidence.notes(judged)
+    notes = (*evidence.notes(judged), *skipped.notes)
     count = len(expected)
     if wrong:
         failing = len({item.probe for item in wrong})

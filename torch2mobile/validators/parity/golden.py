@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 
-from torch2mobile.errors import Torch2MobileError
+from torch2mobile.errors import ProbeRefusedError, Torch2MobileError
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Mismatch, Status, Tolerance
 from torch2mobile.validators.parity import compare, evidence
 from torch2mobile.validators.parity.compare import Judged
-from torch2mobile.validators.parity.gate import Expected, limits_of, run_probes
+from torch2mobile.validators.parity.gate import (
+    Expected,
+    limits_of,
+    none_fits,
+    refusals,
+    run_probes,
+)
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import (
     Limit,
@@ -34,13 +40,15 @@ class Golden:
     """One case as stored: inputs, the module's outputs, and the allowed error by output.
 
     ``allowed`` has the output's name and, where channels are judged apart, tighter limits for some
-    of them: ``"pred@1=4:84"`` is for the indices 4 to 83 of its dimension 1.
+    of them: ``"pred@1=4:84"`` is for the indices 4 to 83 of its dimension 1. ``limits`` has
+    the same for artefacts that are held to something else.
     """
 
     probe: str
     feeds: Mapping[str, np.ndarray]
     outputs: Sequence[tuple[str, np.ndarray]]
     allowed: Mapping[str, float]
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def allowed_for(
@@ -137,7 +145,14 @@ def golden_check(
     expected = [Expected(Probe(case.probe, case.feeds), case.outputs) for case in cases]
     wrong: list[Mismatch] = []
     judged: list[Judged] = []
-    for case, answer in zip(cases, run_probes(runner, expected), strict=True):
+    answers = run_probes(runner, expected)
+    skipped = refusals(answers)
+    if skipped.all:
+        return none_fits("golden", target, skipped)
+    for held, answer in zip(cases, answers, strict=True):
+        if isinstance(answer, ProbeRefusedError):
+            continue
+        case = replace(held, allowed=held.limits.get(target, held.allowed))
         if isinstance(answer, Torch2MobileError):
             problem = f"the artefact gives no outputs: {answer.message}"
             wrong.append(Mismatch(output="", probe=case.probe, problem=problem))
@@ -152,25 +167,28 @@ def golden_check(
             judged.append(compare.judge(name, case.probe, want, got, limit))
     wrong += [one.mismatch for one in judged if one.mismatch is not None]
     worst = max((one.error for one in judged), default=0.0)
-    metrics = {"cases": len(cases), "error": worst}
+    count = len(cases) - skipped.count
+    metrics = {"cases": count, "error": worst}
     tables = evidence.by_output(judged, wrong)
     if wrong:
         failing = len({item.probe for item in wrong})
         return Check(
             "golden",
             Status.FAILED,
-            f"gives something else than the module did on {failing} of {len(cases)} cases",
+            f"gives something else than the module did on {failing} of {count} cases",
             target=target,
             hint="The file is not what was proven at export: export the model again.",
             metrics=metrics,
             mismatches=tuple(wrong[:12]),
             tables=tables,
+            notes=skipped.notes,
         )
     return Check(
         "golden",
         Status.PASSED,
-        f"{len(cases)} cases as the module gave them, worst difference {worst:.2g}",
+        f"{count} cases as the module gave them, worst difference {worst:.2g}",
         target=target,
         metrics=metrics,
         tables=tables,
+        notes=skipped.notes,
     )

@@ -6,6 +6,7 @@ import json
 from dataclasses import fields
 
 from torch2mobile.records import Severity
+from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.rules.rule import Rule
 
 
@@ -31,7 +32,8 @@ def page(rule: Rule) -> str:
     if rule.inputs:
         words = [f"--input '{text}'" for text in rule.inputs]
         words += [f"--values '{text}'" for text in rule.values]
-        words += [f"--target {rule.target}"] if rule.target else []
+        flag = "--provider" if rule.target in ACCELERATORS else "--target"
+        words += [f"{flag} {rule.target}"] if rule.target else []
         parts.append(f"Both with `{' '.join(words)}`.")
     if rule.no_example:
         parts += ["## Example", rule.no_example]

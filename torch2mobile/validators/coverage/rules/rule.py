@@ -20,7 +20,7 @@ class Rule(RuleInfo):
     ``before`` and ``after`` are the texts of Python files with a class ``Net``; ``inputs`` and
     ``values`` describe the inputs of both, ``also`` are codes that ``before`` cannot do without.
     Where a module cannot show the rule, they are empty and ``no_example`` says why. ``target`` is
-    the --target that shows it. ``rewrite`` says what ``export --rewrite`` does about it.
+    the --target or --provider that shows it. ``rewrite`` says what ``export --rewrite`` does.
     """
 
     level: LevelName = "source"
