@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -621,3 +622,63 @@ def test_what_a_library_does_is_shown_at_the_call(
     (finding,) = [f for f in result.findings if f.severity is Severity.ERROR]
     assert finding.location.line == 6
     assert (finding.location.caller, finding.location.caller_line) == ("net.py", 12)
+
+
+class Call(nn.Module):
+    """What is called is no method: its code is found at the line that torch names."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+def test_a_branch_is_no_size_wherever_it_stands() -> None:
+    module = Call(lambda x: x * 2 if x.sum() > 0 else x - 1)
+    result = torch2mobile.check(module, inputs=["x:float32[N,4]"])
+    assert [f.code for f in result.findings if f.severity is Severity.ERROR] == ["T2M101"]
+
+
+class Half(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3).bfloat16()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.bfloat16()).float()
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layer(x)
+
+
+IMAGE = "x:float32[N,3,8,8]"
+AS_EXPORT = {
+    "a set": (Call(lambda x: torch.isin(x, torch.tensor([1.0, 2.0]))), "x:float32[N,4]"),
+    "scatter": (Call(lambda x: torch.diagonal_scatter(x.T @ x, x[0])), "x:float32[4,4]"),
+    "gradient": (Call(torch.func.grad(lambda x: (x * x).sum())), "x:float32[N,4]"),
+    "bfloat16 layer": (Half(), IMAGE),
+    "bfloat16 module": (nn.Conv2d(3, 4, 3).bfloat16(), "x:bfloat16[N,3,8,8]"),
+    "autocast": (Autocast(), IMAGE),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "spec"), AS_EXPORT.values(), ids=AS_EXPORT)
+def test_what_export_refuses_fails_here_and_nothing_is_raised(
+    module: nn.Module, spec: str, tmp_path: Path
+) -> None:
+    result = torch2mobile.check(module, inputs=[spec])
+    errors = {f.code for f in result.findings if f.severity is Severity.ERROR}
+    exported = torch2mobile.export(module, inputs=[spec], out=tmp_path / "out", simplify=False)
+    assert result.passed == exported.passed
+    # Where a translation came to be, there is nothing to report.
+    assert exported.passed or errors

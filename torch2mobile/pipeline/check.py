@@ -250,7 +250,7 @@ def _captured(
     from torch2mobile.validators.coverage import aten
 
     def translate(capture: Capture) -> InMemory | None:
-        if options.wants_model or capture.program is None:
+        if _asked(options, capture) or capture.program is None:
             return _translated(capture, options, stages)
         # The exporter logs what is not installed while its registry loads.
         with quiet():
@@ -262,13 +262,28 @@ def _captured(
     return captured(loaded, translate)
 
 
+def _asked(options: CheckOptions, capture: Capture | None) -> bool:
+    """Whether the runtime is asked about an ONNX model: few of its kernels take bfloat16."""
+    named = options.wants_model
+    if named or capture is None or capture.program is None:
+        return named
+    import torch
+
+    from torch2mobile.validators.coverage.source import graph
+
+    return any(
+        torch.bfloat16 in graph.dtypes_of(node) or "autocast" in str(node.target)
+        for node in graph.nodes(capture.program)
+    )
+
+
 def _onnx_of(
     made: Captured[InMemory | None] | None, options: CheckOptions, stages: Stages
 ) -> dict[str, Any]:
     """The subject's ONNX model where something asks for one, or why there is none."""
     import onnx_ir
 
-    asked = options.wants_model
+    asked = _asked(options, made.capture if made else None)
     if made is None:
         return {"no_model": "the module could not be captured as a graph"} if asked else {}
     refusal, found = made.refusal, made.translation

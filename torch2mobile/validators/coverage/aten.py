@@ -32,6 +32,8 @@ _ASSERTIONS = frozenset(
 )
 
 
+# Taken apart in one way or another, as sizes are: where these vary, only translating tells.
+_BY_SIZE = frozenset({"aten::isin.Tensor_Tensor"})
 # The same parts for all sizes: in a network of many of these, sizes that vary are slow to compute.
 _SIZELESS = frozenset({"aten::batch_norm"})
 
@@ -93,7 +95,10 @@ def survey(program: torch.export.ExportedProgram, mended: Collection[Any] = froz
     doubtful = _Answer.PERHAPS in seen.values()
     if _Answer.NO not in seen.values():
         return Survey([], doubtful, tuple(used))
-    decomposed = translations.decompose(program, mended)
+    try:
+        decomposed = translations.decompose(program, mended)
+    except Exception:  # noqa: BLE001 (whatever torch meets here, the exporter meets and refuses)
+        return Survey([], True, tuple(used))
     registry = _with(mended, translations.from_registry)
     found = []
     for node in calls(decomposed):
@@ -166,7 +171,15 @@ def _translated(node: torch.fx.Node, source: Lookup) -> _Answer:
     parts = _parts(node, source)
     if parts is None or parts.missing:
         return _Answer.NO
-    return _Answer.PERHAPS if parts.doubtful else _Answer.YES
+    by_size = translations.key(node.target) in _BY_SIZE and _varies(node)
+    return _Answer.PERHAPS if parts.doubtful or by_size else _Answer.YES
+
+
+def _varies(node: torch.fx.Node) -> bool:
+    """Whether a size of an argument varies."""
+    values = [argument.meta.get("val") for argument in node.all_input_nodes]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return any(isinstance(size, torch.SymInt) for tensor in tensors for size in tensor.shape)
 
 
 def _taken(target: Any, complex_input: bool, args: Any, kwargs: Any) -> bool:

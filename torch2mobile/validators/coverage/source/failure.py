@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,11 @@ _KINDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     (("numpy", "NumPy"), ("T2M105",)),
 )
+_STATEMENTS = (
+    (re.compile(r"^while\b"), "T2M102"),
+    (re.compile(r"^assert\b"), "T2M103"),
+    (re.compile(r"\b(?:el)?if\b"), "T2M101"),
+)
 # What can stop a capture in other words than these.
 _OTHERS = (
     *("T2M101", "T2M102", "T2M103", "T2M104", "T2M105", "T2M106", "T2M107", "T2M110", "T2M112"),
@@ -39,7 +45,7 @@ def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
         yield from _traced(subject)
         return
     place = next((p for p in subject.error.locations if isinstance(p, Location)), None)
-    fallback, *others = _candidates(subject.error)
+    fallback, *others = _candidates(subject.error, place)
     here = [f for f in found if place is not None and _same_line(f.location, place)]
     blamed = [f for code in (fallback, *others) for f in here if f.code == code]
     for finding in found:
@@ -55,14 +61,23 @@ def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
         )
 
 
-def _candidates(error: CaptureError) -> tuple[str, ...]:
+def _candidates(error: CaptureError, place: Location | None) -> tuple[str, ...]:
     # The later attempts meet what the first one does, or something of their own.
     for text in (_reason(error), " ".join(error.details)):
         for marks, codes in _KINDS:
             if any(mark in text for mark in marks):
                 # A size that was fixed is no side effect's fault that stands on the same line.
-                return codes if codes[0] == "T2M152" else (*codes, *_OTHERS)
+                if codes[0] == "T2M152":
+                    return codes
+                shown = _of_statement(place) if codes is _ON_DATA and place is not None else ()
+                return (*shown, *codes, *_OTHERS)
     return ("T2M100", *_OTHERS)
+
+
+def _of_statement(place: Location) -> tuple[str, ...]:
+    """The rule that a line itself shows, of which data decide what runs."""
+    found = next((rule for word, rule in _STATEMENTS if word.search(place.code)), None)
+    return () if found is None else (found,)
 
 
 def _same_line(one: Location, other: Location) -> bool:

@@ -40,7 +40,8 @@ def look(subject: Subject, walker: Walker) -> list[Finding]:
     return list(places.values())
 
 
-def _nodes(program: torch.export.ExportedProgram) -> Iterator[Node]:
+def nodes(program: torch.export.ExportedProgram) -> Iterator[Node]:
+    """All nodes of a captured graph, those of its subgraphs included."""
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             yield from module.graph.nodes
@@ -48,7 +49,7 @@ def _nodes(program: torch.export.ExportedProgram) -> Iterator[Node]:
 
 def _operators(subject: Subject) -> Iterator[Finding]:
     assert subject.program is not None
-    for node in _nodes(subject.program):
+    for node in nodes(subject.program):
         if node.op != "call_function":
             continue
         where = place_of(subject, node)
