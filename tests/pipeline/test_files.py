@@ -42,7 +42,7 @@ def test_weights_in_a_file_of_their_own_are_no_matter(
     del model.graph.node[0]
     save(model, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx.data").stat().st_size >= 128
-    options = CheckOptions(targets=("nnapi", "coreml"), fixed={"N": 2})
+    options = CheckOptions(providers=("nnapi", "coreml"), fixed={"N": 2})
     result = check_file(tmp_path / "model.onnx", options)
     assert result.passed
     inside = tmp_path / "inside.onnx"

@@ -383,8 +383,8 @@ def damaged_json(text: str, rng: random.Random) -> bytes:
 _LOOKS = (
     ("check",),
     ("check", "--format", "sarif"),
-    ("check", "--target", "nnapi", "--target", "coreml"),
-    ("check", "--target", "nnapi", "--fix-dim", "N=2"),
+    ("check", "--provider", "nnapi", "--provider", "coreml"),
+    ("check", "--provider", "nnapi", "--fix-dim", "N=2"),
     ("check", "--ort-version", "1.16.0"),
     ("inspect",),
     ("inspect", "--format", "json"),
