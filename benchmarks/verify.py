@@ -33,6 +33,7 @@ from torch2mobile.sample_models import SAMPLES
 from torch2mobile.tensors import to_torch
 from torch2mobile.validators.parity import gate, probes, reference
 from torch2mobile.validators.parity.evidence import closeness
+from torch2mobile.validators.parity.exploring import offers, sides
 
 ORDINARY = [name for name, sample in SAMPLES.items() if sample.ordinary]
 HEAVY = {"mobile_cnn, 224 x 224": ("mobile_cnn", "image:float32[N=1..2,3,224,224]")}
@@ -53,8 +54,11 @@ class Model:
         self.path = folder / f"{name}{len(inputs)}.onnx"
         translate.translate(captured, self.path)
         self.outputs = captured.outputs
-        example = reference.example_of(self.loaded)
-        self.probes = probes.build(captured.inputs, example, ParityOptions(), self.loaded.data)
+        self.specs, example = captured.inputs, reference.example_of(self.loaded)
+        built = probes.build(captured.inputs, example, ParityOptions(), self.loaded.data)
+        built += offers.offers(self.loaded, captured.inputs, example, ParityOptions())
+        found = reference.answered(reference.evaluate(self.loaded, self.outputs, built))
+        self.probes = [item.probe for item in found if not item.refusal]
 
     def session(self, threads: int = 0, level: str = LEVELS[-1]) -> Any:
         """The artefact in ONNX Runtime, in this process."""
@@ -83,8 +87,13 @@ class Model:
 
     def expected(self) -> list[gate.Expected]:
         """What the gate compares with."""
+        # Looking for what the module itself suggests is part of the cost.
+        example = reference.example_of(self.loaded)
+        offers.offers(self.loaded, self.specs, example, ParityOptions())
         found = reference.evaluate(self.loaded, self.outputs, self.probes)
-        return reference.accepted(found)
+        expected = reference.accepted(found)
+        sides.searched(self.loaded, expected, 0)
+        return expected
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
