@@ -559,3 +559,22 @@ def test_hooks_that_a_first_call_puts_in_do_not_reach_the_reference(tmp_path: Pa
     assert not hasattr(module, "installed")
     assert not module.seen
     assert not any(layer._forward_hooks for layer in module.layers)
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "mine"])
+def test_a_hook_of_a_library_is_no_finding(tmp_path: Path, folder: str) -> None:
+    import importlib.util
+
+    path = tmp_path / folder / "hooks.py"
+    path.parent.mkdir()
+    path.write_text("def hook(module, args, output):\n    return output * 2\n")
+    spec = importlib.util.spec_from_file_location("hooks_of_a_library", path)
+    assert spec is not None
+    assert spec.loader is not None
+    library = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(library)
+    module = nn.Sequential(nn.Linear(8, 8)).eval()
+    module[0].register_forward_hook(library.hook)
+    report = torch2mobile.check(module, (torch.ones(2, 8),)).report
+    codes = {finding.code for check in report.checks for finding in check.findings}
+    assert ("T2M140" in codes) is (folder == "mine")
