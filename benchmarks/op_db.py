@@ -94,7 +94,7 @@ def judged(call: Call, mend: bool) -> tuple[str, str]:
     except Exception as error:  # noqa: BLE001 (onnxruntime raises many kinds)
         return "refused", f"does not load: {error}"
     with torch.no_grad():
-        wanted = [to_numpy(t) for _, t in flatten_outputs(call(*call.tensors))[0]]
+        wanted = [to_numpy(t) for _, t in flatten_outputs(call(*call.tensors)).tensors]
     names = [value.name for value in session.get_inputs()]
     feeds = {n: to_numpy(t) for n, t in zip(names, call.tensors, strict=True)}
     try:

@@ -21,6 +21,7 @@ from torch2mobile.cli_support import (
     common,
     complain,
     complete_source,
+    constant_option,
     finish,
     make_parity,
     observer_of,
@@ -83,6 +84,7 @@ def cli() -> None:
     help="Go on with the unsimplified model after this time.",
 )
 @click.option("--external-data", is_flag=True, help="Keep the weights in a file of their own.")
+@constant_option
 @parity_options
 @report_option
 @common
@@ -107,6 +109,7 @@ def export(source: str, **options: Any) -> int:
         values=options["values"],
         data=options["data"],
         trust=options["trust"],
+        drop_outputs=options["drop_outputs"],
         opset=options["opset"],
         simplify=not options["no_simplify"],
         simplify_timeout=options["simplify_timeout"],

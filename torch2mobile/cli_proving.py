@@ -11,6 +11,7 @@ from torch2mobile.cli_support import (
     Number,
     common,
     complete_source,
+    constant_option,
     finish,
     make_parity,
     observer_of,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     metavar="SHARE",
     help="With --mutants: fail if a smaller share of them is caught.",
 )
+@constant_option
 @parity_options
 @report_option
 @common
@@ -134,6 +136,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
         values=options["values"],
         data=options["data"],
         trust=options["trust"],
+        drop_outputs=options["drop_outputs"],
         parity=make_parity(options),
     )
 
@@ -170,12 +173,21 @@ def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     return finish(result.report, options)
 
 
+_ABOUT_THE_MODULE = {
+    "weights": "--weights",
+    "inputs": "--input",
+    "values": "--values",
+    "data": "--data",
+    "trust": "--trust",
+    "drop_outputs": "--drop-output",
+}
 _ABOUT_PROBES = {
     "probes": "--probes",
     "seed": "--seed",
     "mutants": "--mutants",
     "search": "--search",
     "min_caught": "--min-caught",
+    "accept_constant": "--accept-constant",
     "match": "--match",
 }
 
@@ -193,10 +205,10 @@ def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
             f"{path} is a file: there is nothing to compare it with",
             "Name the module with --against SOURCE, or give a bundle's folder.",
         )
-    given = [name for name in ("weights", "inputs", "values", "data", "trust") if options[name]]
+    given = [name for name in _ABOUT_THE_MODULE if options[name]]
     if given:
         raise UsageError(
-            f"--{given[0].removesuffix('s') if given[0] == 'inputs' else given[0]} says something "
+            f"{_ABOUT_THE_MODULE[given[0]]} says something "
             "about the module, which a bundle's golden data does not need",
             "Add --against SOURCE, or leave it out.",
         )

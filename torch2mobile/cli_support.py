@@ -178,9 +178,25 @@ def parity_options(command: F) -> F:
     return command
 
 
+def constant_option(command: F) -> F:
+    """Whether a module may be constant."""
+    return click.option(
+        "--accept-constant",
+        is_flag=True,
+        help="Pass a module whose outputs are the same on every probe.",
+    )(command)
+
+
 def source_options(command: F) -> F:
     """The options that say how to load and call a module."""
     for option in (
+        click.option(
+            "--drop-output",
+            "drop_outputs",
+            multiple=True,
+            metavar="NAME",
+            help="Go without this output of the module, or all that NAME holds.",
+        ),
         click.option(
             "--trust",
             is_flag=True,
@@ -257,6 +273,7 @@ def make_parity(options: dict[str, Any]) -> ParityOptions:
         seed=options["seed"],
         tolerances=parse_tolerances(options["atol"], options["rtol"]),
         timeout=options["timeout"],
+        accept_constant=options.get("accept_constant", False),
     )
 
 

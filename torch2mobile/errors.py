@@ -72,6 +72,12 @@ class CaptureError(Torch2MobileError):
     """No strategy could capture the module as a graph."""
 
 
+class LostOutputError(Torch2MobileError):
+    """The module returns something that no file can, and nobody asked to leave it out."""
+
+    exit_code = ExitCode.FAILED
+
+
 class TranslateError(Torch2MobileError):
     """The captured graph has no ONNX form, or not in the opset that was asked for."""
 

@@ -99,6 +99,7 @@ class Tolerance:
 class ParityOptions:
     """How hard to look: number of value probes, seed, tolerances, the longest call in seconds.
 
+    ``accept_constant``: outputs that no probe changes are no fault.
     Tolerances are by output name (``""`` for all), artefact (``"@ncnn-fp16"``), or both
     (``"logits@ncnn-fp16"``); what is said of an artefact comes first.
     """
@@ -107,6 +108,7 @@ class ParityOptions:
     seed: int = 0
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     timeout: float = 300.0
+    accept_constant: bool = False
 
     def for_artifact(self, label: str) -> ParityOptions:
         """With the tolerances that hold for one artefact, by output name."""
@@ -133,6 +135,7 @@ class Request:
     values: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     trust: bool = False
+    drop_outputs: tuple[str, ...] = ()
     opset: int | None = None
     simplify: bool = True
     simplify_timeout: float = 120.0
@@ -145,6 +148,8 @@ class Request:
 
 class FlatCallable(Protocol):
     """A module behind a flat signature; see :class:`torch2mobile.exporter.calling.FlatModule`."""
+
+    dropped: tuple[str, ...]
 
     def call(self, *tensors: torch.Tensor) -> Any:
         """What the module itself returns for these tensors."""

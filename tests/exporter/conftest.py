@@ -68,7 +68,7 @@ class Exported:
         names = [output.name for output in session.get_outputs()]
         assert names == [spec.name for spec in self.model.outputs]
         with fresh(self.loaded) as own, quiet():
-            wanted = flatten_outputs(own.flat.call(*given))[0]
+            wanted = flatten_outputs(own.flat.call(*given)).tensors
         assert len(found) == len(wanted)
         for array, (_, tensor) in zip(found, wanted, strict=True):
             close = {"rtol": 1e-2, "atol": 1e-3} if array.dtype == np.float16 else {}

@@ -234,24 +234,30 @@ def test_keywords_beyond_the_signature_go_to_kwargs() -> None:
     ],
 )
 def test_output_names(outputs: Any, names: list[str]) -> None:
-    assert [name for name, _ in flatten_outputs(outputs)[0]] == names
+    assert [name for name, _ in flatten_outputs(outputs).tensors] == names
 
 
-def test_what_is_no_tensor_is_left_out_with_a_note() -> None:
-    tensors, notes = flatten_outputs({"a": one(), "b": None, "c": 3, "d": [None, "text"]})
-    assert [name for name, _ in tensors] == ["a"]
-    assert notes == [
-        "the output b is None and was left out",
-        "the output c is of type int, no tensor: left out",
-        "the output d_0 is None and was left out",
-        "the output d_1 is of type str, no tensor: left out",
-    ]
+def test_what_is_no_tensor_is_told_apart() -> None:
+    found = flatten_outputs({"a": one(), "b": None, "c": 3, "d": [None, "text"]})
+    assert [name for name, _ in found.tensors] == ["a"]
+    assert found.absent == ["b", "d_0"]
+    assert found.lost == {"c": "int", "d_1": "str"}
+
+
+def test_what_was_to_be_dropped_is_with_all_that_it_holds() -> None:
+    outputs = {"a": one(), "cache": object(), "past": [(one(), one()), 3], "b": one()}
+    found = flatten_outputs(outputs, ["cache", "past", "b", "other"])
+    assert [name for name, _ in found.tensors] == ["a"]
+    assert list(dict.fromkeys(found.dropped)) == ["cache", "past", "b"]
+    assert found.lost == {}
+    found = flatten_outputs((one(), [one(), one()]), ["output_1_0"])
+    assert [name for name, _ in found.tensors] == ["output_0", "output_1_1"]
 
 
 def test_a_shape_is_no_container_of_outputs() -> None:
-    tensors, notes = flatten_outputs((one(), one().shape))
-    assert len(tensors) == 1
-    assert notes == ["the output output_1 is of type Size, no tensor: left out"]
+    found = flatten_outputs((one(), one().shape))
+    assert len(found.tensors) == 1
+    assert found.lost == {"output_1": "Size"}
 
 
 def test_flat_forward_gives_the_tensors_in_order() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import Dim as TorchDim
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from torch2mobile.errors import CaptureError, ExitCode, InputError
+from torch2mobile.errors import CaptureError, ExitCode, InputError, LostOutputError
 from torch2mobile.exporter import assumptions, capture, dims, source
 from torch2mobile.records import Capture, Dim, LoadedModel, Request
 
@@ -485,13 +485,18 @@ def test_output_names_are_unique_among_inputs_and_outputs(make: Any, names: Any)
 
 def test_notes_tell_what_is_left_out() -> None:
     module = Outputs(lambda x: (x + 1, None, 5)).train()
-    found = capture.capture(called(module, torch.ones(2)))
+    loaded = called(module, torch.ones(2))
+    with pytest.raises(LostOutputError, match=r"returns output_2 \(int\), which is no tensor"):
+        capture.capture(loaded)
+    loaded.flat.dropped = ("output_2",)
+    found = capture.capture(loaded)
     assert found.notes == (
         "the output output_1 is None and was left out",
-        "the output output_2 is of type int, no tensor: left out",
+        "the output output_2 is left out, as asked for",
         "the module was in train mode; it was exported in eval mode",
     )
-    assert capture.capture(called(module.eval(), torch.ones(2))).notes == found.notes[:2]
+    loaded.flat.eval()
+    assert capture.capture(loaded).notes == found.notes[:2]
 
 
 class Refusing(nn.Module):

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from torch2mobile.errors import InputError
+from torch2mobile.errors import InputError, UsageError
 from torch2mobile.exporter.inputs import onnx_name
-from torch2mobile.records import ConstantSpec, PathKey
+from torch2mobile.records import ConstantSpec, LoadedModel, PathKey
 
 Path = tuple[PathKey, ...]
 Template = tuple[tuple[Any, ...], dict[str, Any]]
@@ -212,24 +212,41 @@ def slot_paths(module: torch.nn.Module, template: Template) -> list[Path]:
     return [path for _, path in sorted(slots, key=lambda item: item[0])]
 
 
-def flatten_outputs(value: Any) -> tuple[list[tuple[str, torch.Tensor]], list[str]]:
-    """Named tensors of a module's return value, and notes on what was left out.
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """A module's return value as a file can give it: ``tensors`` by name, and what is not there.
+
+    ``absent`` are None, ``dropped`` as asked for, ``lost`` no tensors, with their types.
+    """
+
+    tensors: list[tuple[str, torch.Tensor]]
+    absent: list[str]
+    dropped: list[str]
+    lost: dict[str, str]
+
+
+def flatten_outputs(value: Any, dropped: Sequence[str] = ()) -> Outputs:
+    """Named tensors of a module's return value, and what is not among them.
 
     A single tensor is ``output``, tuple items ``output_0`` …, mapping keys, named-tuple and
-    dataclass fields keep their names, nested keys are joined with ``_``.
+    dataclass fields keep their names, nested keys are joined with ``_``. ``dropped`` names outputs,
+    or what holds them, that are left out.
     """
-    tensors: list[tuple[str, torch.Tensor]] = []
-    notes: list[str] = []
-    for path, leaf in walk(value):
-        anonymous = not path or isinstance(path[0], int)
-        name = onnx_name(("output", *path) if anonymous else path)
-        if isinstance(leaf, torch.Tensor):
-            tensors.append((name, leaf))
+    found = Outputs([], [], [], {})
+    for leaf_path, leaf in walk(value):
+        anonymous = not leaf_path or isinstance(leaf_path[0], int)
+        path = ("output", *leaf_path) if anonymous else leaf_path
+        holders = [onnx_name(path[:length]) for length in range(1, len(path) + 1)]
+        asked = [name for name in holders if name in dropped]
+        if asked:
+            found.dropped.append(asked[0])
+        elif isinstance(leaf, torch.Tensor):
+            found.tensors.append((holders[-1], leaf))
         elif leaf is None:
-            notes.append(f"the output {name} is None and was left out")
+            found.absent.append(holders[-1])
         else:
-            notes.append(f"the output {name} is of type {type(leaf).__name__}, no tensor: left out")
-    return tensors, notes
+            found.lost[holders[-1]] = type(leaf).__name__
+    return found
 
 
 class FlatModule(torch.nn.Module):
@@ -237,14 +254,18 @@ class FlatModule(torch.nn.Module):
 
     ``template`` is the (args, kwargs) of the call with a :class:`Slot` for each tensor. Keyword
     arguments, nesting, None and Python numbers thereby look the same to every exporter.
+    ``dropped`` are the outputs that the user asked to leave out.
     """
 
-    def __init__(self, module: torch.nn.Module, template: Template) -> None:
+    def __init__(
+        self, module: torch.nn.Module, template: Template, dropped: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         # A new module starts in train mode; this one is as its inner one.
         self.training = module.training
         self.inner = module
         self.template = template
+        self.dropped = tuple(dropped)
 
     def call(self, *tensors: torch.Tensor) -> Any:
         """What the module itself returns for these tensors."""
@@ -253,4 +274,16 @@ class FlatModule(torch.nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The tensors of the module's return value, in order."""
-        return tuple(tensor for _, tensor in flatten_outputs(self.call(*tensors))[0])
+        found = flatten_outputs(self.call(*tensors), self.dropped)
+        return tuple(tensor for _, tensor in found.tensors)
+
+
+def dropping(loaded: LoadedModel, names: Sequence[str]) -> LoadedModel:
+    """The model without these outputs; UsageError where they are fixed already."""
+    if names and loaded.program is not None:
+        raise UsageError(
+            f"{loaded.name} is captured already: its outputs are fixed",
+            "Leave out --drop-output, or name the module that it was captured from.",
+        )
+    loaded.flat.dropped = tuple(names)
+    return loaded

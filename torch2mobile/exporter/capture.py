@@ -16,7 +16,7 @@ import torch
 
 from torch2mobile import sizing
 from torch2mobile.copies import fresh
-from torch2mobile.errors import CaptureError, InputError
+from torch2mobile.errors import CaptureError, InputError, LostOutputError, did_you_mean
 from torch2mobile.exporter import assumptions, blame, calling
 from torch2mobile.exporter.dims import (
     SIZE_REMEDY,
@@ -106,7 +106,8 @@ STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
 def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Run the module on its example; returns the output names and notes on what is left out.
 
-    Raises InputError where the module itself refuses the example or returns no tensor.
+    Raises InputError where the module itself refuses the example or returns no tensor, and
+    LostOutputError where it returns more than a file can and that was not to be left out.
     """
     with fresh(loaded) as own, quiet():
         try:
@@ -122,13 +123,37 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
                 "Give inputs that the module itself takes, with --input, --values or --data.",
                 (where,) if where else (),
             ) from error
-        named, notes = calling.flatten_outputs(outputs)
-    if not named:
+        found = calling.flatten_outputs(outputs, loaded.flat.dropped)
+    _refuse_lost(found, loaded.flat.dropped)
+    names = _unique([name for name, _ in found.tensors], loaded.specs)
+    absent = [f"the output {name} is None and was left out" for name in found.absent]
+    asked = [
+        f"the output {name} is left out, as asked for" for name in dict.fromkeys(found.dropped)
+    ]
+    return tuple(names), (*absent, *asked)
+
+
+def _refuse_lost(found: calling.Outputs, dropped: Sequence[str]) -> None:
+    """Refuse to lose an output in silence, and to be asked for what is not there."""
+    names = [name for name, _ in found.tensors]
+    unknown = sorted(set(dropped) - set(found.dropped))
+    if unknown:
+        raise InputError(
+            f"the module returns no {unknown[0]!r}, which was to be left out",
+            did_you_mean(unknown[0], [*names, *found.lost]),
+        )
+    if not names:
         raise InputError(
             "the module returns no tensor for the example input",
             "Return at least one tensor from forward.",
         )
-    return tuple(_unique([name for name, _ in named], loaded.specs)), tuple(notes)
+    if found.lost:
+        lost = " and ".join(f"{name} ({kind})" for name, kind in found.lost.items())
+        options = " ".join(f"--drop-output {name}" for name in found.lost)
+        raise LostOutputError(
+            f"the module returns {lost}, which is no tensor: the file would go without it",
+            f"Return tensors from forward, or let it go: {options} (drop_outputs in Python).",
+        )
 
 
 def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:

@@ -24,6 +24,7 @@ from torch2mobile.exporter.calling import (
     FlatModule,
     Slot,
     Template,
+    dropping,
     fill_template,
     make_template,
     named_leaves,
@@ -53,6 +54,10 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
 
     Raises SourceError for what cannot be found or imported, InputError for what does not fit.
     """
+    return dropping(_load(request, samples), request.drop_outputs)
+
+
+def _load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
     if request.source.endswith(".pt2"):
         return _load_program(request)
     if request.trust:
@@ -269,7 +274,7 @@ def _copies(
 
     def again() -> FlatModule | None:
         other = anew() if anew is not None else None
-        return FlatModule(other, template) if other is not None else None
+        return FlatModule(other, template, flat.dropped) if other is not None else None
 
     copies = Copies(flat, again=again)
     if flat.inner is not module:

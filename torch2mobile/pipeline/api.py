@@ -45,7 +45,7 @@ def _from_memory(
 ) -> LoadedModel:
     import torch
 
-    from torch2mobile.exporter import source
+    from torch2mobile.exporter import calling, source
 
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
@@ -63,18 +63,20 @@ def _from_memory(
                 "Give one of them.",
             )
         example = (call, dict(kwargs or {})) if call or kwargs else None
-        return source.from_specs(
+        loaded = source.from_specs(
             name, module, request.inputs, request.values, request, cases, example
         )
-    return source.from_call(
-        name,
-        module,
-        call,
-        kwargs or {},
-        dynamic_shapes=dynamic_shapes,
-        data=cases,
-        values=request.values,
-    )
+    else:
+        loaded = source.from_call(
+            name,
+            module,
+            call,
+            kwargs or {},
+            dynamic_shapes=dynamic_shapes,
+            data=cases,
+            values=request.values,
+        )
+    return calling.dropping(loaded, request.drop_outputs)
 
 
 @needs_whole_imports
@@ -92,6 +94,7 @@ def export(
     targets: Sequence[str] = ("ort",),
     rewrites: Sequence[str] = (),
     mend: bool = True,
+    drop_outputs: Sequence[str] = (),
     simplify: bool = True,
     simplify_timeout: float = 120.0,
     external_data: bool = False,
@@ -105,6 +108,7 @@ def export(
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
     ``rewrites`` are codes of rules whose remedy is applied to the exported graph. Without ``mend``
     torch.onnx translates every operator, also those that it translates wrongly.
+    Without ``drop_outputs``, names of outputs or of what holds them, one that is no tensor fails.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, mismatches included, is in the result's report.
@@ -120,6 +124,7 @@ def export(
         targets=tuple(targets),
         rewrites=tuple(rewrites),
         mend=mend,
+        drop_outputs=tuple(drop_outputs),
         parity=parity or ParityOptions(),
     )
     return export_loaded(
@@ -142,6 +147,7 @@ def verify(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
+    drop_outputs: Sequence[str] = (),
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
     mutants: int = 0,
@@ -189,7 +195,7 @@ def verify(
             path, options=options, baseline=earlier, observer=observer
         )
     request, load = _against(
-        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, options
+        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, options
     )
     return verification.verify_against(
         path,
@@ -215,6 +221,7 @@ def debug(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
+    drop_outputs: Sequence[str] = (),
     parity: ParityOptions | None = None,
     observer: Observer | None = None,
 ) -> DebugResult:
@@ -225,7 +232,7 @@ def debug(
     """
     options = parity or ParityOptions()
     request, load = _against(
-        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, options
+        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, options
     )
     return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
 
@@ -239,12 +246,18 @@ def _against(
     values: Sequence[str],
     data: Sequence[Mapping[str, np.ndarray]],
     trust: bool,
+    drop_outputs: Sequence[str],
     options: ParityOptions,
 ) -> tuple[Request, Loader | None]:
     """The request for a module to compare with, and how to load one that is in memory."""
     source = against if isinstance(against, str) else ""
     request = Request(
-        source=source, inputs=tuple(inputs), values=tuple(values), trust=trust, parity=options
+        source=source,
+        inputs=tuple(inputs),
+        values=tuple(values),
+        trust=trust,
+        drop_outputs=tuple(drop_outputs),
+        parity=options,
     )
     if isinstance(against, str):
         return request, None
@@ -268,6 +281,7 @@ def check(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
+    drop_outputs: Sequence[str] = (),
     targets: Sequence[str] = (),
     providers: Sequence[str] = (),
     select: Sequence[str] = (),
@@ -307,6 +321,7 @@ def check(
         inputs=tuple(inputs),
         values=tuple(values),
         trust=trust,
+        drop_outputs=tuple(drop_outputs),
     )
     if in_file:
         called = not isinstance(args, tuple | list) or bool(args)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile import limits
 from torch2mobile.errors import (
     CaptureError,
+    LostOutputError,
     ModelFileError,
     TranslateError,
     UsageError,
@@ -29,7 +30,7 @@ from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_siz
 from torch2mobile.pipeline.conversion import find_variants
 from torch2mobile.pipeline.environment import tool_versions
 from torch2mobile.pipeline.results import CheckResult
-from torch2mobile.pipeline.stages import Stages
+from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Capture,
     Check,
@@ -120,7 +121,7 @@ def check_request(
 
 
 def _refuse_module_options(request: Request, options: CheckOptions) -> None:
-    about = ("weights", "inputs", "values", "data", "trust")
+    about = ("weights", "inputs", "values", "data", "trust", "drop_outputs")
     given = [name for name in about if getattr(request, name)]
     if options.opset is not None:
         given.append("opset")
@@ -129,7 +130,7 @@ def _refuse_module_options(request: Request, options: CheckOptions) -> None:
     if request.parity.seed:
         given.append("seed")
     if given:
-        flag = {"inputs": "input"}.get(given[0], given[0])
+        flag = {"inputs": "input", "drop_outputs": "drop-output"}.get(given[0], given[0])
         raise UsageError(
             f"--{flag} says something about a module, and {request.source} is a file",
             "Leave it out, or name the module.",
@@ -218,6 +219,11 @@ def check_loaded(
     try:
         made = _captured(loaded, mended, options, stages)
         refuse_other_sizes(made.capture)
+    except LostOutputError as lost:
+        stages.add(error_check("capture", lost))
+        return CheckResult(
+            Report("check", subject or loaded.name, tuple(stages.checks), tool_versions())
+        )
     except CaptureError as caught:
         made, error = None, caught
     found = Subject(

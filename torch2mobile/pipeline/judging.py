@@ -193,7 +193,11 @@ def module_side(
     _state(stages, loaded, expected, unsteady)
     more = sides.searched(loaded, expected, options.seed)
     found = reference.answered(reference.evaluate(loaded, outputs, more))
-    return [*expected, *reference.accepted(found)]
+    expected = [*expected, *reference.accepted(found)]
+    constant = soundness.constant_check(expected)
+    if constant is not None and not options.accept_constant:
+        stages.add(constant)
+    return expected
 
 
 def _modes(stages: Stages, loaded: LoadedModel, expected: Sequence[Expected]) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from torch2mobile.errors import UsageError
+from torch2mobile.errors import InputError, LostOutputError, UsageError
 from torch2mobile.exporter.inputs import check_against_example
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Runner
 from torch2mobile.pipeline.bound_runner import BoundRunner
+from torch2mobile.pipeline.stages import error_check
 from torch2mobile.records import (
     ArtifactEntry,
     Bundle,
@@ -50,7 +51,15 @@ def as_exported(request: Request, bundle: Bundle) -> Request:
     given = bundle.manifest.request
     if given is None:
         return request
-    request = replace(request, weights=request.weights or given.weights)
+    request = replace(
+        request,
+        weights=request.weights or given.weights,
+        drop_outputs=request.drop_outputs or given.drop_outputs,
+        parity=replace(
+            request.parity,
+            accept_constant=request.parity.accept_constant or given.parity.accept_constant,
+        ),
+    )
     if request.inputs:
         return request
     return replace(
@@ -109,6 +118,21 @@ def lost_check(target: str, lost: Sequence[str]) -> Check:
         hint="Nothing in the file reads it: what it was at export is fixed. Compute with the "
         "tensor itself in forward (torch.where, torch.cond), in place of a Python branch or loop.",
     )
+
+
+def lost_outputs(loaded: LoadedModel) -> Check | None:
+    """A failed check where the module returns more than a file can, and nobody said to drop it."""
+    from torch2mobile.exporter.capture import check_example
+
+    try:
+        check_example(loaded)
+    except LostOutputError as error:
+        return error_check("contract", error)
+    except InputError:
+        # What the module makes of its example is the reference's to say.
+        if loaded.flat.dropped:
+            raise
+    return None
 
 
 def match_inputs(loaded: LoadedModel, names: Sequence[str], path: Path) -> LoadedModel:

@@ -42,9 +42,10 @@ class Stages:
 
 def error_check(name: str, error: Torch2MobileError, *, target: str = "") -> Check:
     """An exception as a Check."""
+    status = Status.FAILED if error.exit_code is ExitCode.FAILED else Status.ERROR
     return Check(
         name,
-        Status.SKIPPED if isinstance(error, NotApplicableError) else Status.ERROR,
+        Status.SKIPPED if isinstance(error, NotApplicableError) else status,
         error.message,
         target=target,
         hint=error.remedy,

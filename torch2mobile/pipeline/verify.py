@@ -128,15 +128,20 @@ def verify_bundle_against(
     Inputs that the request does not describe are as they were when the bundle was exported.
     ``baseline`` is an earlier bundle, on whose golden inputs the module is then run as well.
     """
-    options = request.parity
     stages = Stages(observer or SilentObserver())
     asked = scrutiny or Scrutiny()
     ranges.check_request(request)
     check_scrutiny(path, asked)
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
-    loaded = matching.loaded_for(matching.as_exported(request, bundle), load)
+    request = matching.as_exported(request, bundle)
+    options = request.parity
+    loaded = matching.loaded_for(request, load)
     loaded = matching.with_manifest_inputs(loaded, bundle)
+    lost = matching.lost_outputs(loaded)
+    if lost is not None:
+        stages.add(lost)
+        return _result(stages, str(path), {"source": bundle.manifest.source})
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     found = candidates(bundle, options)
@@ -179,6 +184,10 @@ def verify_model_against(
     check_scrutiny(path, asked)
     check_file(path)
     loaded = matching.loaded_for(request, load)
+    lost = matching.lost_outputs(loaded)
+    if lost is not None:
+        stages.add(lost)
+        return _result(stages, str(path), {"source": loaded.name})
     variant = kind_of(path)
     with judging.runner_of(path, variant, options.timeout) as process:
         matched = matching.match_file(loaded, process, path, variant, match)

@@ -15,9 +15,10 @@ from torch import nn
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
 from torch2mobile.validators.parity import probes
 from torch2mobile.validators.parity.domain import has_nan, settle
+from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, evaluate, example_of
-from torch2mobile.validators.parity.soundness import reference_check
+from torch2mobile.validators.parity.soundness import constant_check, reference_check
 
 Load = Callable[..., LoadedModel]
 
@@ -149,3 +150,44 @@ def test_a_sound_module_passes(load: Load) -> None:
 
 def test_no_references_are_no_pass() -> None:
     assert reference_check([]).status is not Status.PASSED
+
+
+class TestConstant:
+    def expected(self, *outputs: Any, same_shapes: bool = True) -> list[Expected]:
+        return [
+            Expected(
+                Probe(f"p{n}", {"x": np.full(1 if same_shapes else n + 1, n, np.float32)}),
+                [("y", np.asarray(output, np.float32))],
+            )
+            for n, output in enumerate(outputs)
+        ]
+
+    @pytest.mark.parametrize(
+        "outputs",
+        [
+            pytest.param([[0], [0, 0], [0, 0, 0]], id="zeros of every size"),
+            pytest.param([[1, 2], [1, 2, 1, 2]], id="the same row"),
+            pytest.param([[np.nan, 1], [np.nan, 1]], id="NaN"),
+        ],
+    )
+    def test_fails(self, outputs: list[Any]) -> None:
+        check = constant_check(self.expected(*outputs))
+        assert check is not None
+        assert check.status is Status.FAILED
+        assert f"the same on all {len(outputs)} probes" in check.summary
+
+    @pytest.mark.parametrize(
+        "outputs",
+        [
+            pytest.param([[0], [0], [1]], id="one differs"),
+            pytest.param([[0, 1], [0, 1, 2]], id="positions"),
+            pytest.param([[0]], id="one probe"),
+        ],
+    )
+    def test_is_no_fault(self, outputs: list[Any]) -> None:
+        assert constant_check(self.expected(*outputs)) is None
+
+    def test_without_two_probes_of_one_size_nothing_is_said(self) -> None:
+        assert constant_check(self.expected([0], [0, 0], same_shapes=False)) is None
+        without = [Expected(Probe("p", {}), [("y", np.zeros(2))])] * 2
+        assert constant_check(without) is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile.records import Check, Mismatch, Status
-from torch2mobile.validators.parity import gate
+from torch2mobile.validators.parity import compare, gate
 from torch2mobile.validators.parity.domain import Settled, has_nan
 from torch2mobile.validators.parity.gate import Answers, Expected
 from torch2mobile.validators.parity.reference import Reference
@@ -86,6 +86,29 @@ _DECLARE = (
     "Declare with --values which inputs can occur, e.g. --values 'NAME=uniform(0,1)', or give "
     "real ones with --data."
 )
+
+
+def constant_check(expected: Sequence[Expected]) -> Check | None:
+    """FAILED where the outputs hold the same values on all probes: of a file, that proves nothing.
+
+    None where they do not, or where no two probes differ in values alone.
+    """
+    shapes = [tuple(a.shape for a in case.probe.feeds.values()) for case in expected]
+    if not shapes[0] or len(set(shapes)) == len(shapes):
+        return None
+    held = [[np.unique(array) for _, array in case.outputs] for case in expected]
+    if not all(compare.same(held[0], other) for other in held[1:]):
+        return None
+    values = [values for values in held[0] if values.size]
+    which = f" ({values[0].item():.4g} everywhere)" if [v.size for v in values] == [1] else ""
+    return Check(
+        "constant",
+        Status.FAILED,
+        f"the module's outputs are the same on all {len(expected)} probes{which}: nothing shows "
+        "that the file computes what the module does",
+        hint="Look at its weights and mode, and give inputs that it answers to (--data, --values). "
+        "If it is meant to be constant: --accept-constant (accept_constant in Python).",
+    )
 
 
 def _nan_check(held: Sequence[Reference], notes: tuple[str, ...]) -> Check | None:
