@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import onnx
@@ -21,6 +21,7 @@ from onnx import helper
 from torch2mobile import __version__
 from torch2mobile.cli import cli, run
 from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.reporters import REPORTERS
 from torch2mobile.sample_models import SAMPLES
 
 SOURCE = """
@@ -162,6 +163,20 @@ def test_json_is_a_report(bundle: Path, capsys: pytest.CaptureFixture[str]) -> N
     report = json.loads(capsys.readouterr().out)
     assert report["command"] == "verify"
     assert {check["status"] for check in report["checks"]} == {"passed"}
+
+
+@pytest.mark.parametrize("name", ["check", "debug", "export", "report", "simplify", "verify"])
+def test_what_gives_a_report_gives_it_in_every_format(name: str) -> None:
+    (form,) = (option for option in cli.commands[name].params if option.name == "form")
+    assert list(cast("click.Choice[str]", form.type).choices) == [*REPORTERS]
+
+
+@pytest.mark.parametrize("form", REPORTERS)
+def test_verify_in_every_format(
+    bundle: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    assert run(["verify", str(bundle), "--format", form, "-q"]) == 0
+    assert capsys.readouterr().out.strip()
 
 
 def test_report_renders_what_was_saved(

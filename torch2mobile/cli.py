@@ -18,7 +18,6 @@ from torch2mobile import __version__, cli_checking, cli_looking, cli_proving, in
 from torch2mobile.cli_support import (
     Number,
     bug,
-    common,
     complain,
     complete_source,
     constant_option,
@@ -27,6 +26,7 @@ from torch2mobile.cli_support import (
     observer_of,
     parity_options,
     report_option,
+    reporting,
     source_options,
 )
 from torch2mobile.errors import ExitCode, Torch2MobileError
@@ -87,7 +87,7 @@ def cli() -> None:
 @constant_option
 @parity_options
 @report_option
-@common
+@reporting
 def export(source: str, **options: Any) -> int:
     """Export SOURCE to a bundle, and prove that it equals the module.
 
@@ -138,7 +138,7 @@ def export(source: str, **options: Any) -> int:
 )
 @parity_options
 @report_option
-@common
+@reporting
 def simplify(source: str, target: str, **options: Any) -> int:
     """Simplify IN.onnx to OUT.onnx, written only if it is still the same function.
 

@@ -10,15 +10,14 @@ import click
 
 from torch2mobile import limits
 from torch2mobile.cli_support import (
-    FORMATS,
     Number,
     common,
-    common_with,
     complete_source,
     echo_table,
     finish,
     observer_of,
     report_option,
+    reporting,
     source_options,
 )
 from torch2mobile.errors import ExitCode, UsageError
@@ -95,7 +94,7 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     help="Look again with this size fixed, e.g. N=1.",
 )
 @report_option
-@common_with(*FORMATS)
+@reporting
 def check(source: str, **options: Any) -> int:
     """Check whether SOURCE can be exported, and if not, which lines are in the way.
 

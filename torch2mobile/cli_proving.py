@@ -9,7 +9,6 @@ import click
 
 from torch2mobile.cli_support import (
     Number,
-    common,
     complete_source,
     constant_option,
     finish,
@@ -17,6 +16,7 @@ from torch2mobile.cli_support import (
     observer_of,
     parity_options,
     report_option,
+    reporting,
     source_options,
 )
 from torch2mobile.environments import REPLAY_MODULES, Worker
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @constant_option
 @parity_options
 @report_option
-@common
+@reporting
 def verify(artifact: str, against: str | None, baseline: str | None, **options: Any) -> int:
     """Verify ARTIFACT: a bundle, or an .onnx or .ort file with --against SOURCE.
 
@@ -156,7 +156,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
 @source_options
 @parity_options
 @report_option
-@common
+@reporting
 def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     """Find the first node of ARTIFACT, a bundle or an .onnx, that is not the module's.
 

@@ -108,6 +108,11 @@ def common(command: F) -> F:
     return common_with("text", "json")(command)
 
 
+def reporting(command: F) -> F:
+    """The options of a command that gives a report, in any format."""
+    return common_with(*FORMATS)(command)
+
+
 def common_with(*formats: str) -> Callable[[F], F]:
     """The options that every command takes, with these formats."""
 
