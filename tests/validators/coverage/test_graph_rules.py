@@ -325,7 +325,7 @@ class _Lost(nn.Module):
     """It is captured, and has no translation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.kthvalue(x, 2).values
+        return torch.special.airy_ai(x)
 
 
 def test_a_module_without_translation_says_so_for_every_target(load: Callable[..., Any]) -> None:
