@@ -3,7 +3,8 @@
 Run as ``python benchmarks/op_db.py`` (needs ``pip install expecttest``), with ``--no-mend`` for
 torch.onnx alone, and with names to look at these only. Sizes are the sample's. An operator is
 *right* where ONNX Runtime gives what the module gives, *mended* where it does so by a translation
-of torch2mobile's, *refused* with the reason where there is no file, and *wrong* otherwise.
+of torch2mobile's, *random* where two calls differ, *refused* with the reason where there is no
+file or no tensor that ONNX has, and *wrong* otherwise.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def cases(names: list[str]) -> Iterator[tuple[str, Any]]:
         yield name, Call(info.op, ((sample.input, *sample.args), sample.kwargs))
 
 
-def judged(call: Call, mend: bool) -> tuple[str, str]:
+def judged(call: Call, mend: bool) -> tuple[str, str]:  # noqa: PLR0911 (one for each verdict)
     """The verdict on an operator, and what there is to say about it."""
     try:
         with quiet():
@@ -85,6 +86,14 @@ def judged(call: Call, mend: bool) -> tuple[str, str]:
             proto = onnx_ir.to_proto(made.model).SerializeToString()
     except Torch2MobileError as error:
         return "refused", error.message
+    with torch.no_grad():
+        torch.manual_seed(1)
+        first = TREE.tree_leaves(call(*call.tensors))
+        second = TREE.tree_leaves(call(*call.tensors))
+    if any(t.is_complex() for t in first if isinstance(t, torch.Tensor)):
+        return "refused", "a complex output"
+    if any(not equal(a, b) for a, b in zip(first, second, strict=True)):
+        return "random", ""
     mended = ", ".join(row.name for row in made.mended)
     try:
         options = onnxruntime.SessionOptions()
@@ -105,6 +114,13 @@ def judged(call: Call, mend: bool) -> tuple[str, str]:
     if problem:
         return "wrong", f"{problem} {mended}".strip()
     return ("mended", mended) if mended else ("right", "")
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two results are the same, NaN included."""
+    if not isinstance(a, torch.Tensor):
+        return bool(a == b)
+    return np.array_equal(to_numpy(a), to_numpy(b), equal_nan=a.is_floating_point())
 
 
 def off(found: np.ndarray, wanted: np.ndarray) -> str:

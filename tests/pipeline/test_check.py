@@ -102,14 +102,14 @@ class Net(nn.Module):
 """
 
 
-def refused(path: Path, body: str, given: str) -> tuple[Check, list[Finding]]:
+def refused(path: Path, body: str, given: str, *, mend: bool = True) -> tuple[Check, list[Finding]]:
     """The check at which the export of a module ends, and the errors that check finds in it."""
     from torch2mobile.pipeline.export import export_request
 
     path.write_text(TEXT.format(body=body), encoding="utf-8")
-    request = Request(source=f"{path}:Net", inputs=(given,), simplify=False)
+    request = Request(source=f"{path}:Net", inputs=(given,), simplify=False, mend=mend)
     exported = export_request(request, out=path.parent / "bundle").report.checks[-1]
-    result = check_request(request, CheckOptions())
+    result = check_request(request, CheckOptions(mend=mend))
     assert result.exit_code == 1
     return exported, [f for f in result.findings if f.severity is Severity.ERROR]
 
@@ -143,7 +143,8 @@ LOST = {
 def test_the_line_that_translation_blames_is_the_one_that_check_names(
     name: str, tmp_path: Path
 ) -> None:
-    exported, errors = refused(tmp_path / f"lost_{name}.py", LOST[name], "x:float32[2,6]")
+    path = tmp_path / f"lost_{name}.py"
+    exported, errors = refused(path, LOST[name], "x:float32[2,6]", mend=False)
     assert (exported.name, exported.status) == ("translate", Status.ERROR)
     assert {f.code for f in errors} == {"T2M201"}
     assert {f.location.op for f in errors} >= {place.op for place in exported.locations}
@@ -233,7 +234,7 @@ def test_what_is_not_translated_has_not_passed_without_its_error() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.special.airy_ai(x)
 
-    result = torch2mobile.check(Lost(), torch.ones(2, 3), ignore=["T2M2"])
+    result = torch2mobile.check(Lost(), torch.ones(2, 3), ignore=["T2M2"], mend=False)
     aten = next(check for check in result.report.checks if check.name == "aten")
     assert aten.status is Status.SKIPPED
     assert "without translation" in aten.summary

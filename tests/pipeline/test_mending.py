@@ -50,7 +50,7 @@ def test_the_verdict_with_and_without(mend: bool, tmp_path: Path) -> None:
     assert result.passed is mend
     assert check_of(result.report, "parity").status is (Status.PASSED if mend else Status.FAILED)
     assert translated.metrics == ({"mended": NAME} if mend else {})
-    notes = [note for note in translated.notes if note.startswith(f"mended {NAME}: in torch.onnx")]
+    notes = [note for note in translated.notes if note.startswith(f"mended {NAME} (torch.onnx: ")]
     assert len(notes) == mend
     assert result.report.request is not None
     assert result.report.request.mend is mend
@@ -61,7 +61,7 @@ def test_check_says_it_too(mend: bool) -> None:
     result = torch2mobile.check(Attention(), mend=mend, **CALL)
     assert result.passed
     notes = check_of(result.report, "aten").notes
-    assert any(note.startswith(f"mended {NAME}: ") for note in notes) is mend
+    assert any(note.startswith(f"mended {NAME} (") for note in notes) is mend
 
 
 def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,14 @@ ATTENTION = {
 }
 
 
+_LONG = (normal(3, 9), normal(1, 1), normal(5, 200) * 9)
+for _name, _call in (("softmax", torch.softmax), ("log_softmax", torch.log_softmax)):
+    ATTENTION[f"{_name} (dtype)"] = [
+        Case(lambda x, f=_call: f(x, -1, dtype=F32), tuple((x.half(),) for x in _LONG), scale=1),
+        Case(lambda x, f=_call: f(x, 0, dtype=F64), tuple((x,) for x in _LONG), scale=1),
+    ]
+
+
 # --- single elements --------------------------------------------------------------------------
 
 
@@ -160,27 +168,10 @@ ELEMENTWISE = {
         *over(FLOATS, torch.signbit, *_ends()),
         *_of_whole(lambda x, y: torch.signbit(x)),
     ],
-    "round (decimals)": [
-        *over(
-            FLOATS,
-            lambda x: torch.round(x, decimals=2),
-            torch.tensor([0.0, -0.0, 0.125, 2.675, -1.255, INF, NAN]),
-            normal(1),
-        ),
-        *over(
-            (F32, F64),
-            lambda x: torch.round(x, decimals=-2),
-            torch.tensor([0.0, 50.0, 150.0, -149.9, 1e30]),
-            normal(1),
-        ),
+    "rrelu": [
+        *over(FLOATS, F.rrelu, *_ends()),
+        *over((F32,), lambda x: F.rrelu(x, 0.1, 0.5), *_ends()),
     ],
-    "sinc": over(
-        FLOATS,
-        torch.sinc,
-        torch.tensor([0.0, -0.0, 1e-10, 0.3, -1.25, 2.5, NAN]),
-        normal(1),
-        scale=1,
-    ),
 }
 DIVISION = {
     "div (floor, trunc)": [
@@ -336,6 +327,228 @@ SEARCHING = {
     ],
 }
 
+
+# --- pooling, losses, scattering, distances ---------------------------------------------------
+
+
+def _planes(*sizes: tuple[int, int], batch: int = 2) -> list[torch.Tensor]:
+    return [normal(batch, 3, *size, seed=sum(size)) for size in sizes]
+
+
+_PLANES = _planes((7, 5), (1, 1), (12, 3), (14, 21))
+_POOLED: Any = [
+    *over(FLOATS, lambda x: F.adaptive_avg_pool2d(x, (3, 4)), *_PLANES, scale=2),
+    *over((F32,), lambda x: F.adaptive_avg_pool2d(x, (7, 7)), *_planes((7, 14)), scale=2),
+    *over((F32,), lambda x: F.adaptive_avg_pool2d(x[0], (None, 2)), *_planes((5, 9)), scale=2),
+    *over((F32,), lambda x: F.adaptive_avg_pool1d(x[0], 4), *_PLANES, scale=2),
+    *over((F32,), lambda x: F.adaptive_avg_pool3d(x[None], (2, 3, 2)), *_PLANES, scale=2),
+    *over((F32,), lambda x: F.interpolate(x, size=(3, 4), mode="area"), *_PLANES, scale=2),
+    *over(
+        (F32,), lambda x: F.adaptive_avg_pool2d(x, 2), torch.tensor([[[[INF, 1.0, 2.0, -3.0]] * 4]])
+    ),
+]
+_TIES = [torch.round(plane) for plane in _PLANES]
+POOLING = {
+    "adaptive_avg_pool": _POOLED,
+    "adaptive_max_pool2d": [
+        *over(FLOATS, lambda x: F.adaptive_max_pool2d(x, (3, 4), True), *_TIES),
+        *over((F32,), lambda x: F.adaptive_max_pool2d(x, 2), *_PLANES),
+        *over((F32,), lambda x: F.adaptive_max_pool2d(x[0], (5, 1), True), *_planes((6, 4))),
+        *over((F32,), lambda x: F.adaptive_max_pool1d(x[0], 4), *_PLANES),
+    ],
+    "avg_pool (divisor_override)": [
+        *over(
+            (F16, F32),
+            lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+            *_planes((7, 5), (2, 3)),
+            scale=2,
+        ),
+        *over(
+            (F32,),
+            lambda x: F.avg_pool2d(x, (3, 2), (2, 1), 1, divisor_override=5),
+            *_PLANES,
+            scale=2,
+        ),
+        *over(
+            (F32,),
+            lambda x: F.avg_pool2d(x, 3, 2, 1, True, divisor_override=7),
+            *_planes((7, 5), (4, 6), (2, 9)),
+            scale=2,
+        ),
+        *over(
+            (F32,), lambda x: F.avg_pool2d(x[0], 2, divisor_override=1), *_planes((7, 5)), scale=2
+        ),
+        *over(
+            (F32,),
+            lambda x: F.avg_pool3d(x, 2, 1, 1, divisor_override=3),
+            *_planes((7, 5)),
+            scale=2,
+        ),
+    ],
+}
+
+
+def _classes(n: int, *spatial: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Logits, targets of which some are ignored, probabilities and weights of five classes."""
+    logits = normal(n, 5, *spatial, seed=seed) * 4
+    target = torch.randint(0, 5, (n, *spatial), generator=torch.Generator().manual_seed(seed))
+    target.flatten()[1::3] = -100
+    return logits, target, normal(n, 5, *spatial, seed=seed + 1).softmax(1), torch.rand(5) + 0.1
+
+
+_FLAT, _IMAGES = (
+    [_classes(7), _classes(1), _classes(4, seed=3)],
+    [_classes(2, 3, 4), _classes(1, 1, 1)],
+)
+_ce = F.cross_entropy
+LOSSES = {
+    "cross_entropy": [
+        *over(FLOATS, lambda x, t, p, w: _ce(x, t), *_FLAT, scale=1),
+        *over((F32,), lambda x, t, p, w: _ce(x, t, w, label_smoothing=0.1), *_FLAT, scale=1),
+        *over(
+            (F32,),
+            lambda x, t, p, w: _ce(x, t, w, reduction="none", label_smoothing=0.1),
+            *_FLAT,
+            scale=4,
+        ),
+        *over(
+            (F32,),
+            lambda x, t, p, w: _ce(x, t, ignore_index=2, reduction="none"),
+            *[(x, t.abs() % 5, p, w) for x, t, p, w in _FLAT],
+            scale=4,
+        ),
+        *over((F32,), lambda x, t, p, w: _ce(x, p, w, label_smoothing=0.2), *_FLAT, scale=4),
+        *over((F32,), lambda x, t, p, w: _ce(x, t, w, reduction="sum"), *_IMAGES, scale=40),
+        *over((F32,), lambda x, t, p, w: _ce(x, p), *_IMAGES, scale=4),
+        *over((F32,), lambda x, t, p, w: _ce(x[0], t[0]), *_FLAT, scale=4),
+        *over((F32,), lambda x, t, p, w: _ce(x, torch.full_like(t, -100)), *_FLAT),
+    ],
+}
+
+
+def _scattered(n: int, m: int) -> tuple[torch.Tensor, ...]:
+    index = torch.randint(0, n, (m, 3), generator=torch.Generator().manual_seed(n))
+    return normal(n, 3), index, normal(m + 1, 4, seed=1)
+
+
+_SCATTERED = [_scattered(4, 6), _scattered(1, 1), _scattered(9, 20)]
+SCATTERING = {
+    "scatter_reduce (mean)": [
+        *over(FLOATS, lambda x, i, s: x.scatter_reduce(0, i, s, "mean"), *_SCATTERED, scale=2),
+        *over(
+            FLOATS,
+            lambda x, i, s: x.scatter_reduce(0, i, s, "mean", include_self=False),
+            *_SCATTERED,
+            scale=2,
+        ),
+    ],
+}
+_VECTORS = [(normal(n, 6), normal(m, 6, seed=1)) for n, m in ((4, 3), (1, 1), (30, 28))]
+DISTANCES = {
+    "cdist": [
+        *over((F32, F64), torch.cdist, *_VECTORS),
+        *(
+            case
+            for p in (0.0, 0.5, 1.0, 3.0, INF)
+            for case in over((F32,), lambda x, y, p=p: torch.cdist(x, y, p), *_VECTORS, ulps=32)
+        ),
+        *over((F32,), lambda x, y: torch.cdist(x[None, None], y[None]), *_VECTORS),
+    ],
+}
+_GAMMA = torch.tensor(
+    [
+        0.0,
+        -0.0,
+        1e-30,
+        1e-7,
+        0.3,
+        0.5,
+        1.0,
+        1.0000001,
+        1.4616321,
+        2.0,
+        2.5,
+        9.0,
+        171.0,
+        1e4,
+        1e30,
+        -0.3,
+        -1.0,
+        -1.5,
+        -2.457,
+        -7.999,
+        -30.2,
+        INF,
+        NAN,
+    ]
+)
+SPECIAL = {
+    "lgamma": over((F16, F32), torch.lgamma, torch.cat([_GAMMA, torch.tensor([-INF])]), normal(1)),
+    "digamma": over((F16, F32), torch.digamma, _GAMMA[2:], normal(1), scale=1),
+    "erfinv": over(
+        (F16, F32),
+        torch.erfinv,
+        torch.tensor(
+            [
+                0.0,
+                -0.0,
+                1e-30,
+                1e-7,
+                0.3,
+                -0.5,
+                0.85,
+                -0.9,
+                0.999,
+                -0.9999,
+                0.9999999,
+                1.0,
+                -1.0,
+                2.0,
+                NAN,
+            ]
+        ),
+        normal(1),
+    ),
+}
+
+
+def _matrices(size: int, *batch: int) -> torch.Tensor:
+    return normal(*batch, size, size, seed=size) + 2 * torch.eye(size)
+
+
+_FOURS = (_matrices(4, 2), _matrices(4, 1), _matrices(4, 5))
+
+
+def _each_size(call: Any, **options: Any) -> list[Case]:
+    """Matrices of 1 to 4, one of them in a batch that varies, and both dtypes."""
+    found = [case for n in (1, 2, 3) for case in over((F32,), call, _matrices(n, 2), **options)]
+    return [
+        *found,
+        *over((F32,), call, *_FOURS, **options),
+        *over((F64,), call, _matrices(3), **options),
+    ]
+
+
+def _positive(call: Any) -> Any:
+    return lambda m: call(m @ m.mT + torch.eye(m.shape[-1], dtype=m.dtype))
+
+
+MATRICES = {
+    "linalg.det": _each_size(torch.linalg.det, scale=8),
+    "linalg.slogdet": _each_size(torch.linalg.slogdet, scale=1),
+    "linalg.inv": [*_each_size(torch.linalg.inv, scale=4), Case(torch.inverse, ((_matrices(2),),))],
+    "linalg.solve": [
+        *over((F32, F64), lambda m: torch.linalg.solve(m, m[..., :2] + 1), _matrices(3), scale=4),
+        *over((F32,), lambda m: torch.linalg.solve(m, m[..., 0] + 1), *_FOURS, scale=4),
+        *over((F32,), lambda m: torch.linalg.solve(m, m[:1], left=False), _matrices(2), scale=4),
+    ],
+    "linalg.cholesky": [
+        *_each_size(_positive(torch.linalg.cholesky), scale=8),
+        *_each_size(_positive(lambda m: torch.linalg.cholesky(m, upper=True)), scale=8),
+    ],
+    "cholesky": _each_size(_positive(torch.cholesky), scale=8),
+}
+
 CASES: dict[str, list[Case]] = {
     **ATTENTION,
     **ELEMENTWISE,
@@ -343,4 +556,10 @@ CASES: dict[str, list[Case]] = {
     **SCANNING,
     **SORTING,
     **SEARCHING,
+    **POOLING,
+    **LOSSES,
+    **SCATTERING,
+    **DISTANCES,
+    **SPECIAL,
+    **MATRICES,
 }

@@ -206,7 +206,7 @@ class _Export:
     def _tell_translation(self, found: Translation) -> None:
         model = found.model
         dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
-        mended = tuple(f"mended {row.name}: in torch.onnx {row.what}" for row in found.mended)
+        mended = tuple(f"mended {row.name} (torch.onnx: {row.what})" for row in found.mended)
         self.stages.add(
             Check(
                 "translate",

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from torch2mobile.exporter.translations import (
     attention,
+    distances,
     division,
     elementwise,
+    losses,
+    matrices,
+    pooling,
     scanning,
+    scattering,
     searching,
     sorting,
+    special,
 )
 from torch2mobile.exporter.translations.row import Row
 
@@ -23,5 +29,11 @@ ROWS: tuple[Row, ...] = (
     *scanning.ROWS,
     *sorting.ROWS,
     *searching.ROWS,
+    *pooling.ROWS,
+    *losses.ROWS,
+    *scattering.ROWS,
+    *distances.ROWS,
+    *special.ROWS,
+    *matrices.ROWS,
 )
 """All mended operators, in the order of the listing."""

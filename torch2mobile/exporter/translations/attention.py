@@ -108,6 +108,22 @@ def _spread(each: Any, times: Any) -> tuple[Any, Any]:
     return wide, op.Concat(first, op.Mul(heads, times), last, axis=0)
 
 
+def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    """In the dtype that is asked for, not in that of ``x``."""
+    return _in_dtype(op.Softmax, x, dim, dtype)
+
+
+def log_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    """As :func:`softmax`."""
+    return _in_dtype(op.LogSoftmax, x, dim, dtype)
+
+
+def _in_dtype(function: Any, x: Any, dim: int, dtype: Any) -> Any:
+    if dtype in {None, -1, x.dtype} or not x.shape:
+        return NotImplemented
+    return function(op.Cast(x, to=dtype), axis=dim)
+
+
 ROWS = (
     Row(
         "scaled_dot_product_attention",
@@ -117,5 +133,21 @@ ROWS = (
         "a row without any allowed key gives the mean of the values, PyTorch 0",
         FLOATS,
         "https://github.com/microsoft/onnxscript/pull/2479",
+    ),
+    Row(
+        "softmax (dtype)",
+        ("aten::softmax.int", "aten::special_softmax"),
+        softmax,
+        "wrong",
+        "computes in the input's dtype, and casts what is rounded",
+        ("float16", "float32"),
+    ),
+    Row(
+        "log_softmax (dtype)",
+        ("aten::log_softmax.int", "aten::special_log_softmax"),
+        log_softmax,
+        "wrong",
+        "computes in the input's dtype, and casts what is rounded",
+        ("float16", "float32"),
     ),
 )

@@ -67,7 +67,8 @@ def _fits(x: Any, other: Any) -> bool:
         return False
     if isinstance(other, ir.Value):
         return x.dtype == other.dtype
-    return x.dtype.is_floating_point() or in_range(other, x)
+    floating = x.dtype is not None and x.dtype.is_floating_point()
+    return floating or in_range(other, x)
 
 
 def _opposite(rest: Any, other: Any, zero: Any) -> Any:

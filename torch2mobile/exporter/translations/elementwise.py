@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch2mobile.exporter.translations.row import FLOATS, REALS, Row
+from torch2mobile.exporter.translations.row import FLOATS, REALS, Refused, Row
 from torch2mobile.exporter.translations.values import like, op, tensor_of, widened
 
 
@@ -115,20 +115,18 @@ def signbit(x: Any) -> Any:
     return op.Less(x, like(0, x)) if x.dtype.is_signed() else op.Not(op.Equal(x, x))
 
 
-def round_decimals(x: Any, decimals: int = 0) -> Any:
-    """Half to even at a decimal place, scaled as PyTorch does it."""
-    if not x.dtype.is_floating_point():
-        return NotImplemented
-    ten = like(10.0 ** abs(decimals), x)
-    if decimals < 0:
-        return op.Mul(op.Round(op.Div(x, ten)), ten)
-    return op.Div(op.Round(op.Mul(x, ten)), ten)
-
-
-def sinc(x: Any) -> Any:
-    """``sin(pi x) / (pi x)``, and 1 at 0."""
-    zero, angle = like(0.0, x), op.Mul(x, like(math.pi, x))
-    return op.Where(op.Equal(x, zero), like(1.0, x), op.Div(op.Sin(angle), angle))
+def rrelu(
+    x: Any,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: Any = None,  # noqa: ARG001 (of the slopes in training)
+) -> Any:
+    """In eval, a leaky ReLU with the middle slope."""
+    if training:
+        raise Refused("rrelu in training draws random slopes: call eval()")
+    slope = op.Mul(x, like((lower + upper) / 2, x))
+    return op.Where(op.Less(x, like(0.0, x)), slope, x)
 
 
 def binary_cross_entropy_with_logits(
@@ -150,7 +148,7 @@ def binary_cross_entropy_with_logits(
 
 _SMALL = "small arguments are lost in the rounding of 1 + x"
 _ENDS = "overflows, and loses the smaller term, at the ends of the range"
-_NONE = "has no translation"
+_NONE = "no translation"
 
 ROWS = (
     Row("log1p", ("aten::log1p",), log1p, "wrong", _SMALL),
@@ -183,12 +181,5 @@ ROWS = (
     Row("fmin", ("aten::fmin",), fmin, "missing", _NONE, REALS),
     Row("copysign", ("aten::copysign.Tensor", "aten::copysign.Scalar"), copysign, "missing", _NONE),
     Row("signbit", ("aten::signbit",), signbit, "wrong", "says no for -0", REALS),
-    Row(
-        "round (decimals)",
-        ("aten::round.decimals",),
-        round_decimals,
-        "wrong",
-        "scales negative decimals by an inexact power",
-    ),
-    Row("sinc", ("aten::sinc",), sinc, "missing", _NONE),
+    Row("rrelu", ("aten::rrelu",), rrelu, "missing", _NONE),
 )

@@ -143,7 +143,7 @@ def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None = ir.Shape([]))
     return value
 
 
-_NONE = "has no translation"
+_NONE = "no translation"
 
 ROWS = (
     Row("cummax", ("aten::cummax",), cummax, "missing", _NONE, REALS),

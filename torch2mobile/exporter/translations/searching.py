@@ -65,7 +65,7 @@ def isin(
     return op.Not(among) if invert else among
 
 
-_NONE = "has no translation"
+_NONE = "no translation"
 _SEARCHED = ("float16", "float32", "float64", "int32", "int64")
 
 ROWS = (

@@ -40,18 +40,18 @@ def _wider(dtype: ir.DataType) -> ir.DataType:
     return ir.DataType.FLOAT if dtype.is_floating_point() else ir.DataType.INT32
 
 
-def kthvalue(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+def kthvalue(x: Any, k: Any, dim: int = -1, keepdim: bool = False) -> Any:
     """The k-th smallest element, and its place."""
     if not x.shape:
         return op.Identity(x), constant(0)
     count = constant([k]) if isinstance(k, int) else op.Reshape(k, constant([1]))
-    return _last(*_top(x, dim, count, largest=False), x, dim, keepdim)
+    return _last(_top(x, dim, count, largest=False), x, dim, keepdim)
 
 
-def _last(values: Any, places: Any, x: Any, dim: int, keepdim: bool) -> Any:
-    """The last along the axis."""
+def _last(pair: Any, x: Any, dim: int, keepdim: bool) -> Any:
+    """The last value and place along the axis."""
     at, end = constant([dim % len(x.shape)]), constant([2**62])
-    found = [op.Slice(each, constant([-1]), end, at) for each in (values, places)]
+    found = [op.Slice(each, constant([-1]), end, at) for each in pair]
     return tuple(found if keepdim else (op.Squeeze(each, at) for each in found))
 
 
@@ -60,7 +60,7 @@ def median_dim(x: Any, dim: int = -1, keepdim: bool = False) -> Any:
     if not x.shape:
         return op.Identity(x), constant(0)
     half = op.Div(op.Add(size_of(x, dim), constant([1])), constant([2]))
-    values, places = _last(*_top(x, dim, half, largest=False), x, dim, keepdim)
+    values, places = _last(_top(x, dim, half, largest=False), x, dim, keepdim)
     if not x.dtype.is_floating_point():
         return values, places
     missing = op.Cast(op.IsNaN(x), to=ir.DataType.INT32)
@@ -130,7 +130,7 @@ def mode(x: Any, dim: int = -1, keepdim: bool = False) -> Any:
     return (found[0] if wide is x else op.Cast(found[0], to=x.dtype)), found[1]
 
 
-_NONE = "has no translation"
+_NONE = "no translation"
 
 ROWS = (
     Row("sort (stable)", ("aten::sort.stable",), sort_stable, "missing", _NONE, (*REALS, "bool")),

@@ -49,7 +49,7 @@ def look(subject: Subject) -> Iterator[Section]:
         failure=_LOST if findings else "",
         metrics={"operators": count, "without translation": len(findings)},
         notes=tuple(
-            f"mended {key(target).partition('::')[2]}: in torch.onnx {subject.mended[target]}"
+            f"mended {key(target).partition('::')[2]} (torch.onnx: {subject.mended[target]})"
             for target in found.mended
         ),
     )
