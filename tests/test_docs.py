@@ -45,7 +45,10 @@ else:
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted(DOCS.rglob("*.md")),
+]
 FENCE = re.compile(
     r"^(?:<!-- (?P<mark>run|output|file: (?P<name>\S+)) -->\n)?"
     r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```[ \t]*$",
