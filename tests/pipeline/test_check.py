@@ -671,6 +671,7 @@ AS_EXPORT = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:A model attribute")  # torch about the gradient's own tensors
 @pytest.mark.parametrize(("module", "spec"), AS_EXPORT.values(), ids=AS_EXPORT)
 def test_what_export_refuses_fails_here_and_nothing_is_raised(
     module: nn.Module, spec: str, tmp_path: Path

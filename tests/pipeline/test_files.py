@@ -134,3 +134,14 @@ def test_a_report_with_strange_contents_is_no_bug(tmp_path: Path) -> None:
         path.write_text(json.dumps(tree))
         for form in ("text", "json", "html", "sarif", "github"):
             assert run(["report", str(path), "--format", form]) in {0, 2}
+
+
+def test_a_long_axis_does_not_hang(tmp_path: Path) -> None:
+    """onnx propagates the elements of a vector one by one."""
+    size = 2**62
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name in "xy"]
+    body = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])], "g", values[:1], values[1:]
+    )
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "m")
+    assert check_file(tmp_path / "m", CheckOptions()).passed

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SMALL = 4096
 """Elements up to which a constant's values are kept, for the axes, pads and sizes among them."""
+_LONG = 1 << 20
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -182,8 +183,17 @@ def read(model: onnx.ModelProto, fixed: Mapping[str, int] | None = None) -> Mode
             light = onnx.inliner.inline_local_functions(light)
         if fixed:
             _fix(light, fixed)
-        light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        light = onnx.shape_inference.infer_shapes(light, data_prop=not _has_long(light))
     return of_inferred(light)
+
+
+def _has_long(model: onnx.ModelProto) -> bool:
+    """Whether an input has an axis so long that onnx would follow its elements one by one."""
+    return any(
+        dim.dim_value > _LONG
+        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
+        for dim in value.type.tensor_type.shape.dim
+    )
 
 
 def of_inferred(model: onnx.ModelProto) -> Model:
