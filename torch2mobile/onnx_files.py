@@ -63,7 +63,7 @@ def parse(path: Path, *, reads: str = ".onnx files and bundles") -> onnx.ModelPr
     with reading(path):
         raw = path.read_bytes()
     try:
-        return onnx.load_from_string(raw)
+        model = onnx.load_from_string(raw)
     except Exception as error:
         # What the parser says ("wire format was corrupt") is about bytes, and helps nobody.
         if path.suffix != ".onnx":
@@ -72,6 +72,10 @@ def parse(path: Path, *, reads: str = ".onnx files and bundles") -> onnx.ModelPr
             ) from error
         size = f"its {len(raw):,} bytes are no whole model"
         raise ModelFileError(f"{path} is no ONNX file, or is truncated: {size}", _ANEW) from error
+    strange = next(_unreadable(model), None)
+    if strange is not None:
+        raise ModelFileError(f"{path} is no ONNX file, or is damaged: {strange}", _ANEW)
+    return model
 
 
 def read_whole(path: Path) -> onnx.ModelProto:
@@ -183,9 +187,6 @@ class Problem:
 
 def problems(model: onnx.ModelProto, folder: Path) -> list[Problem]:
     """What no reader of this model can make out; ``folder`` is where its external data lies."""
-    unreadable = next(_unreadable(model), None)
-    if unreadable is not None:
-        return [Problem(unreadable)]
     found = [Problem(text) for text in (*_imports(model), *_functions(model))]
     found += _graph(model.graph, folder)
     for function in model.functions:
