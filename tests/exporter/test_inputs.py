@@ -715,3 +715,11 @@ def test_the_grammar_needs_no_torch() -> None:
     code = "import sys, torch2mobile.exporter.inputs; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_an_array_has_at_most_64_dimensions() -> None:
+    most = inputs.parse_input(f"x:float32[{','.join('1' * 64)}]")
+    assert isinstance(most, InputSpec)
+    assert len(most.dims) == 64
+    with pytest.raises(InputError, match="more than 64 dimensions"):
+        inputs.parse_input(f"x:float32[{','.join('1' * 65)}]")

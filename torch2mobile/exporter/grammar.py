@@ -46,6 +46,7 @@ _WORDS: dict[str, Scalar] = {
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _STRING = r""""(?:[^"\\]|\\.)*"|'[^']*'"""
+_MOST_DIMS = 64
 _SIZE_DIGITS = 18
 
 _INPUT_REMEDY = "Write for example --input 'image:float32[N=1..8,3,H=64..512,W]'."
@@ -168,6 +169,8 @@ def _dims(scan: _Scanner) -> tuple[Dim, ...]:
     dims = [_dim(scan)]
     while scan.need(r"[,\]]", "expected ',' or ']' after a dimension") == ",":
         dims.append(_dim(scan))
+        if len(dims) > _MOST_DIMS:
+            scan.fail(f"more than {_MOST_DIMS} dimensions, which no array has")
     return tuple(dims)
 
 

@@ -255,6 +255,8 @@ def _other_causes(causes: Mapping[str, Cause]) -> list[str]:
 
 def _passed(found: Sequence[Drift], cases: int) -> str:
     floats = [drift for drift in found if isinstance(drift.now.figure, float)]
+    if not floats:
+        return f"{cases} cases of the earlier bundle, with the same results"
     worst = max(floats, key=lambda drift: _share(drift.now))
     text = f"{cases} cases of the earlier bundle, at most {worst.now.figure:.2g} off its module"
     if worst.now.allowed is not None:
