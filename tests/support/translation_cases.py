@@ -294,6 +294,14 @@ SORTING = {
         *_along(torch.mode, nasty=False),
         *over((F32,), lambda x: torch.mode(x, 0, keepdim=True), *_VARY),
     ],
+    **{
+        f"{name} (all)": [
+            *over(FLOATS, lambda x, f=call: 0 + f(x), *_VARY),
+            *over((F32,), lambda x, f=call: f(x * 2, keepdim=True), *_VARY),
+            Case(lambda x, f=call: f(x * 2), tuple((x.long(),) for x in _VARY)),
+        ]
+        for name, call in (("amax", torch.amax), ("amin", torch.amin))
+    },
 }
 _EDGES = tuple(
     (torch.tensor([-1.0, 0.0, 0.0, 0.5, 2.0, *extra]), values)

@@ -32,6 +32,7 @@ def together(operators_read_once: None, tmp_path_factory: Any) -> Callable[[Row]
     return lambda row: make(row.function.__module__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_mended_is_what_torch_gives(row: Row, together: Callable[[Row], Any]) -> None:
     by_row, mended = together(row)
