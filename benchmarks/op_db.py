@@ -26,7 +26,7 @@ import torch
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter import capture, source, translate
-from torch2mobile.exporter.calling import flatten_outputs
+from torch2mobile.exporter.flat_module import flatten_outputs
 from torch2mobile.tensors import quiet, to_numpy
 
 TREE = torch.utils._pytree

@@ -239,7 +239,7 @@ def test_doctor_exits_3_where_a_tool_is_missing(
 ) -> None:
     assert run(["doctor"]) == 0
     assert "onnxsim" in capsys.readouterr().out
-    monkeypatch.setattr("torch2mobile.pipeline.environment.TOOLS", ("no-such-tool",))
+    monkeypatch.setattr("torch2mobile.pipeline.installed_tools.TOOLS", ("no-such-tool",))
     assert run(["doctor"]) == 3
     assert "pip install -c constraints.txt no-such-tool" in capsys.readouterr().out
 

@@ -25,7 +25,7 @@ from torch2mobile.exporter import capture, source
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.snapshot import Snapshot
-from torch2mobile.validators.parity import probes, reference, steadiness
+from torch2mobile.validators.parity import determinism, probes, reference
 
 X = torch.linspace(-1, 1, 16).reshape(2, 8)
 
@@ -441,8 +441,8 @@ def test_nothing_of_a_run_is_left_in_the_module(cls: Callable[[], nn.Module]) ->
         item.rough()
         if item.later is not None:
             item.later()
-    steadiness.diagnose(model, built[0])
-    steadiness.writers(model, built[0], steadiness.changed_state(model, built[0]))
+    determinism.diagnose(model, built[0])
+    determinism.writers(model, built[0], determinism.changed_state(model, built[0]))
     assert digest(module) == before
     assert surroundings() == around
 

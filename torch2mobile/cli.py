@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from torch2mobile import __version__, cli_checking, cli_looking, cli_proving, interrupts
+from torch2mobile import __version__, cli_check, cli_inspect, cli_verify, interrupts
 from torch2mobile.cli_support import (
     Number,
     bug,
@@ -159,7 +159,7 @@ def simplify(source: str, target: str, **options: Any) -> int:
     return finish(result.report, options)
 
 
-for command in (*cli_checking.COMMANDS, *cli_proving.COMMANDS, *cli_looking.COMMANDS):
+for command in (*cli_check.COMMANDS, *cli_verify.COMMANDS, *cli_inspect.COMMANDS):
     cli.add_command(command)
 
 

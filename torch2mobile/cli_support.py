@@ -33,16 +33,16 @@ def use_colour(stream: Any) -> bool:
 
 def _one_line(text: str) -> str:
     """One printable line of what may hold foreign text."""
-    from torch2mobile.reporters import wording
+    from torch2mobile.reporters import text_lines
 
-    return wording.one_line(text)
+    return text_lines.one_line(text)
 
 
 def _printable(text: str) -> str:
     """Printable lines, of which only the first begins at the left margin."""
-    from torch2mobile.reporters import wording
+    from torch2mobile.reporters import text_lines
 
-    return re.sub(r"\n(?=\S)", "\n  ", wording.printable(text.strip()))
+    return re.sub(r"\n(?=\S)", "\n  ", text_lines.printable(text.strip()))
 
 
 class ProgressObserver:

@@ -147,7 +147,7 @@ class Request:
 
 
 class FlatCallable(Protocol):
-    """A module behind a flat signature; see :class:`torch2mobile.exporter.calling.FlatModule`."""
+    """A module behind a flat signature: :class:`torch2mobile.exporter.flat_module.FlatModule`."""
 
     dropped: tuple[str, ...]
 

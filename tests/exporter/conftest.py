@@ -55,7 +55,7 @@ class Exported:
         import torch
 
         from torch2mobile.copies import fresh
-        from torch2mobile.exporter.calling import flatten_outputs
+        from torch2mobile.exporter.flat_module import flatten_outputs
         from torch2mobile.tensors import quiet, to_numpy
 
         onnx.checker.check_model(str(self.model.path), full_check=True)

@@ -21,7 +21,7 @@ import torch2mobile
 from torch2mobile.errors import ExitCode, UsageError
 from torch2mobile.exporter import targets as target_registry
 from torch2mobile.exporter.bundle import load_bundle, read_case, tampered_files
-from torch2mobile.pipeline import contents, conversion
+from torch2mobile.pipeline import bundle_contents, conversion
 from torch2mobile.pipeline.export import export_request
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
@@ -77,7 +77,7 @@ class TestStages:
             "report.json",
             "manifest.json",
         }
-        most = contents.GOLDEN_CASES + contents.MORE_CASES
+        most = bundle_contents.GOLDEN_CASES + bundle_contents.MORE_CASES
         assert 1 <= len(names - fixed) <= most
         assert tampered_files(load_bundle(pair.path)) == []
         assert [path.name for path in pair.path.parent.iterdir()] == [pair.path.name]
@@ -176,31 +176,31 @@ class TestGolden:
         return Expected(Probe(label or f"p{number}", {"x": x}), [("y", x)], [x])
 
     def test_large_cases_are_left_out(self, tmp_path: Path) -> None:
-        large = contents.GOLDEN_BYTES
+        large = bundle_contents.GOLDEN_BYTES
         cases = [self.case(0, 4, "example"), self.case(1, large), self.case(2, 4)]
-        written = contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["example", "p2"]
 
     def test_but_never_all(self, tmp_path: Path) -> None:
-        cases = [self.case(number, contents.GOLDEN_BYTES // 4) for number in range(3)]
-        written = contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        cases = [self.case(number, bundle_contents.GOLDEN_BYTES // 4) for number in range(3)]
+        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["p0"]
 
     def test_the_example_then_other_sizes_then_other_values(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 1, 4, 2, 5)]
-        written = contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
-        assert len({case.file for case in written}) == contents.GOLDEN_CASES
+        assert len({case.file for case in written}) == bundle_contents.GOLDEN_CASES
 
     def test_then_what_takes_decisions_as_none_of_these_does(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 9, 12, 15, 18, 21)]
-        written = contents.write_golden(
+        written = bundle_contents.write_golden(
             tmp_path, cases, {}, {}, sides=lambda feeds: {"all", feeds["x"].max() > 20}
         )
         assert [case.probe for case in written] == ["p0", "p3", "p6", "p9", "p12", "p15", "p21"]
 
     def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
-        (written,) = contents.write_golden(
+        (written,) = bundle_contents.write_golden(
             tmp_path, [self.case(0, 4, "../../N=1 a/b")], ParityOptions(), {}, []
         )
         assert Path(written.file).parent == Path("golden")

@@ -328,7 +328,7 @@ def test_the_least_share_has_one_default() -> None:
     import inspect
 
     from torch2mobile import records
-    from torch2mobile.cli_proving import verify
+    from torch2mobile.cli_verify import verify
     from torch2mobile.pipeline.mutation import Scrutiny
 
     (option,) = [each for each in verify.params if each.name == "min_caught"]

@@ -12,7 +12,7 @@ import pytest
 
 import torch2mobile
 from torch2mobile.records import Check, Location, Mismatch, Report, Status, Table
-from torch2mobile.reporters import REPORTERS, terminal, wording
+from torch2mobile.reporters import REPORTERS, terminal, text_lines
 
 EXPECTED = """\
 export sample:super_resolution
@@ -179,7 +179,7 @@ def test_locations_are_not_shown_for_what_passed() -> None:
     ],
 )
 def test_incomplete_locations(location: Location, lines: list[str]) -> None:
-    found = wording.details(replace(FAILED, locations=(location,)))
+    found = text_lines.details(replace(FAILED, locations=(location,)))
     assert ["  " * line.depth + line.text for line in found] == lines
 
 
@@ -202,7 +202,7 @@ def test_what_could_steer_the_terminal_is_escaped() -> None:
     ],
 )
 def test_the_least_tolerance_is_never_rounded_down(value: float, text: str) -> None:
-    assert wording.round_up(value) == text
+    assert text_lines.round_up(value) == text
     assert float(text) >= value
 
 

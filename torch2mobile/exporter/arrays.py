@@ -13,9 +13,9 @@ import torch
 from torch2mobile import limits
 from torch2mobile.errors import InputError, ModelFileError
 from torch2mobile.exporter import inputs
-from torch2mobile.exporter.calling import Path as LeafPath
-from torch2mobile.exporter.calling import forward_signature, walk
 from torch2mobile.exporter.dims import finite
+from torch2mobile.exporter.flat_module import Path as LeafPath
+from torch2mobile.exporter.flat_module import forward_signature, walk
 from torch2mobile.exporter.npz import read_npz
 from torch2mobile.records import Dim, LoadedModel
 

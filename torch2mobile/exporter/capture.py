@@ -17,7 +17,7 @@ import torch
 from torch2mobile import sizing
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError, InputError, LostOutputError, did_you_mean
-from torch2mobile.exporter import assumptions, blame, calling
+from torch2mobile.exporter import assumptions, blame, flat_module
 from torch2mobile.exporter.dims import (
     SIZE_REMEDY,
     final_inputs,
@@ -123,7 +123,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
                 "Give inputs that the module itself takes, with --input, --values or --data.",
                 (where,) if where else (),
             ) from error
-        found = calling.flatten_outputs(outputs, loaded.flat.dropped)
+        found = flat_module.flatten_outputs(outputs, loaded.flat.dropped)
     _refuse_lost(found, loaded.flat.dropped)
     names = _unique([name for name, _ in found.tensors], loaded.specs)
     absent = [f"the output {name} is None and was left out" for name in found.absent]
@@ -133,7 +133,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(names), (*absent, *asked)
 
 
-def _refuse_lost(found: calling.Outputs, dropped: Sequence[str]) -> None:
+def _refuse_lost(found: flat_module.Outputs, dropped: Sequence[str]) -> None:
     """Refuse to lose an output in silence, and to be asked for what is not there."""
     names = [name for name, _ in found.tensors]
     unknown = sorted(set(dropped) - set(found.dropped))
@@ -293,7 +293,7 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
 def _line_in_forward() -> Location | None:
     """The deepest line of the user's on the stack, below the call of the module itself."""
     frames = traceback.extract_stack()
-    called = [n for n, frame in enumerate(frames) if frame.filename == calling.__file__]
+    called = [n for n, frame in enumerate(frames) if frame.filename == flat_module.__file__]
     below = frames[called[-1] :] if called else []
     return blame.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
 

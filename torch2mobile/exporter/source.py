@@ -20,7 +20,7 @@ from torch2mobile import sampling, sizing, tensors
 from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError, did_you_mean
 from torch2mobile.exporter import arrays, blame, inputs
-from torch2mobile.exporter.calling import (
+from torch2mobile.exporter.flat_module import (
     FlatModule,
     Slot,
     Template,
@@ -31,7 +31,7 @@ from torch2mobile.exporter.calling import (
     slot_paths,
     template_of,
 )
-from torch2mobile.exporter.calling import (
+from torch2mobile.exporter.flat_module import (
     Path as LeafPath,
 )
 from torch2mobile.exporter.locate import (

@@ -18,7 +18,7 @@ import torch
 
 from torch2mobile.copies import calm
 from torch2mobile.errors import ExitCode, TranslateError
-from torch2mobile.exporter import provenance, refusal, twins
+from torch2mobile.exporter import provenance, refusal, value_mapping
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.exporter.translations.row import Row
 from torch2mobile.exporter.translations.table import RegistrationError, Table
@@ -137,7 +137,7 @@ def in_memory(
         provenance.restore(model, capture.program)
     named = [(value, str(value.name)) for value in _values(model.graph)]
     _name_interface(model, capture)
-    same = twins.find(model, named, program) if program is not None else {}
+    same = value_mapping.find(model, named, program) if program is not None else {}
     _name_dims(model, capture)
     _refuse_bfloat16(model)
     model.ir_version = _least_ir_version(model)

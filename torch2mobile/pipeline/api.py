@@ -16,7 +16,7 @@ from torch2mobile.pipeline import check as checking
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.matching import Loader
+from torch2mobile.pipeline.io_binding import Loader
 from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import (
     CheckResult,
@@ -45,7 +45,7 @@ def _from_memory(
 ) -> LoadedModel:
     import torch
 
-    from torch2mobile.exporter import calling, source
+    from torch2mobile.exporter import flat_module, source
 
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
@@ -76,7 +76,7 @@ def _from_memory(
             data=cases,
             values=request.values,
         )
-    return calling.dropping(loaded, request.drop_outputs)
+    return flat_module.dropping(loaded, request.drop_outputs)
 
 
 @needs_whole_imports

@@ -28,7 +28,7 @@ from torch2mobile.onnx_files import understood
 from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
 from torch2mobile.pipeline.conversion import find_variants
-from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -45,9 +45,9 @@ from torch2mobile.records import (
 from torch2mobile.validators.coverage import level_file, releases
 from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.levels import LEVELS
+from torch2mobile.validators.coverage.lint_context import Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.selection import Selection, counts
-from torch2mobile.validators.coverage.subject import Section, Subject
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.translate import InMemory
@@ -210,7 +210,7 @@ def check_loaded(
     # torch names the dimensions that were left to it (Dim.AUTO) while it captures.
     own = loaded.dynamic_shapes is None and loaded.program is None
     _refuse_sizes(options.fixed, loaded.specs, named=own)
-    from torch2mobile.exporter import blame, calling
+    from torch2mobile.exporter import blame, flat_module
     from torch2mobile.exporter.recurrent import whole_recurrent_layers
     from torch2mobile.exporter.translations.table import operators
 
@@ -236,7 +236,7 @@ def check_loaded(
         capture=made.capture if made else None,
         error=error,
         **_onnx_of(made, options, stages),
-        call=calling.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
+        call=flat_module.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
         mended=mended,
     )
     # As at export: a graph is decomposed with LSTM and GRU kept whole.

@@ -11,9 +11,9 @@ from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import judging, localising, matching, ranges
+from torch2mobile.pipeline import io_binding, judging, localising, ranges
 from torch2mobile.pipeline import verify as verification
-from torch2mobile.pipeline.contents import open_bundle
+from torch2mobile.pipeline.bundle_contents import open_bundle
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -35,7 +35,7 @@ def debug_against(
     request: Request,
     *,
     probe: str = "",
-    load: matching.Loader | None = None,
+    load: io_binding.Loader | None = None,
     observer: Observer | None = None,
 ) -> DebugResult:
     """Compare a bundle's .onnx, or an .onnx file, with its module, and localise a difference.
@@ -50,8 +50,8 @@ def debug_against(
     if path.is_dir():
         bundle = open_bundle(path)
         stages.add(verification.integrity(bundle))
-        given = matching.loaded_for(matching.as_exported(request, bundle), load)
-        loaded = matching.with_manifest_inputs(given, bundle)
+        given = io_binding.loaded_for(io_binding.as_exported(request, bundle), load)
+        loaded = io_binding.with_manifest_inputs(given, bundle)
         first, *others = verification.candidates(bundle, options)
         names = [spec.name for spec in bundle.manifest.outputs]
         model, asked = bundle.file(MODEL), bundle.manifest.request
@@ -60,14 +60,14 @@ def debug_against(
     else:
         verification.check_file(path)
         variant = verification.kind_of(path)
-        loaded = matching.loaded_for(request, load)
+        loaded = io_binding.loaded_for(request, load)
         with judging.runner_of(path, variant, options.timeout) as process:
             # Where it differs is asked here, not how its values are called.
-            matched = matching.match_file(loaded, process, path, variant, "position")
+            matched = io_binding.match_file(loaded, process, path, variant, "position")
             loaded, names = matched.loaded, list(matched.outputs)
             judging.check_tolerances(options, names, [variant.label])
             if matched.lost:
-                stages.add(matching.lost_check(variant.label, matched.lost))
+                stages.add(io_binding.lost_check(variant.label, matched.lost))
             found = judging.Candidate(ArtifactEntry(variant), process, matched.runner)
             if variant == ONNX:
                 look = partial(_localise, stages, loaded, found, path, None, options, probe)

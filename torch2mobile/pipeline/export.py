@@ -16,10 +16,10 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import contents, judging, ranges, rewriting
+from torch2mobile.pipeline import bundle_contents, judging, ranges, rewriting
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.conversion import convert, find_variants
-from torch2mobile.pipeline.environment import tool_versions
+from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.localising import Basis, Localiser
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -381,7 +381,7 @@ class _Export:
         try:
             with writing(self.folder):
                 variants = [ONNX, *(artifact.variant for artifact in artifacts)]
-                golden = contents.write_golden(
+                golden = bundle_contents.write_golden(
                     self.folder,
                     expected,
                     self.request.parity,
@@ -391,8 +391,8 @@ class _Export:
                     self._sides,
                 )
                 report = _report(self.request, self.loaded, self.stages)
-                contents.write_report(self.folder, report)
-            manifest = contents.manifest_of(report, model, capture, golden, artifacts)
+                bundle_contents.write_report(self.folder, report)
+            manifest = bundle_contents.manifest_of(report, model, capture, golden, artifacts)
             bundle = self.writer.commit(manifest)
         except Torch2MobileError as error:
             self.stages.add(error_check("bundle", error))

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
     from torch2mobile.interfaces import Runner
     from torch2mobile.pipeline.localising import Localiser
+    from torch2mobile.validators.parity.determinism import Unsteady
     from torch2mobile.validators.parity.domain import Settled
     from torch2mobile.validators.parity.gate import Answers, Expected
     from torch2mobile.validators.parity.probes import Probe
     from torch2mobile.validators.parity.recorder import Step
     from torch2mobile.validators.parity.reference import Reference
-    from torch2mobile.validators.parity.steadiness import Unsteady
 
 # So many assumptions of a capture are told.
 _SHOWN = 4
@@ -157,7 +157,13 @@ def module_side(
 ) -> list[Expected] | None:
     """The module on every probe; None where it is not fit to be compared with."""
     from torch2mobile.exporter import assumptions
-    from torch2mobile.validators.parity import domain, probes, reference, soundness, steadiness
+    from torch2mobile.validators.parity import (
+        determinism,
+        domain,
+        probes,
+        reference,
+        reference_check,
+    )
     from torch2mobile.validators.parity.exploring import offers, sides
 
     stages.observer.started("reference")
@@ -174,8 +180,8 @@ def module_side(
     references = reference.answered(references)
     tried = [item.probe for item in references]
     again = next((item.probe for item in references if not item.repeatable), None)
-    unsteady = steadiness.diagnose(loaded, again) if again is not None else None
-    check = soundness.reference_check(references, unsteady, settled)
+    unsteady = determinism.diagnose(loaded, again) if again is not None else None
+    check = reference_check.reference_check(references, unsteady, settled)
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
     told = (*loaded.copies.notes, *check.notes)
     notes = (*told, *first, *_untried(loaded, tried), *_without_truth(references))
@@ -194,7 +200,7 @@ def module_side(
     more = sides.searched(loaded, expected, options.seed)
     found = reference.answered(reference.evaluate(loaded, outputs, more))
     expected = [*expected, *reference.accepted(found)]
-    constant = soundness.constant_check(expected)
+    constant = reference_check.constant_check(expected)
     if constant is not None and not options.accept_constant:
         stages.add(constant)
     return expected
@@ -202,29 +208,30 @@ def module_side(
 
 def _modes(stages: Stages, loaded: LoadedModel, expected: Sequence[Expected]) -> None:
     """A check where a submodule was left in train mode under a module in eval mode."""
-    from torch2mobile.validators.parity import soundness, steadiness
+    from torch2mobile.validators.parity import determinism, reference_check
 
-    left = steadiness.left_in_train_mode(loaded)
+    left = determinism.left_in_train_mode(loaded)
     if left:
-        answer = steadiness.in_its_own_modes(loaded, expected[0])
-        stages.add(soundness.modes_check(left, expected, answer))
+        answer = determinism.in_its_own_modes(loaded, expected[0])
+        stages.add(reference_check.modes_check(left, expected, answer))
 
 
 def _state(
     stages: Stages, loaded: LoadedModel, expected: Sequence[Expected], unsteady: Unsteady | None
 ) -> None:
     """A check of the module in use against a fresh one, where a call leaves anything changed."""
-    from torch2mobile.exporter import suspects
-    from torch2mobile.validators.parity import soundness, steadiness
+    from torch2mobile.exporter import attribute_access
+    from torch2mobile.validators.parity import determinism, reference_check
 
     probe = expected[0].probe
-    changed = unsteady.changed if unsteady else steadiness.changed_state(loaded, probe)
+    changed = unsteady.changed if unsteady else determinism.changed_state(loaded, probe)
     if not changed and unsteady is None:
         return
-    check = soundness.state_check(changed, *steadiness.sequence(loaded, expected))
-    steps = steadiness.writers(loaded, probe, changed)
+    check = reference_check.state_check(changed, *determinism.sequence(loaded, expected))
+    steps = determinism.writers(loaded, probe, changed)
     places = [_place(step) for step in steps.values()]
-    places += suspects.writers_of(loaded.module, [name for name in changed if name not in steps])
+    unseen = [name for name in changed if name not in steps]
+    places += attribute_access.writers_of(loaded.module, unseen)
     places += [_place(step) for step in unsteady.steps] if unsteady else []
     found = _known(places)
     # A check that passed shows no lines below it, and these are worth a look.
@@ -295,24 +302,24 @@ def _suspects(
     loaded: LoadedModel, references: Sequence[Reference], unsteady: Unsteady | None
 ) -> tuple[Location, ...]:
     """The lines that draw random numbers, or the one that first gives NaN."""
-    from torch2mobile.validators.parity import domain, steadiness
+    from torch2mobile.validators.parity import determinism, domain
 
     if unsteady is not None and unsteady.cause != "state":
         return _known([_place(step) for step in unsteady.steps])
     bad = (i.probe for i in references if domain.has_nan(i) and not i.probe.outside)
     first = next(bad, None)
-    step = steadiness.first_nan(loaded, first) if first is not None else None
+    step = determinism.first_nan(loaded, first) if first is not None else None
     return _known([_place(step)]) if step is not None else ()
 
 
 def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Location, ...]:
     """The line that first gives NaN, or refuses, outside of the module's domain."""
     from torch2mobile.exporter import blame
-    from torch2mobile.validators.parity import domain, steadiness
+    from torch2mobile.validators.parity import determinism, domain
 
     if settled is None:
         return ()
-    step = steadiness.first_nan(loaded, settled.first)
+    step = determinism.first_nan(loaded, settled.first)
     if step is not None:
         return _known([_place(step)])
     error = domain.refusal(loaded, settled.first)
@@ -384,7 +391,7 @@ def departures(capture: Capture, feeds: Mapping[str, np.ndarray]) -> tuple[Locat
 
 
 def _readers(metrics: Mapping[str, object], capture: Capture) -> tuple[Location, ...]:
-    from torch2mobile.exporter import suspects
+    from torch2mobile.exporter import attribute_access
 
     names = str(metrics["inputs"]).split(", ")
-    return tuple(place for name in names for place in suspects.readers_of(capture, name))
+    return tuple(place for name in names for place in attribute_access.readers_of(capture, name))

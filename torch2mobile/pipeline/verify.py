@@ -23,8 +23,9 @@ from torch2mobile.exporter.targets import find_variant, suffixes, variant_of, va
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import is_ort, read_model, reading
-from torch2mobile.pipeline import drift, judging, localising, matching, ranges
-from torch2mobile.pipeline.contents import open_bundle
+from torch2mobile.pipeline import io_binding, judging, localising, ranges
+from torch2mobile.pipeline.baseline import drift
+from torch2mobile.pipeline.bundle_contents import open_bundle
 from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -86,11 +87,11 @@ def verify_against(
     path: Path,
     request: Request,
     *,
-    load: matching.Loader | None = None,
+    load: io_binding.Loader | None = None,
     baseline: Path | None = None,
     scrutiny: Scrutiny | None = None,
     observer: Observer | None = None,
-    match: matching.Match | None = None,
+    match: io_binding.Match | None = None,
 ) -> VerifyResult:
     """The whole comparison with the module: of a bundle, or of one .onnx or .ort file.
 
@@ -98,7 +99,7 @@ def verify_against(
     (``"name"``), or for a file from elsewhere by ``"position"``.
     """
     asked = scrutiny or Scrutiny()
-    if match not in {None, *get_args(matching.Match)}:
+    if match not in {None, *get_args(io_binding.Match)}:
         raise UsageError(f"match is {match!r}", "Give 'name' or 'position'.")
     if path.is_dir() and match is not None:
         raise UsageError(
@@ -118,7 +119,7 @@ def verify_bundle_against(
     path: Path,
     request: Request,
     *,
-    load: matching.Loader | None = None,
+    load: io_binding.Loader | None = None,
     baseline: Path | None = None,
     observer: Observer | None = None,
     scrutiny: Scrutiny | None = None,
@@ -134,11 +135,11 @@ def verify_bundle_against(
     check_scrutiny(path, asked)
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
-    request = matching.as_exported(request, bundle)
+    request = io_binding.as_exported(request, bundle)
     options = request.parity
-    loaded = matching.loaded_for(request, load)
-    loaded = matching.with_manifest_inputs(loaded, bundle)
-    lost = matching.lost_outputs(loaded)
+    loaded = io_binding.loaded_for(request, load)
+    loaded = io_binding.with_manifest_inputs(loaded, bundle)
+    lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
         return _result(stages, str(path), {"source": bundle.manifest.source})
@@ -167,10 +168,10 @@ def verify_model_against(
     path: Path,
     request: Request,
     *,
-    load: matching.Loader | None = None,
+    load: io_binding.Loader | None = None,
     observer: Observer | None = None,
     scrutiny: Scrutiny | None = None,
-    match: matching.Match = "name",
+    match: io_binding.Match = "name",
 ) -> VerifyResult:
     """The whole comparison of one file with the module, in the runtime that its kind tells.
 
@@ -183,17 +184,17 @@ def verify_model_against(
     ranges.check_request(request)
     check_scrutiny(path, asked)
     check_file(path)
-    loaded = matching.loaded_for(request, load)
-    lost = matching.lost_outputs(loaded)
+    loaded = io_binding.loaded_for(request, load)
+    lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
         return _result(stages, str(path), {"source": loaded.name})
     variant = kind_of(path)
     with judging.runner_of(path, variant, options.timeout) as process:
-        matched = matching.match_file(loaded, process, path, variant, match)
+        matched = io_binding.match_file(loaded, process, path, variant, match)
         loaded, names, label = matched.loaded, matched.outputs, variant.label
         judging.check_tolerances(options, names, [label])
-        named = matching.names_check(label, matched, match)
+        named = io_binding.names_check(label, matched, match)
         if named is not None:
             stages.add(named)
         found = judging.Candidate(ArtifactEntry(variant), process, matched.runner)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch2mobile.records import Check, Location, Report, Severity, Status
-from torch2mobile.reporters import wording
+from torch2mobile.reporters import text_lines
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
@@ -20,7 +20,7 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
     found = (line for check in report.checks for line in _annotations(check))
     lines = list(dict.fromkeys(found))
     # Text that is no command of its own line: it must not begin with "::".
-    return "\n".join([*lines, wording.closing(report)]) + "\n"
+    return "\n".join([*lines, text_lines.closing(report)]) + "\n"
 
 
 def _annotations(check: Check) -> Iterator[str]:
@@ -32,11 +32,11 @@ def _annotations(check: Check) -> Iterator[str]:
     if check.status in {Status.FAILED, Status.ERROR} and not check.findings:
         text = f"{check.summary}\n{check.hint}".strip()
         for location in check.locations or (Location(),):
-            yield _command("error", location, wording.label(check), text)
+            yield _command("error", location, text_lines.label(check), text)
 
 
 def _command(name: str, location: Location, title: str, text: str) -> str:
-    file, line = wording.own_place(location)
+    file, line = text_lines.own_place(location)
     given = {"file": file, "line": str(line or ""), "title": title}
     properties = ",".join(f"{key}={_property(value)}" for key, value in given.items() if value)
     return f"::{name} {properties}::{_data(text)}"
@@ -44,7 +44,7 @@ def _command(name: str, location: Location, title: str, text: str) -> str:
 
 def _data(text: str) -> str:
     """Escape as actions/toolkit does (packages/core/src/command.ts)."""
-    safe = "\n".join(map(wording.printable, text.splitlines()))
+    safe = "\n".join(map(text_lines.printable, text.splitlines()))
     return safe.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

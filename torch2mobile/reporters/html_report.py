@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from torch2mobile.records import Check, Report, Status, Table
-from torch2mobile.reporters import wording
+from torch2mobile.reporters import text_lines
 
 # Readable on white and on black: notebooks come in both.
 _COLOURS = {
@@ -23,12 +23,12 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
     del colour, verbose
     lines = [
         '<div class="torch2mobile-report">',
-        f"<p><strong>{_text(wording.heading(report))}</strong></p>",
+        f"<p><strong>{_text(text_lines.heading(report))}</strong></p>",
     ]
     if report.checks:
         lines += ["<table>", "<thead>", _row("th", "status", "check", "summary"), "</thead>"]
         lines += ["<tbody>", *(_check(check) for check in report.checks), "</tbody>", "</table>"]
-    lines += [f"<p>{_coloured(wording.closing(report), report.status)}</p>", "</div>"]
+    lines += [f"<p>{_coloured(text_lines.closing(report), report.status)}</p>", "</div>"]
     return "\n".join(lines) + "\n"
 
 
@@ -36,22 +36,22 @@ def _check(check: Check) -> str:
     return _row(
         "td",
         _coloured(check.status.value.upper(), check.status),
-        _text(wording.label(check)),
-        _text(wording.printable(check.summary)) + _below(check),
+        _text(text_lines.label(check)),
+        _text(text_lines.printable(check.summary)) + _below(check),
     )
 
 
 def _below(check: Check) -> str:
-    lines = wording.details(check)
+    lines = text_lines.details(check)
     text = "\n".join("  " * line.depth + line.text for line in lines)
     below = f'<div style="{_DETAILS}">{_text(text)}</div>' if text else ""
     return below + "".join(map(_table, check.tables))
 
 
 def _table(table: Table) -> str:
-    head = _row("th", *(_text(wording.one_line(name)) for name in table.columns))
-    rows = [_row("td", *map(_text, row)) for row in wording.rows(table)]
-    title = f"<caption>{_text(wording.one_line(table.title))}</caption>"
+    head = _row("th", *(_text(text_lines.one_line(name)) for name in table.columns))
+    rows = [_row("td", *map(_text, row)) for row in text_lines.rows(table)]
+    title = f"<caption>{_text(text_lines.one_line(table.title))}</caption>"
     return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -21,7 +21,7 @@ from torch2mobile.records import (
     Severity,
     Status,
 )
-from torch2mobile.reporters import wording
+from torch2mobile.reporters import text_lines
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -63,7 +63,7 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
     text = json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False)
     # What is no UTF-8, such as the bytes of a strange file name, as everywhere else.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return wording.printable_json(text) + "\n"
+    return text_lines.printable_json(text) + "\n"
 
 
 def _speaks_for_itself(check: Check) -> bool:
@@ -97,7 +97,7 @@ def _results(report: Report, ids: list[str]) -> list[Json]:
                 result.update(_fingerprint(finding, seen))
         if _speaks_for_itself(check):
             for location in check.locations or (Location(),):
-                summary = wording.one_line(f"{wording.label(check)}: {check.summary}")
+                summary = text_lines.one_line(f"{text_lines.label(check)}: {check.summary}")
                 text = f"{summary}\n{check.hint}".strip()
                 _added(results, _result(ids, check.name, text, location, anchor), location)
     return list(results.values())
@@ -127,7 +127,7 @@ def _key(result: Json, location: Location) -> tuple[object, ...]:
 
 
 def _result(ids: list[str], rule: str, text: str, location: Location, anchor: str) -> Json:
-    file, line = wording.own_place(location)
+    file, line = text_lines.own_place(location)
     shown = _relative(file)
     if location.file and (location.caller or shown is None):
         text += f"\nIn {location.file}:{location.line}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from torch2mobile.records import Check, Report, Status
-from torch2mobile.reporters import wording
+from torch2mobile.reporters import text_lines
 
 _WIDTH = 100
 _STATUS_WIDTH = max(len(status.value) for status in Status) + 2
@@ -21,14 +21,14 @@ _COLOURS = {
 
 def render(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
     """Return the table, in ANSI colours with ``colour``, and all details with ``verbose``."""
-    widest = max((len(wording.label(check)) for check in report.checks), default=0)
-    blocks = [_style(wording.heading(report), colour, bold=True)]
+    widest = max((len(text_lines.label(check)) for check in report.checks), default=0)
+    blocks = [_style(text_lines.heading(report), colour, bold=True)]
     if report.checks:
         column = min(widest, _WIDEST_LABEL)
         blocks.append(
             "\n".join("\n".join(_rows(c, column, colour, verbose)) for c in report.checks)
         )
-    blocks.append(_style(wording.closing(report), colour, fg=_COLOURS[report.status], bold=True))
+    blocks.append(_style(text_lines.closing(report), colour, fg=_COLOURS[report.status], bold=True))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -36,19 +36,19 @@ def _rows(check: Check, column: int, colour: bool, verbose: bool) -> list[str]:
     """Return the line of one check, wrapped, and what stands below it."""
     word = check.status.value.upper()
     cell = word.ljust(_STATUS_WIDTH)
-    label = wording.label(check)
+    label = text_lines.label(check)
     indent = " " * (_STATUS_WIDTH + column + 2)
     if len(label) > column:  # too long for its column: the summary starts below it
         indent = " " * _STATUS_WIDTH
-        table = [cell + label, *_wrapped(wording.printable(check.summary), indent, indent)]
+        table = [cell + label, *_wrapped(text_lines.printable(check.summary), indent, indent)]
     else:
-        table = _wrapped(wording.printable(check.summary), f"{cell}{label:<{column}}  ", indent)
+        table = _wrapped(text_lines.printable(check.summary), f"{cell}{label:<{column}}  ", indent)
     table[0] = _style(word, colour, fg=_COLOURS[check.status]) + table[0][len(word) :]
-    lines = wording.details(check, wording.tables(check, verbose=verbose))
+    lines = text_lines.details(check, text_lines.tables(check, verbose=verbose))
     return table + [row for line in lines for row in _below(line, colour)]
 
 
-def _below(line: wording.Line, colour: bool) -> list[str]:
+def _below(line: text_lines.Line, colour: bool) -> list[str]:
     indent = " " * (_STATUS_WIDTH + 2 * line.depth)
     if not line.wrap:
         return [indent + line.text]

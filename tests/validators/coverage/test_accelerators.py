@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torch2mobile.errors import MissingToolError
-from torch2mobile.validators.coverage import accelerators, caveats, flops, graph
+from torch2mobile.validators.coverage import accelerators, flops, graph, provider_conditions
 from torch2mobile.validators.coverage.accelerators import ACCELERATORS, Accelerator, Answer
 
 F, H, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -472,7 +472,7 @@ def test_a_node_that_does_not_is_not_taken_and_the_reason_said(case: str) -> Non
     assert not found.answer.taken
     assert word in found.reason
     if found.answer is Answer.CONDITION_NOT_MET:
-        assert found.condition in caveats.QUESTIONS
+        assert found.condition in provider_conditions.QUESTIONS
 
 
 def _conditions() -> set[str]:
@@ -481,26 +481,27 @@ def _conditions() -> set[str]:
 
 
 def test_every_condition_in_the_installed_lists_has_an_evaluator() -> None:
-    assert _conditions() <= set(caveats.QUESTIONS)
+    assert _conditions() <= set(provider_conditions.QUESTIONS)
 
 
 def test_no_evaluator_is_left_over() -> None:
-    assert set(caveats.QUESTIONS) <= _conditions()
+    assert set(provider_conditions.QUESTIONS) <= _conditions()
 
 
 def test_every_condition_that_a_node_can_break_is_broken_by_a_case() -> None:
     broken = {_answer(bad, name).condition for name, _, bad, _ in CASES.values()}
-    notes = {text for text, ask in caveats.QUESTIONS.items() if ask.__name__ == "always"}
+    asked = provider_conditions.QUESTIONS
+    notes = {text for text, ask in asked.items() if ask.__name__ == "always"}
     # CRD with a varying size and a rank beyond CoreML's five are refused before these are asked.
     before = {
         "If 'mode' is 'CRD' the input must have a fixed shape.",
-        next(text for text in caveats.QUESTIONS if text.startswith("`repeats`")),
+        next(text for text in provider_conditions.QUESTIONS if text.startswith("`repeats`")),
     }
     vacuous = {
         "Both inputs must be bool.",
-        next(text for text in caveats.QUESTIONS if text.startswith("Only support for transA")),
+        next(text for text in asked if text.startswith("Only support for transA")),
     }
-    assert set(caveats.QUESTIONS) - broken - notes - before - vacuous == set()
+    assert set(asked) - broken - notes - before - vacuous == set()
 
 
 def test_every_row_of_the_lists_is_read() -> None:

@@ -18,7 +18,7 @@ from onnx import TensorProto, defs, helper
 from torch2mobile.errors import ModelFileError
 from torch2mobile.records import Severity
 from torch2mobile.validators.coverage import graph, kernels, level_runtime, runtime, value_types
-from torch2mobile.validators.coverage.subject import Subject
+from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.value_types import ValueType
 
 OPTIONAL = defs.OpSchema.FormalParameterOption.Optional

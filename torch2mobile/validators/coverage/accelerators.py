@@ -14,33 +14,37 @@ from functools import cache
 from pathlib import Path
 
 from torch2mobile.errors import MissingToolError
-from torch2mobile.validators.coverage import caveats, partitions
+from torch2mobile.validators.coverage import partitions, provider_conditions
 from torch2mobile.validators.coverage.flops import flops
 from torch2mobile.validators.coverage.graph import Model, Node
 
 XNNPACK_SOURCE = "https://onnxruntime.ai/docs/execution-providers/Xnnpack-ExecutionProvider.html"
-_CONV = ("Weights and bias should be constant.", caveats.CHANNELS_KNOWN)
+_CONV = ("Weights and bias should be constant.", provider_conditions.CHANNELS_KNOWN)
 _SCALES = "All quantization scales and zero points should be constant."
-_MATRIX = ("Only 2D Op is supported", "Weights and bias should be constant.", caveats.SINGLE)
+_MATRIX = (
+    "Only 2D Op is supported",
+    "Weights and bias should be constant.",
+    provider_conditions.SINGLE,
+)
 _XNNPACK = {
     "AveragePool": (
         "Only 2D Pool is supported.",
-        caveats.CHANNELS_KNOWN,
-        caveats.NO_CEILING,
-        caveats.NO_PADDING_COUNTED,
-        caveats.SINGLE,
+        provider_conditions.CHANNELS_KNOWN,
+        provider_conditions.NO_CEILING,
+        provider_conditions.NO_PADDING_COUNTED,
+        provider_conditions.SINGLE,
     ),
-    "Conv": ("Only 2D Conv is supported.", *_CONV, caveats.SINGLE),
-    "ConvTranspose": ("Only 2D ConvTranspose is supported.", *_CONV, caveats.SINGLE),
+    "Conv": ("Only 2D Conv is supported.", *_CONV, provider_conditions.SINGLE),
+    "ConvTranspose": ("Only 2D ConvTranspose is supported.", *_CONV, provider_conditions.SINGLE),
     "MaxPool": (
         "Only 2D Pool is supported.",
-        caveats.CHANNELS_KNOWN,
-        caveats.NO_CEILING,
-        caveats.ONE_OUTPUT,
+        provider_conditions.CHANNELS_KNOWN,
+        provider_conditions.NO_CEILING,
+        provider_conditions.ONE_OUTPUT,
     ),
     "Softmax": (
         "all opset below 13 is supported, only support opset 13 when AXIS is the last dimension",
-        caveats.SINGLE,
+        provider_conditions.SINGLE,
     ),
     "QLinearConv": ("Only 2D Conv is supported.", *_CONV, _SCALES),
     "Resize": ("2D/4D Resize in `Bilinear mode` are supported",),
@@ -49,7 +53,7 @@ _XNNPACK = {
     "com.microsoft.QLinearAveragePool": (
         "Only 2D Pool is supported.",
         _SCALES,
-        caveats.CHANNELS_KNOWN,
+        provider_conditions.CHANNELS_KNOWN,
     ),
     "com.microsoft.QLinearSoftmax": (_SCALES,),
     "com.microsoft.QLinearConvTranspose": (_SCALES,),
@@ -174,7 +178,7 @@ def _judge(
         if reason:
             return NodeVerdict(node, answer, f"{node.op}: {reason}")
     for condition in conditions:
-        question = caveats.QUESTIONS.get(condition)
+        question = provider_conditions.QUESTIONS.get(condition)
         if question is None:
             return NodeVerdict(
                 node, Answer.NOT_EVALUATED, f"{node.op} is taken only if: {condition}", condition

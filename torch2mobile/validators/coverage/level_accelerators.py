@@ -14,8 +14,8 @@ from torch2mobile.validators.coverage.accelerators import (
     Placement,
     place,
 )
+from torch2mobile.validators.coverage.lint_context import Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.subject import Section, Subject
 
 if TYPE_CHECKING:
     from torch2mobile.validators.coverage.graph import Model

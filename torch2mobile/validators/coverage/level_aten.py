@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Location
+from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.rules.aten import REWRITTEN
-from torch2mobile.validators.coverage.subject import OWN_NAMESPACES, Section, Subject
 
 if TYPE_CHECKING:
     from torch2mobile.validators.coverage.aten import Missing

@@ -9,8 +9,8 @@ from torch2mobile import onnx_files
 from torch2mobile.errors import ModelFileError
 from torch2mobile.records import Location
 from torch2mobile.validators.coverage import graph
+from torch2mobile.validators.coverage.lint_context import Section
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.subject import Section
 
 if TYPE_CHECKING:
     import onnx

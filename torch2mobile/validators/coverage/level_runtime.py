@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Location, Severity, Table
 from torch2mobile.validators.coverage import kernels, places, releases, runtime, validity
+from torch2mobile.validators.coverage.lint_context import Section, Subject
 from torch2mobile.validators.coverage.releases import Release
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.runtime import Outcome, Verdict
-from torch2mobile.validators.coverage.subject import Section, Subject
 
 if TYPE_CHECKING:
     from torch2mobile.validators.coverage.graph import Model

@@ -8,7 +8,7 @@ from torch2mobile.validators.coverage import (
     level_runtime,
     source,
 )
-from torch2mobile.validators.coverage.subject import Level
+from torch2mobile.validators.coverage.lint_context import Level
 
 LEVELS: tuple[Level, ...] = (
     source.look,

@@ -8,7 +8,7 @@ from torch2mobile.records import Location
 
 if TYPE_CHECKING:
     from torch2mobile.validators.coverage.graph import Node
-    from torch2mobile.validators.coverage.subject import Subject
+    from torch2mobile.validators.coverage.lint_context import Subject
 
 
 def of_node(node: Node, subject: Subject) -> Location:

@@ -1,20 +1,20 @@
-"""Questions to a Resize, whose conditions are the longest of all: see questions.py."""
+"""Questions to a Resize, whose conditions are the longest of all: see node_predicates.py."""
 
 from __future__ import annotations
 
-from torch2mobile.validators.coverage import questions
+from torch2mobile.validators.coverage import node_predicates
 from torch2mobile.validators.coverage.graph import Node
 
 
 def two_dimensional_resize(node: Node) -> str:
     """Of four dimensions, the last two are resized, as ``ResizeOpBuilder`` of NNAPI asks for it."""
-    wrong = questions.every(
-        questions.before_opset_11,
-        questions.rank(4),
-        questions.attribute("mode", "nearest", "linear", "nearest"),
+    wrong = node_predicates.every(
+        node_predicates.before_opset_11,
+        node_predicates.rank(4),
+        node_predicates.attribute("mode", "nearest", "linear", "nearest"),
         _nearest_is_asymmetric,
         nearest_floor,
-        questions.attribute("exclude_outside", 0, 0),
+        node_predicates.attribute("exclude_outside", 0, 0),
         resize_sizes,
     )(node)
     factors = resize_factors(node)
@@ -26,7 +26,8 @@ def two_dimensional_resize(node: Node) -> str:
 def _nearest_is_asymmetric(node: Node) -> str:
     if node.attributes.get("mode", "nearest") != "nearest":
         return ""
-    return questions.attribute("coordinate_transformation_mode", "half_pixel", "asymmetric")(node)
+    known = "coordinate_transformation_mode", "half_pixel", "asymmetric"
+    return node_predicates.attribute(*known)(node)
 
 
 def resize_factors(node: Node) -> list[float] | None:
@@ -54,7 +55,7 @@ def resize_factors(node: Node) -> list[float] | None:
 def resize_sizes(node: Node) -> str:
     """Its scales or sizes are constant."""
     given = [index for index in (2, 3) if node.has_input(index)]
-    wrong = questions.before_opset_11(node) or questions.constant(*given)(node)
+    wrong = node_predicates.before_opset_11(node) or node_predicates.constant(*given)(node)
     return wrong or ("" if given else "it has neither scales nor sizes")
 
 
@@ -62,19 +63,19 @@ def nearest_floor(node: Node) -> str:
     """``nearest_mode`` means something for the mode ``nearest`` only."""
     if node.attributes.get("mode", "nearest") != "nearest":
         return ""
-    return questions.attribute("nearest_mode", "round_prefer_floor", "floor")(node)
+    return node_predicates.attribute("nearest_mode", "round_prefer_floor", "floor")(node)
 
 
 def coreml_resize(node: Node) -> str:
     """What ``ResizeOpBuilder::IsOpSupportedImpl`` of ONNX Runtime asks of an ML Program."""
-    wrong = questions.every(
-        questions.before_opset_11,
-        questions.rank(3, 4, 5),
-        questions.attribute("antialias", 0, 0),
-        questions.attribute("mode", "nearest", "nearest", "linear"),
+    wrong = node_predicates.every(
+        node_predicates.before_opset_11,
+        node_predicates.rank(3, 4, 5),
+        node_predicates.attribute("antialias", 0, 0),
+        node_predicates.attribute("mode", "nearest", "nearest", "linear"),
         nearest_floor,
-        questions.attribute("exclude_outside", 0, 0),
-        questions.attribute("keep_aspect_ratio_policy", "stretch", "stretch"),
+        node_predicates.attribute("exclude_outside", 0, 0),
+        node_predicates.attribute("keep_aspect_ratio_policy", "stretch", "stretch"),
         resize_sizes,
     )(node)
     return wrong or _coreml_factors(node) or _coreml_coordinates(node)
@@ -129,14 +130,14 @@ def _coreml_coordinates(node: Node) -> str:
 
 def bilinear(node: Node) -> str:
     """It resizes height and width, linearly."""
-    wrong = questions.every(
-        questions.before_opset_11,
-        questions.rank(4),
-        questions.attribute("mode", "nearest", "linear"),
-        questions.attribute("antialias", 0, 0),
-        questions.absent("axes"),
-        questions.attribute("keep_aspect_ratio_policy", "stretch", "stretch"),
-        questions.attribute("exclude_outside", 0, 0),
+    wrong = node_predicates.every(
+        node_predicates.before_opset_11,
+        node_predicates.rank(4),
+        node_predicates.attribute("mode", "nearest", "linear"),
+        node_predicates.attribute("antialias", 0, 0),
+        node_predicates.absent("axes"),
+        node_predicates.attribute("keep_aspect_ratio_policy", "stretch", "stretch"),
+        node_predicates.attribute("exclude_outside", 0, 0),
         resize_sizes,
     )(node)
     factors = resize_factors(node)

@@ -15,7 +15,7 @@ import numpy as np
 from torch2mobile.copies import calm, fresh
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy
-from torch2mobile.validators.parity import doubt
+from torch2mobile.validators.parity import validate_truth
 from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
 from torch2mobile.validators.parity.compare import same
 from torch2mobile.validators.parity.gate import Expected, Picks, Rough
@@ -257,7 +257,7 @@ def _undoubted(loaded: LoadedModel, references: list[Reference]) -> list[Referen
         return _roundings(loaded, tensors, arrays, others=others)
 
     cases = [Case(i.outputs, i.truth, i.probe.magnitude) for i in (references[n] for n in known)]
-    found = doubt.other_functions(cases, roundings, partial(roundings, others=False))
+    found = validate_truth.other_functions(cases, roundings, partial(roundings, others=False))
     lack = Lack("its float64 run is another function")
     for number, given in found.items():
         item = references[known[number]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch2mobile.validators.coverage.subject import Section, Subject
+from torch2mobile.validators.coverage.lint_context import Section, Subject
 
 
 def look(subject: Subject) -> Iterator[Section]:

@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch2mobile.validators.coverage.subject import Blame
+from torch2mobile.validators.coverage.lint_context import Blame
 
 
 @dataclass(frozen=True)

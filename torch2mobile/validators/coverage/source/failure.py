@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from torch2mobile.errors import CaptureError
 from torch2mobile.records import Finding, Location, Severity
+from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.subject import Subject
 
 # By words of torch's messages, the rules that such a failure can be of, the first for lines at
 # which none of them was found.

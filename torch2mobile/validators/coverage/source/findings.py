@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from torch2mobile.records import Finding, InputSpec, LoadedModel, Severity
+from torch2mobile.validators.coverage.lint_context import Blame, Subject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source import failure, graph, tree
 from torch2mobile.validators.coverage.source.code import Library
 from torch2mobile.validators.coverage.source.values import Kind, Value, of_object
 from torch2mobile.validators.coverage.source.walk import Sighting, Walker
-from torch2mobile.validators.coverage.subject import Blame, Subject
 from torch2mobile.validators.parity import calls
 
 # Where there is a graph, its own operators and dtypes say more than the code's words.

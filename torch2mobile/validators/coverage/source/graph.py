@@ -11,9 +11,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from torch2mobile.records import Finding, InputSpec, Location, Severity
+from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Subject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source.walk import Walker
-from torch2mobile.validators.coverage.subject import OWN_NAMESPACES, Subject
 
 _DTYPES = {torch.float64: "T2M160", torch.bfloat16: "T2M161"}
 # The arguments by which an operator that can be random is not.

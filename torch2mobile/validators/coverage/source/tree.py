@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from torch2mobile.records import Finding, InputSpec, Location
+from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source.code import Library
-from torch2mobile.validators.coverage.subject import Subject
 
 # What behaves differently in training.
 _MODAL = (

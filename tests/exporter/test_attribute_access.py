@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch2mobile.exporter import capture, source, suspects
+from torch2mobile.exporter import attribute_access, capture, source
 from torch2mobile.records import Capture
 
 
@@ -18,7 +18,7 @@ def captured(module: nn.Module, *args: Any) -> Capture:
 
 
 def codes(places: Any) -> list[str]:
-    assert all(place.file.endswith("test_suspects.py") and place.line for place in places)
+    assert all(place.file.endswith("test_attribute_access.py") and place.line for place in places)
     return [place.code for place in places]
 
 
@@ -31,12 +31,12 @@ class Readers(nn.Module):
 
 def test_readers_of_an_input() -> None:
     found = captured(Readers(), torch.ones(2), torch.ones(2))
-    assert codes(suspects.readers_of(found, "gain")) == [
+    assert codes(attribute_access.readers_of(found, "gain")) == [
         "gain = gain * 1.0",
         "factor = gain.mean()",
     ]
-    assert codes(suspects.readers_of(found, "image")) == ["return image * factor"]
-    assert suspects.readers_of(found, "nothing") == ()
+    assert codes(attribute_access.readers_of(found, "image")) == ["return image * factor"]
+    assert attribute_access.readers_of(found, "nothing") == ()
 
 
 def test_readers_where_there_is_no_source() -> None:
@@ -44,7 +44,7 @@ def test_readers_where_there_is_no_source() -> None:
     loaded = source.from_call(
         "n", program.module(), (torch.ones(2), torch.ones(2)), {}, program=program
     )
-    assert suspects.readers_of(capture.capture(loaded), "gain") == ()
+    assert attribute_access.readers_of(capture.capture(loaded), "gain") == ()
 
 
 class Base(nn.Module):
@@ -92,10 +92,10 @@ class Writers(Base):
 )
 def test_writers_of_an_attribute(name: str, lines: list[str]) -> None:
     whole = nn.Sequential(nn.ReLU(), Writers())
-    found = suspects.writers_of(whole, [f"1.{name}"])
+    found = attribute_access.writers_of(whole, [f"1.{name}"])
     assert codes(found) == lines
     assert {place.module for place in found} <= {"1"}
 
 
 def test_writers_in_layers_of_torch_are_not_the_users() -> None:
-    assert suspects.writers_of(nn.BatchNorm1d(3), ["num_batches_tracked"]) == ()
+    assert attribute_access.writers_of(nn.BatchNorm1d(3), ["num_batches_tracked"]) == ()

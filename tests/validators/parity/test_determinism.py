@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
-from torch2mobile.validators.parity import probes, soundness, steadiness
+from torch2mobile.validators.parity import determinism, probes, reference_check
 from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.reference import accepted, evaluate, example_of
 
@@ -144,8 +144,8 @@ def expected_of(load: Load, module: nn.Module) -> tuple[LoadedModel, list[Expect
 
 def state_of(load: Load, module: nn.Module) -> tuple[tuple[str, ...], Check]:
     loaded, expected = expected_of(load, module)
-    changed = steadiness.changed_state(loaded, expected[0].probe)
-    return changed, soundness.state_check(changed, *steadiness.sequence(loaded, expected))
+    changed = determinism.changed_state(loaded, expected[0].probe)
+    return changed, reference_check.state_check(changed, *determinism.sequence(loaded, expected))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def state_of(load: Load, module: nn.Module) -> tuple[tuple[str, ...], Check]:
 )
 def test_the_cause_and_the_operation(load: Load, module: Any, cause: str, op: str) -> None:
     loaded, expected = expected_of(load, module())
-    found = steadiness.diagnose(loaded, expected[0].probe)
+    found = determinism.diagnose(loaded, expected[0].probe)
     assert found.cause == cause
     assert [step.op for step in found.steps] == ([op] if op else [])
 
@@ -184,9 +184,9 @@ def test_the_cause_and_the_operation(load: Load, module: Any, cause: str, op: st
 def test_what_a_call_leaves_changed(load: Load, module: Any, names: tuple[str, ...]) -> None:
     loaded = load(nn.Sequential(nn.Linear(4, 4)) if module is nn.Sequential else module(), SPEC)
     probe = probes.Probe("p", example_of(loaded))
-    assert steadiness.changed_state(loaded, probe) == names
+    assert determinism.changed_state(loaded, probe) == names
     # And nothing of it is left.
-    assert steadiness.changed_state(loaded, probe) == names
+    assert determinism.changed_state(loaded, probe) == names
 
 
 @pytest.mark.parametrize("module", [Counts, Buffer, Cache, Appends, Narrow])
@@ -220,7 +220,7 @@ def test_state_that_no_output_follows_passes(load: Load, module: Any) -> None:
 
 def test_the_operation_that_writes_a_buffer(load: Load) -> None:
     loaded, expected = expected_of(load, Telltale())
-    found = steadiness.writers(loaded, expected[0].probe, ["calls", "absent"])
+    found = determinism.writers(loaded, expected[0].probe, ["calls", "absent"])
     assert {name: step.op for name, step in found.items()} == {"calls": "aten.add_.Tensor"}
     assert loaded.module.calls == 0
 
@@ -240,9 +240,9 @@ def test_the_first_nan(load: Load) -> None:
 
     loaded = load(nn.Sequential(nn.ReLU(), nn.Sequential(Inner(), nn.ReLU())), SPEC)
     probe = probes.Probe("p", {"x": np.ones((2, 4), np.float32)})
-    assert steadiness.first_nan(loaded, probe) is None
+    assert determinism.first_nan(loaded, probe) is None
     inner = load(nn.Sequential(Inner(), nn.ReLU()), SPEC)
-    step = steadiness.first_nan(inner, probes.Probe("p", {"x": np.full((2, 4), -1, np.float32)}))
+    step = determinism.first_nan(inner, probes.Probe("p", {"x": np.full((2, 4), -1, np.float32)}))
     assert step is not None
     assert (step.op, step.module) == ("aten.log.default", "0")
 
@@ -272,9 +272,10 @@ def test_a_part_left_in_train_mode_is_said_and_fails_where_outputs_follow(
     load: Load, layers: Any, status: Status
 ) -> None:
     loaded, expected = expected_of(load, Left(*layers))
-    left = steadiness.left_in_train_mode(loaded)
+    left = determinism.left_in_train_mode(loaded)
     assert left == ("head",)
-    check = soundness.modes_check(left, expected, steadiness.in_its_own_modes(loaded, expected[0]))
+    modes = determinism.in_its_own_modes(loaded, expected[0])
+    check = reference_check.modes_check(left, expected, modes)
     assert check.status is status
     assert check.summary.startswith("head is in train mode")
     assert bool(check.mismatches) is (status is Status.FAILED)
@@ -283,4 +284,4 @@ def test_a_part_left_in_train_mode_is_said_and_fails_where_outputs_follow(
 
 def test_modes_are_of_no_interest_where_all_are_one(load: Load) -> None:
     for module in (Left(nn.Dropout()).eval(), Left(nn.Dropout()).train()):
-        assert steadiness.left_in_train_mode(load(module, "x:float32[N,4]")) == ()
+        assert determinism.left_in_train_mode(load(module, "x:float32[N,4]")) == ()

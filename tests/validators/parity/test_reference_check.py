@@ -18,7 +18,7 @@ from torch2mobile.validators.parity.domain import has_nan, settle
 from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, evaluate, example_of
-from torch2mobile.validators.parity.soundness import constant_check, reference_check
+from torch2mobile.validators.parity.reference_check import constant_check, reference_check
 
 Load = Callable[..., LoadedModel]
 

@@ -21,9 +21,9 @@ from torch2mobile.exporter.targets import find_variant
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Runner
 from torch2mobile.pipeline import judging
-from torch2mobile.pipeline.changes import Here, changes_between, named, table_of
-from torch2mobile.pipeline.contents import open_bundle
-from torch2mobile.pipeline.environment import machine, tool_versions
+from torch2mobile.pipeline.baseline.changes import Here, changes_between, named, table_of
+from torch2mobile.pipeline.bundle_contents import open_bundle
+from torch2mobile.pipeline.installed_tools import machine, tool_versions
 from torch2mobile.pipeline.judging import Candidate
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (

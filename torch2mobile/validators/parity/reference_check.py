@@ -10,10 +10,10 @@ import numpy as np
 
 from torch2mobile.records import Check, Mismatch, Status
 from torch2mobile.validators.parity import compare, gate
+from torch2mobile.validators.parity.determinism import Unsteady
 from torch2mobile.validators.parity.domain import Settled, has_nan
 from torch2mobile.validators.parity.gate import Answers, Expected
 from torch2mobile.validators.parity.reference import Reference
-from torch2mobile.validators.parity.steadiness import Unsteady
 from torch2mobile.validators.parity.tolerance import is_float
 
 if TYPE_CHECKING:

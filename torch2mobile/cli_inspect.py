@@ -128,7 +128,7 @@ def doctor(**options: Any) -> int:
     Example:
       torch2mobile doctor
     """
-    from torch2mobile.pipeline.environment import installed
+    from torch2mobile.pipeline.installed_tools import installed
 
     tools = installed()
     rows = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.exporter.bundle import MODEL, REPORT, load_bundle, refuse_external_data
-from torch2mobile.pipeline.environment import machine, tool_versions
+from torch2mobile.pipeline.installed_tools import machine, tool_versions
 from torch2mobile.records import (
     Artifact,
     ArtifactEntry,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from torch2mobile.pipeline import changes
-from torch2mobile.pipeline.changes import Here
-from torch2mobile.pipeline.environment import CPU_FEATURES, machine
+from torch2mobile.pipeline.baseline import changes
+from torch2mobile.pipeline.baseline.changes import Here
+from torch2mobile.pipeline.installed_tools import CPU_FEATURES, machine
 from torch2mobile.records import Fingerprint, Manifest, ParityOptions, Request
 
 VERSIONS = {"python": "3.11", "torch": "2.13.0", "onnxruntime": "1.32.0", "onnxsim": "0.8.1"}
