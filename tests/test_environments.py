@@ -444,7 +444,7 @@ def test_memory_has_a_limit_and_the_worker_lives_on() -> None:
 def test_a_small_file_that_asks_for_much_is_refused(tmp_path: Path) -> None:
     node = onnx_models.one("Expand", [1], constants={"shape": np.array([1 << 32])})
     onnx.save(node, tmp_path / "model.onnx")
-    loader = "torch2mobile.exporter.targets.ort:load_session"
+    loader = "torch2mobile.exporter.targets.ort:OrtRunner"
     with (
         Worker(environment=SMALL) as worker,
         IsolatedRunner(loader, tmp_path / "model.onnx", timeout=WAIT, worker=worker) as runner,

@@ -37,7 +37,7 @@ def test_a_session_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for place in PLACES:
         (tmp_path / place).mkdir()
         monkeypatch.setenv(place, str(tmp_path / place))
-    loader = "torch2mobile.exporter.targets.ort:load_session"
+    loader = "torch2mobile.exporter.targets.ort:OrtRunner"
     with IsolatedRunner(loader, model, timeout=60) as runner:
         assert runner.run({"x": np.ones(3, "f4")})
     assert [path for place in PLACES for path in (tmp_path / place).rglob("*")] == []

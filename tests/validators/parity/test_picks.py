@@ -76,6 +76,42 @@ class TestTies:
             assert passes(load, function, [1], near)
             assert not passes(load, function, [0], near)
 
+    @pytest.mark.parametrize("mask", [-1e9, torch.finfo(torch.float32).min, -torch.inf])
+    def test_what_masks_others_is_no_scale_of_theirs(self, load: Load, mask: float) -> None:
+        x = np.float32([[0.1, 3, 7, -1], [3, 0.1, 7, 3 + 3e-7]])
+
+        def best(x: torch.Tensor) -> torch.Tensor:
+            return x.masked_fill(x == 7, mask).argmax(-1)
+
+        assert passes(load, best, [1, 0], x)
+        assert not passes(load, best, [3, 0], x)
+
+    def test_another_row_is_no_scale(self, load: Load) -> None:
+        x = np.float32([[1e8, 0, 1, 2], [0.1, 3, 2, -1]])
+        assert not passes(load, lambda x: x.argmax(-1), [0, 3], x)
+
+    def test_whole_numbers_round_nothing(self, load: Load) -> None:
+        def top(x: torch.Tensor) -> torch.Tensor:
+            return torch.sort((1e6 * x).long(), descending=True).indices
+
+        assert passes(load, top, [1, 0, 2], np.float32([[2, 2, 1]]))
+        assert not passes(load, top, [1, 0, 2], np.float32([[2, 1.999999, 1]]))
+
+    def test_conditions(self, load: Load) -> None:
+        def order(x: torch.Tensor) -> torch.Tensor:
+            return torch.sort(x > 1, descending=True).indices
+
+        assert passes(load, order, [5, 2, 0, 4, 1, 3])
+        assert not passes(load, order, [5, 2, 1, 4, 0, 3])
+
+    def test_indices_that_are_written_to_are_none_any_more(self, load: Load) -> None:
+        def after(x: torch.Tensor) -> torch.Tensor:
+            return torch.topk(x, 1).indices.add_(1)
+
+        x = np.float32([[5, 1, 0, 1]])
+        assert passes(load, after, [1], x)
+        assert not passes(load, after, [3], x)
+
     def test_along_another_axis(self, load: Load) -> None:
         x = np.float32([[1, 2], [1, 5], [0, 5]])
         assert passes(load, lambda x: x.topk(2, 0).indices, [[1, 2], [0, 1]], x)

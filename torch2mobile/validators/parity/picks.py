@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch2mobile.tensors import to_numpy
-from torch2mobile.validators.parity.tolerance import USUAL, wide
+from torch2mobile.validators.parity.tolerance import SCALE_STEP, USUAL, wide
 
 _aten = torch.ops.aten
 # By operator, the number of its result that holds indices.
@@ -64,10 +64,8 @@ class Pick:
         if self.distinct and (ranked[..., 1:] == ranked[..., :-1]).any():
             return False
         mine, yours = (np.take_along_axis(self.values, each, axis=-1) for each in (one, other))
-        nan = np.isnan(mine) & np.isnan(yours)
-        alike = (mine == yours) | nan
-        with np.errstate(invalid="ignore"):
-            near = np.abs(mine - yours) <= self._allowed()
+        alike = (mine == yours) | (_is_nan(mine) & _is_nan(yours))
+        near = self._near(mine, yours)
         good = (one == other) | (near & ~alike if self.first else near | alike)
         return bool(good.all())
 
@@ -75,10 +73,24 @@ class Pick:
         shaped = array.reshape(self.indices.shape).astype(np.int64)
         return np.moveaxis(shaped, self.axis, -1) if shaped.ndim else shaped.reshape(1)
 
-    def _allowed(self) -> float:
-        """What a float of this scale may always be off: the usual relative tolerance."""
-        finite = np.abs(self.values[np.isfinite(self.values)])
-        return USUAL["float32"].rtol * float(finite.max(initial=0.0))
+    def _near(self, mine: np.ndarray, yours: np.ndarray) -> np.ndarray:
+        """Whether values are as near as floats of their row may always be: the usual tolerance.
+
+        A row may hold what masks others, as -1e9: its scale is SCALE_STEP times their own at most.
+        """
+        if self.values.dtype.kind != "f":
+            return np.zeros(mine.shape, dtype=bool)
+        size = np.where(np.isfinite(self.values), np.abs(self.values), 0.0)
+        own = SCALE_STEP * np.maximum(np.abs(mine), np.abs(yours))
+        scale = np.minimum(size.max(axis=-1, keepdims=True, initial=0.0), own)
+        with np.errstate(invalid="ignore"):
+            near: np.ndarray = np.abs(mine - yours) <= USUAL["float32"].rtol * scale
+        return near
+
+
+def _is_nan(array: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.not_equal(array, array)
+    return found
 
 
 class _Recorder(TorchDispatchMode):
@@ -116,10 +128,11 @@ def _pick(func: Any, args: Sequence[Any], kwargs: dict[str, Any], indices: torch
     given = dict(zip(named, args, strict=False)) | kwargs
     named |= given
     source, axis = named["self"], named.get("dim")
-    values = wide(to_numpy(source)) if source.is_floating_point() else to_numpy(source)
+    # Copies: what is written to them later is not what was picked.
+    values = wide(to_numpy(source)) if source.is_floating_point() else to_numpy(source).copy()
     if axis is None:
         values, axis = values.reshape(-1), 0
-    array = to_numpy(indices)
+    array = to_numpy(indices).copy()
     values = np.moveaxis(values, axis, -1) if values.ndim else values.reshape(1)
     if values.ndim > array.ndim:
         array = np.expand_dims(array, axis if axis >= 0 else axis + values.ndim)
