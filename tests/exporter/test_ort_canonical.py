@@ -25,7 +25,7 @@ import shutil, sys
 sys.modules["torch"] = None
 from pathlib import Path
 from torch2mobile.exporter.targets import TARGETS, ort_canonical
-from torch2mobile.records import OnnxModel
+from torch2mobile.records import Job, OnnxModel
 
 real = ort_canonical.canonicalize
 
@@ -37,7 +37,8 @@ ort_canonical.canonicalize = canonicalize
 for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
     out = Path(sys.argv[2], path.stem)
     out.mkdir(parents=True)
-    TARGETS["ort"].convert(OnnxModel(path, 20, (), (), {}), None, out)
+    target = TARGETS["ort"]
+    target.convert(Job(OnnxModel(path, 20, (), (), {}), target.variants[0], None, out))
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torch2mobile.environments import Worker
-from torch2mobile.errors import WorkerCallError
+from torch2mobile.errors import MissingToolError, WorkerCallError
 from torch2mobile.exporter.simplify import run_onnxsim
 
 FUNCTION = "torch2mobile.exporter.simplify:run_onnxsim"
@@ -82,7 +82,7 @@ def test_external_data_in_and_out(worker: Worker, foldable: Path) -> None:
 
 
 def test_the_worker_has_no_torch(worker: Worker) -> None:
-    with pytest.raises(WorkerCallError, match="ModuleNotFoundError"):
+    with pytest.raises(MissingToolError, match="ModuleNotFoundError"):
         worker.call("importlib:import_module", "torch", timeout=60)
 
 

@@ -219,7 +219,7 @@ def test_fail_on() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"ignore": ["T2M101"]}, {"select": ["T2M4"]}, {"select": ["T2M4"], "targets": ["nnapi"]}],
+    [{"ignore": ["T2M101"]}, {"select": ["T2M4"]}, {"select": ["T2M4"], "providers": ["nnapi"]}],
 )
 def test_what_could_not_be_captured_has_not_passed_without_its_error(options: Any) -> None:
     result = torch2mobile.check(Branches(), torch.ones(2, 3), **options)
@@ -286,8 +286,8 @@ def test_a_suppressed_finding_is_kept_and_does_not_count() -> None:
         (lambda: CheckOptions(ort_version="1"), "1: no version"),
         (lambda: CheckOptions(ort_version=1.17), "no version"),  # type: ignore[arg-type]
         (lambda: CheckOptions(fixed={"N": 1}), "none is asked for"),
-        (lambda: CheckOptions(("nnapi",), fixed={"N": 0}), "N=0: this is not"),
-        (lambda: CheckOptions(("nnapi",), fixed={"N": 1.5}), "N=1.5: this is not"),  # type: ignore[dict-item]
+        (lambda: CheckOptions(providers=("nnapi",), fixed={"N": 0}), "N=0: this is not"),
+        (lambda: CheckOptions(providers=("nnapi",), fixed={"N": 1.5}), "N=1.5: this is not"),  # type: ignore[dict-item]
         (lambda: Selection(suppress=(1,)), "an? int was given"),  # type: ignore[arg-type]
         (lambda: torch2mobile.check("x", fail_on="nope"), "'nope'"),  # type: ignore[arg-type]
     ],

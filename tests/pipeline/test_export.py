@@ -195,7 +195,12 @@ class TestGolden:
     def test_then_what_takes_decisions_as_none_of_these_does(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 9, 12, 15, 18, 21)]
         written = bundle_contents.write_golden(
-            tmp_path, cases, {}, {}, sides=lambda feeds: {"all", feeds["x"].max() > 20}
+            tmp_path,
+            cases,
+            ParityOptions(),
+            {},
+            [],
+            sides=lambda feeds: {"all", feeds["x"].max() > 20},
         )
         assert [case.probe for case in written] == ["p0", "p3", "p6", "p9", "p12", "p15", "p21"]
 

@@ -204,12 +204,19 @@ class TestDebug:
             debug(pair.path, pair.module, probe="N=6")
         assert "'example'" in caught.value.remedy
 
-    def test_the_ort_format_is_refused(self, pair: Any, tmp_path: Path) -> None:
-        renamed = tmp_path / "model.onnx"
-        renamed.write_bytes((pair.path / "model.ort").read_bytes())
-        for path in (pair.path / "model.ort", renamed):
-            with pytest.raises(UsageError, match=r"is in the \.ort format"):
-                debug(path, pair.module)
+    def test_an_ort_file_that_is_right(self, pair: Any) -> None:
+        result = debug(pair.path / "model.ort", pair.module)
+        assert {c.status for c in result.report.checks if c.target == "ort"} == {Status.PASSED}
+
+    def test_an_ort_file_that_is_another_function(self, pair: Any) -> None:
+        class Other(nn.Module):
+            def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+                return {name: value + 1 for name, value in pair.module(x).items()}
+
+        result = debug(pair.path / "model.ort", Other())
+        assert result.exit_code is ExitCode.FAILED
+        (found,) = (check for check in result.report.checks if check.name == "localise")
+        assert "in the conversion from ONNX to ort" in found.summary
 
     def test_a_module_that_is_random(self, pair: Any) -> None:
         class Random(nn.Module):

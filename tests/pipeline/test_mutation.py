@@ -144,9 +144,18 @@ def threshold_file(path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def unexplored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the inputs that the module suggests, which are probes of every verification."""
+    exploring = "torch2mobile.validators.parity.exploring"
+    monkeypatch.setattr(f"{exploring}.offers.offers", lambda *_: [])
+    monkeypatch.setattr(f"{exploring}.sides.searched", lambda *_: [])
+
+
 WIDE = {"inputs": ["x:float32[N=1..3,16]"], "values": ["x=0..1"]}
 
 
+@pytest.mark.usefixtures("unexplored")
 def test_an_input_is_searched_for_the_branch_that_no_probe_takes(tmp_path: Path) -> None:
     path = threshold_file(tmp_path / "model.onnx")
     without = torch2mobile.verify(path, Threshold(rare=True), **WIDE, mutants=1, search=False)
@@ -164,6 +173,7 @@ def test_an_input_is_searched_for_the_branch_that_no_probe_takes(tmp_path: Path)
     )
 
 
+@pytest.mark.usefixtures("unexplored")
 def test_a_file_that_is_wrong_only_there_fails_with_the_search_alone(tmp_path: Path) -> None:
     path = threshold_file(tmp_path / "model.onnx")
     wrong = Threshold(rare=False)
@@ -218,6 +228,7 @@ def lossy_file(path: Path, error: float) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("unexplored")
 def test_a_search_makes_nothing_pass_that_fails_without(tmp_path: Path) -> None:
     wrong = lossy_file(tmp_path / "wrong.onnx", 4e-6)
     right = lossy_file(tmp_path / "right.onnx", 0.0)
@@ -232,6 +243,7 @@ def test_a_search_makes_nothing_pass_that_fails_without(tmp_path: Path) -> None:
     assert results[wrong, False].exit_code is results[wrong, True].exit_code is ExitCode.FAILED
 
 
+@pytest.mark.usefixtures("unexplored")
 def test_a_search_leaves_every_limit_of_the_probes_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,8 @@ class BoundRunner:
         if not names:
             return answers
         found = dict(answers)
-        return [(name, found[name]) for name in self._out if name in found]
+        named = [(name, found[name]) for name in self._out if name in found]
+        return named + [pair for pair in answers if pair[0] not in self._out]
 
     def _fed(self, array: np.ndarray) -> np.ndarray:
         if self._variant.layout == "NHWC" and array.ndim == 4:

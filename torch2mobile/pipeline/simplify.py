@@ -117,7 +117,9 @@ def _against_raw(case: Expected, raw: list[tuple[str, np.ndarray]]) -> Expected:
     """The unsimplified model's outputs as what is expected; the module's truth if it fits them."""
     structure = [(name, array.shape) for name, array in raw]
     if structure != [(name, array.shape) for name, array in case.outputs]:
-        return replace(case, outputs=raw, truth=None, rough=None, roundings=None)
+        return replace(
+            case, outputs=raw, truth=None, rough=None, roundings=None, later=None, picks=None
+        )
     return replace(case, outputs=raw)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from torch2mobile.validators.coverage.levels import TARGETS
+from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.releases import RELEASES
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "accelerators.md"
@@ -14,8 +14,9 @@ def _rows(heading: str) -> list[list[str]]:
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_the_targets() -> None:
-    assert [(row[0], row[1]) for row in _rows("The targets of check")] == list(TARGETS.items())
+def test_the_providers() -> None:
+    wanted = [(name, found.title) for name, found in ACCELERATORS.items()]
+    assert [(row[0], row[1]) for row in _rows("The providers of check")] == wanted
 
 
 def test_the_releases() -> None:
