@@ -356,7 +356,12 @@ BAD = [
         _write("w.safetensors", b"12"),
     ),
     (["export", "nets.py:model", "--input", INPUT, "--opset", "999"], 2, "knows opsets", None),
-    (["export", "nets.py:model", "--input", INPUT, "--target", "tpu"], 2, "There is: ort.", None),
+    (
+        ["export", "nets.py:model", "--input", INPUT, "--target", "tpu"],
+        2,
+        "There is: ncnn, ncnn-fp16, ort.",
+        None,
+    ),
     (
         ["export", "nets.py:model", "--input", INPUT, "--atol", "x"],
         2,

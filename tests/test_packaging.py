@@ -82,7 +82,7 @@ def test_every_dependency_is_installed_at_its_pin() -> None:
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_every_direct_dependency_has_one_pin_on_each_python(python: str) -> None:
     environment = {"python_version": python, "python_full_version": f"{python}.0"}
-    for line in [*PROJECT["dependencies"], *EXTRAS["test"]]:
+    for line in [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]:
         requirement = Requirement(line)
         found = [
             pin
@@ -104,7 +104,9 @@ def test_every_import_of_the_package_is_a_direct_dependency() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
     imported -= {"torch2mobile", *sys.stdlib_module_names}
-    declared = {Requirement(line).name.replace("-", "_") for line in PROJECT["dependencies"]}
+    extras = [line for name, extra in EXTRAS.items() if name != "test" for line in extra]
+    needed = [*PROJECT["dependencies"], *extras]
+    declared = {Requirement(line).name.replace("-", "_") for line in needed}
     assert sorted(imported - declared) == []
 
 

@@ -20,8 +20,9 @@ class BoundRunner:
 
     Names are the contract's: by the artefact's own table, by equal names, or by position where the
     variant says that the runtime has names of its own. An output without a dtype in the contract is
-    taken for what the variant replaces. Raises ProbeRefusedError from :meth:`run`
-    for a probe that the variant cannot take.
+    taken for what the variant replaces. Where a runtime without a batch has one dimension fewer,
+    the first one is left out and put back. Raises ProbeRefusedError from :meth:`run` for a probe
+    that the variant cannot take.
     """
 
     def __init__(
@@ -57,6 +58,21 @@ class BoundRunner:
             return {}
         return dict(zip(found, wanted, strict=True))
 
+    @cached_property
+    def _single(self) -> frozenset[str]:
+        """The inputs of which the runtime knows no first dimension: it would be 1."""
+        if self._variant.batch:
+            return frozenset()
+        found = {self._input_names.get(s.name, s.name): len(s.dims) for s in self._inputs}
+        return frozenset(
+            name
+            for name, spec in self._in.items()
+            # A runtime that tells no sizes leaves it out wherever there is a batch.
+            if len(spec.dims) > 1
+            and len(spec.dims) - 1 == (found.get(name) or len(spec.dims) - 1)
+            and spec.dims[0].size in {None, 1}
+        )
+
     def inputs(self) -> tuple[OutputSpec, ...]:
         """Names, dtypes and dims of the inputs, in the contract's terms."""
         wanted = {
@@ -79,12 +95,13 @@ class BoundRunner:
         for spec in found:
             name = names.get(spec.name, spec.name)
             asked = wanted.get(name, spec)
-            # A runtime with names of its own often tells no sizes at all.
-            dims = spec.dims or (asked.dims if self._variant.own_names else ())
+            # A runtime with names of its own often tells no sizes at all, or only how many.
+            untold = self._variant.own_names and set(spec.dims) <= {"?"}
+            dims = asked.dims if untold else spec.dims
             if self._variant.layout == "NHWC" and len(spec.dims) == 4:
                 dims = tuple(dims[axis] for axis in _FIRST)
             same = self._variant.dtypes.get(asked.dtype) == spec.dtype
-            dtype = asked.dtype if same else spec.dtype
+            dtype = asked.dtype if same or not spec.dtype else spec.dtype
             specs.append(OutputSpec(name, dtype, dims))
         # An order of its own is no more of the app's concern than a name.
         order = list(wanted) if names else []
@@ -94,7 +111,7 @@ class BoundRunner:
         """All outputs under the contract's names, in its order where the runtime has its own."""
         self._refuse(feeds)
         own = {name: runtime for runtime, name in self._input_names.items()}
-        given = {own.get(name, name): self._fed(array) for name, array in feeds.items()}
+        given = {own.get(name, name): self._fed(name, array) for name, array in feeds.items()}
         names = self._output_names
         answers = [
             (names.get(name, name), self._read(names.get(name, name), array))
@@ -106,7 +123,9 @@ class BoundRunner:
         named = [(name, found[name]) for name in self._out if name in found]
         return named + [pair for pair in answers if pair[0] not in self._out]
 
-    def _fed(self, array: np.ndarray) -> np.ndarray:
+    def _fed(self, name: str, array: np.ndarray) -> np.ndarray:
+        if name in self._single:
+            array = array[0]
         if self._variant.layout == "NHWC" and array.ndim == 4:
             array = np.ascontiguousarray(array.transpose(_LAST))
         dtype = self._variant.dtypes.get(str(array.dtype))
@@ -119,6 +138,10 @@ class BoundRunner:
         return cast
 
     def _read(self, name: str, array: np.ndarray) -> np.ndarray:
+        spec = self._out.get(name)
+        rank = len(spec.dims) if spec is not None and spec.dtype else array.ndim + 1
+        if self._single and array.ndim + 1 == rank:
+            array = array[None]
         if self._variant.layout == "NHWC" and array.ndim == 4:
             array = array.transpose(_FIRST)
         known = self._out[name].dtype if name in self._out else ""

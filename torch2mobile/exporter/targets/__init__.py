@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch2mobile.errors import UsageError, did_you_mean
+from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
 from torch2mobile.interfaces import Runner, Target
 from torch2mobile.records import Artifact, Job, Variant
 
 TARGETS: dict[str, Target] = {
     "ort": OrtTarget(),
+    "ncnn": NcnnTarget(),
 }
 
 

@@ -1,0 +1,167 @@
+"""ncnn: ranks, refusals, files that do not load, and samples through the console script."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim as TorchDim
+
+import torch2mobile
+from torch2mobile.environments import Worker
+from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.exporter.grammar import parse_input
+from torch2mobile.exporter.targets import TARGETS, variant_of
+from torch2mobile.exporter.targets.ncnn import NcnnTarget
+from torch2mobile.pipeline.conversion import convert
+from torch2mobile.pipeline.judging import candidate
+from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec, Status
+
+TARGET = NcnnTarget()
+EXACT, HALF = TARGET.variants
+WAIT = 120.0
+installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
+
+
+def job(made: Any, out: Path, shape: tuple[int, ...], variant: Any = EXACT) -> Job:
+    return Job(made.model, variant, None, out, {made.model.inputs[0].name: shape})
+
+
+def converted(made: Job) -> Any:
+    with Worker() as tools:
+        return convert(made, tools, WAIT)
+
+
+class Perceptron(nn.Module):
+    """Of this one, pnnx keeps the batch as a dimension of the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Looked(nn.Module):
+    """torch.onnx makes a Gather of it, which ncnn does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table(ids).mean(1)
+
+
+@installed
+@pytest.mark.parametrize("variant", [EXACT, HALF], ids=lambda variant: variant.label)
+def test_a_net_of_which_the_batch_is_a_dimension(
+    export: Callable[..., Any], tmp_path: Path, variant: Any
+) -> None:
+    torch.manual_seed(0)
+    shapes = ({0: TorchDim("n", min=1, max=8)},)
+    made = export(Perceptron().eval(), (torch.rand(2, 16),), dynamic_shapes=shapes)
+    artifact = converted(job(made, tmp_path, (1, 16), variant))
+    assert artifact.names == {"x": "in0", made.model.outputs[0].name: "out0"}
+    assert variant_of(artifact.files[0]) == variant
+    x = torch.rand(1, 16)
+    wanted = made.loaded.module(x).detach().numpy()
+    entry = ArtifactEntry(variant, {}, artifact.names)
+    found = candidate(artifact.files[0], entry, made.model.inputs, made.model.outputs, WAIT)
+    with found.process:
+        ((_, answer),) = found.runner.run({"x": x.numpy()})
+    np.testing.assert_allclose(answer, wanted, atol=1e-6 if variant == EXACT else 1e-2)
+
+
+@installed
+def test_a_layer_that_ncnn_does_not_have(export: Callable[..., Any], tmp_path: Path) -> None:
+    made = export(Looked().eval(), (torch.zeros(1, 6, dtype=torch.int64),))
+    with pytest.raises(ConversionError, match=r"does not load: .*layer Gather not exists"):
+        converted(job(made, tmp_path, (1, 6)))
+
+
+@installed
+def test_what_pnnx_cannot_read(export: Callable[..., Any], tmp_path: Path) -> None:
+    made = export(Perceptron().eval(), (torch.rand(1, 16),))
+    broken = tmp_path / "model.onnx"
+    broken.write_bytes(made.model.path.read_bytes()[:200])
+    made = replace(made, model=replace(made.model, path=broken))
+    with pytest.raises(ConversionError, match=r"converter for ncnn .*pnnx (exited|died)"):
+        converted(job(made, tmp_path, (1, 16)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "words"),
+    [
+        ("mask:bool[1,4]", ("float32", (1, 4)), "mask is bool"),
+        ("x:float32[]", ("float32", (1, 4)), "1 to 4 dimensions"),
+        ("x:float32[N=2..8,4]", ("float32", ("N", 4)), "first dimension of x is never 1"),
+        ("x:float32[N=1..8,4]", ("int64", ("N",)), "y is int64"),
+        ("x:float32[N=1..8,4]", ("float32", ()), "y is one"),
+        ("x:float32[N=1..8,4]", ("float32", ("N", 4)), ""),
+        ("ids:int64[N,4]", ("float32", ("N", 4)), ""),
+    ],
+)
+def test_refused_before_conversion(inputs: str, outputs: Any, words: str) -> None:
+    given = parse_input(inputs)
+    assert isinstance(given, InputSpec)
+    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", *outputs),), {})
+    said = TARGET.accepts(model, EXACT)
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert TARGET.missing() == ["pip install 'torch2mobile[ncnn]'"]
+
+
+def test_listing_targets_loads_nothing_of_it() -> None:
+    code = (
+        "import sys; from torch2mobile.exporter.targets import TARGETS\n"
+        "[target.missing() for target in TARGETS.values()]\n"
+        "assert not {'ncnn', 'pnnx', 'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["super_resolution", "mobile_cnn"])
+def test_samples(name: str, tmp_path: Path) -> None:
+    tool = Path(sys.executable).with_name("torch2mobile")
+    command = [tool, "export", f"sample:{name}", "--target", "ncnn", "--target", "ncnn-fp16"]
+    command += ["--atol", "@ncnn-fp16=0.01", "--no-simplify", "--probes", "2", "--out", "bundle"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bundle = tmp_path / "bundle"
+    exact, half = (bundle / f"model.{label}.bin" for label in ("ncnn", "ncnn-fp16"))
+    assert half.stat().st_size < 0.6 * exact.stat().st_size
+    report = torch2mobile.verify(bundle).report
+    assert report.status is Status.PASSED
+    assert {c.target for c in report.checks if c.name == "golden"} == {"onnx", "ncnn", "ncnn-fp16"}
+
+    weights = np.fromfile(exact, dtype=np.float32)
+    weights[5] += 0.01
+    weights.tofile(exact)
+    checks = torch2mobile.verify(bundle).report.checks
+    golden = {check.target: check.status for check in checks if check.name == "golden"}
+    assert golden == {"onnx": Status.PASSED, "ncnn": Status.FAILED, "ncnn-fp16": Status.PASSED}
+    command = [tool, "verify", "bundle/model.ncnn.param", "--against", f"sample:{name}"]
+    command += ["--probes", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+
+    exact.unlink()
+    with pytest.raises(ModelFileError, match=r"there is no model\.ncnn\.bin"):
+        TARGETS["ncnn"].load(bundle / "model.ncnn.param", EXACT)

@@ -1,0 +1,252 @@
+"""ncnn: converted from the .onnx by the program ``pnnx``, run by ncnn's Python package.
+
+A Mat of ncnn has at most four dimensions, and pnnx mostly leaves out the first one of a network's
+inputs and outputs, the batch. How many an input has is kept in the name of its Input layer.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch2mobile.environments import Environment, describe_exit
+from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
+from torch2mobile.records import Artifact, Job, OnnxModel, OutputSpec, Variant
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_HALF = ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed")
+# With these transforms, float32 convolutions lose a digit or more (5.7e-6 in place of 3.6e-7).
+_WINOGRAD = ("use_winograd63_convolution", "use_winograd43_convolution")
+_DTYPES = {"float32": "f32", "int64": "i64", "int32": "i32"}
+_MOST_DIMS = 4
+# pnnx's way to say that a tensor has no batch dimension.
+_NO_BATCH = 233
+_INPUT_LAYER = re.compile(r"^(Input +)in(\d+)(?= )", re.MULTILINE)
+
+
+class NcnnRunner:
+    """A net on the CPU, with its variant's options."""
+
+    def __init__(self, path: Path, variant: Variant) -> None:
+        import ncnn
+
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise ModelFileError(
+                f"{path.name} has no weights beside it: there is no {weights.name}",
+                "Keep the two files together.",
+            )
+        self._ncnn, self._net = ncnn, ncnn.Net()
+        for name, value in variant.settings.items():
+            setattr(self._net.opt, name, value)
+        for file, load in ((path, self._net.load_param), (weights, self._net.load_model)):
+            code, said = _overheard(partial(load, str(file)))
+            if code != 0:
+                raise ModelFileError(
+                    f"ncnn cannot load {file.name}: {said or f'its code is {code}'}",
+                    "Convert it again from its .onnx, or copy both files anew.",
+                )
+        self._ranks = {
+            name: int(rank)
+            for layer in self._net.layers()
+            if layer.type == "Input"
+            for name, _, rank in [layer.name.partition(":")]
+            if rank.isdigit()
+        }
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """The names of the inputs, with as many dims as a Mat of each has, where it is known."""
+        names = sorted(self._net.input_names(), key=_number)
+        return tuple(OutputSpec(name, "", ("?",) * self._ranks.get(name, 0)) for name in names)
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """The names of the outputs, all of which are float32."""
+        names = sorted(self._net.output_names(), key=_number)
+        return tuple(OutputSpec(name, "float32", ()) for name in names)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs, as the Mats have them."""
+        import numpy as np
+
+        extractor = self._net.create_extractor()
+        for name, array in feeds.items():
+            # Without the copy, the Mat would keep a pointer into an array that is gone.
+            extractor.input(name, self._ncnn.Mat(np.ascontiguousarray(array)).clone())
+        answers = []
+        for spec in self.outputs():
+            code, mat = extractor.extract(spec.name)
+            if code != 0:
+                raise RuntimeError(f"ncnn could not compute {spec.name}: its code is {code}")
+            answers.append((spec.name, np.array(mat)))
+        return answers
+
+
+def _overheard(call: Callable[[], int]) -> tuple[int, str]:
+    """What a call returns, and the last line of what it wrote to stderr, where ncnn tells why."""
+    with tempfile.TemporaryFile() as heard:
+        kept = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+            code = call()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        heard.seek(0)
+        lines = heard.read().decode(errors="replace").strip().splitlines()
+    return code, lines[-1].strip() if lines else ""
+
+
+def _number(name: str) -> int:
+    """Names that pnnx gives are in the order of their numbers; others as the file has them."""
+    found = re.fullmatch(r"(?:in|out)(\d+)", name)
+    return int(found[1]) if found else 0
+
+
+class NcnnTarget:
+    """``.param`` and ``.bin``, by pnnx."""
+
+    name = "ncnn"
+    title = "ncnn (Android, iOS, embedded Linux)"
+    suffixes: tuple[str, ...] = (".param",)
+    variants: tuple[Variant, ...] = (
+        Variant(
+            "ncnn",
+            "ncnn",
+            batch=False,
+            own_names=True,
+            dtypes={"int64": "int32"},
+            settings=dict.fromkeys((*_HALF, *_WINOGRAD), False),
+        ),
+        Variant(
+            "ncnn-fp16",
+            "ncnn",
+            precision="float16",
+            batch=False,
+            own_names=True,
+            dtypes={"int64": "int32"},
+            settings=dict.fromkeys(_HALF, True),
+        ),
+    )
+    # A process of its own: pnnx and ncnn abort where others raise.
+    environment = Environment("this Python, for ncnn")
+
+    def missing(self) -> Sequence[str]:
+        """The command that installs ncnn and pnnx, if one is not there."""
+        absent = [name for name in ("ncnn", "pnnx") if importlib.util.find_spec(name) is None]
+        return ["pip install 'torch2mobile[ncnn]'"] if absent else []
+
+    def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
+        """Why ncnn has no form for it: dtypes, dimensions, or a batch that is never 1."""
+        for spec in model.inputs:
+            if spec.dtype not in _DTYPES:
+                return f"ncnn takes float32 and integers, and {spec.name} is {spec.dtype}"
+            if not 0 < len(spec.dims) <= _MOST_DIMS + 1:
+                return f"ncnn takes 1 to 4 dimensions and a batch of 1: {spec.name} has not these"
+            first = spec.dims[0]
+            if first.symbol is not None and (first.factor > 1 or (first.least or 1) > 1):
+                return f"ncnn takes no batch, and the first dimension of {spec.name} is never 1"
+        for output in model.outputs:
+            if output.dtype != "float32":
+                return f"ncnn gives float32 only, and {output.name} is {output.dtype}"
+            if not output.dims:
+                return f"ncnn has no numbers without dimensions, as {output.name} is one"
+        return ""
+
+    def convert(self, job: Job) -> Artifact:
+        """Write ``model.ncnn.param`` and ``model.ncnn.bin``, and see that ncnn loads them."""
+        with tempfile.TemporaryDirectory(prefix="torch2mobile-") as name:
+            folder = Path(name)
+            _run_pnnx(job, folder)
+            ranks = _ranks(job, (folder / "fed.py").read_text(encoding="utf-8"))
+            text = (folder / "net.param").read_text(encoding="utf-8")
+            param = job.path(".ncnn.param" if job.variant.label == self.name else ".param")
+            param.write_text(
+                _INPUT_LAYER.sub(lambda m: f"{m[0]}:{ranks[int(m[2])]}", text), encoding="utf-8"
+            )
+            shutil.copyfile(folder / "net.bin", param.with_suffix(".bin"))
+        try:
+            NcnnRunner(param, job.variant)
+        except ModelFileError as error:
+            raise ConversionError(
+                f"wrote what does not load: {error.message}",
+                "A layer that does not exist stands for operators that pnnx did not translate: "
+                "write them otherwise, or leave out the target.",
+            ) from error
+        versions = {tool: importlib.metadata.version(tool) for tool in ("ncnn", "pnnx")}
+        names = {spec.name: f"in{n}" for n, spec in enumerate(job.model.inputs)}
+        names |= {spec.name: f"out{n}" for n, spec in enumerate(job.model.outputs)}
+        return Artifact(job.variant, (param, param.with_suffix(".bin")), versions, names)
+
+    def load(self, path: Path, variant: Variant) -> NcnnRunner:
+        """The net of a .param file and the .bin beside it."""
+        return NcnnRunner(path, variant)
+
+
+def _run_pnnx(job: Job, folder: Path) -> None:
+    """``net.param``, ``net.bin`` and ``fed.py`` in a folder; ConversionError with pnnx's words."""
+    spec = importlib.util.find_spec("pnnx")
+    assert spec is not None
+    assert spec.origin is not None
+    program = Path(spec.origin).with_name("pnnx.exe" if os.name == "nt" else "pnnx")
+    # pnnx writes beside the model that it is given.
+    for path in (job.model.path, job.model.path.with_name(job.model.path.name + ".data")):
+        if path.exists():
+            shutil.copyfile(path, folder / path.name)
+    command = [str(program), job.model.path.name, f"fp16={int(job.variant.lossy)}"]
+    command += ["ncnnparam=net.param", "ncnnbin=net.bin", "ncnnpy=fed.py"]
+    command += _sizes(job)
+    ended = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if ended.returncode != 0 or not (folder / "net.bin").exists():
+        said = [line.strip() for line in ended.stderr.decode(errors="replace").splitlines()]
+        last = next((line for line in reversed(said) if line), "it says nothing")
+        raise ConversionError(
+            f"did not finish: pnnx {describe_exit(ended.returncode)} ({last[:200]})",
+            "Leave out the target, or try another version of pnnx.",
+        )
+
+
+def _sizes(job: Job) -> list[str]:
+    """The example's sizes for pnnx, and others, by which it tells which of them vary."""
+    first, second = [], []
+    for spec in job.model.inputs:
+        shape = job.shapes[spec.name]
+        other = list(shape)
+        for axis, dim in enumerate(spec.dims):
+            if axis and dim.symbol is not None:
+                size = shape[axis] // dim.factor
+                step = -1 if dim.greatest is not None and size >= dim.greatest else 1
+                other[axis] = max(size + step, dim.least or 1) * dim.factor
+        kind = _DTYPES[spec.dtype]
+        first.append(f"[{','.join(map(str, shape))}]{kind}")
+        second.append(f"[{','.join(map(str, other))}]{kind}")
+    sizes = [f"inputshape={','.join(first)}"]
+    return sizes if first == second else [*sizes, f"inputshape2={','.join(second)}"]
+
+
+def _ranks(job: Job, fed: str) -> list[int]:
+    """How many dimensions each input has in ncnn, from the example that pnnx writes."""
+    ranks = []
+    for n, spec in enumerate(job.model.inputs):
+        found = re.search(rf'"in{n}", .*batch_index=(\d+)\)', fed)
+        batch = int(found[1]) if found else _NO_BATCH
+        shape = job.shapes[spec.name]
+        if batch != _NO_BATCH and (batch != 0 or shape[0] != 1):
+            raise NotApplicableError(
+                f"ncnn takes no batch, and pnnx takes dimension {batch} of {spec.name} for one",
+                "Leave out the target, or declare the batch as a size that varies from 1.",
+            )
+        ranks.append(len(shape) - (batch != _NO_BATCH))
+    return ranks
