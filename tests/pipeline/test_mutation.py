@@ -152,7 +152,11 @@ def unexplored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{exploring}.sides.searched", lambda *_: [])
 
 
-WIDE = {"inputs": ["x:float32[N=1..3,16]"], "values": ["x=0..1"]}
+WIDE: dict[str, Any] = {
+    "inputs": ["x:float32[N=1..3,16]"],
+    "values": ["x=0..1"],
+    "match": "position",
+}
 
 
 @pytest.mark.usefixtures("unexplored")
@@ -236,7 +240,12 @@ def test_a_search_makes_nothing_pass_that_fails_without(tmp_path: Path) -> None:
     for path in (wrong, right):
         for search in (False, True):
             results[path, search] = torch2mobile.verify(
-                path, Lossy(), inputs=FIXED, parity=ParityOptions(probes=4), search=search
+                path,
+                Lossy(),
+                inputs=FIXED,
+                match="position",
+                parity=ParityOptions(probes=4),
+                search=search,
             )
     assert by_name(results[right, True], "decisions").metrics["added"] == 2
     assert results[right, False].exit_code is results[right, True].exit_code is ExitCode.PASSED
