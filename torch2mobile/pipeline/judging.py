@@ -184,7 +184,8 @@ def module_side(
     check = reference_check.reference_check(references, unsteady, settled)
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
     told = (*loaded.copies.notes, *check.notes)
-    notes = (*told, *first, *_untried(loaded, tried), *_without_truth(references))
+    said = (*_untried(loaded, tried), *_fused(loaded), *_without_truth(references))
+    notes = (*told, *first, *said)
     notes += tuple(_taken_for_granted(exceptions))
     check = replace(check, notes=notes)
     if check.status is Status.FAILED:
@@ -279,6 +280,24 @@ def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
                 "real data of that size can be given with --data"
             )
     return notes
+
+
+def _fused(loaded: LoadedModel) -> list[str]:
+    """What PyTorch's fused path does where a mask leaves positions out, unlike the file."""
+    import torch
+
+    masked = any(spec.dtype == "bool" for spec in loaded.specs)
+    layers = (torch.nn.TransformerEncoder, torch.nn.TransformerEncoderLayer)
+    found = [name for name, own in loaded.module.named_modules() if isinstance(own, layers)]
+    if not masked or not found or not torch.backends.mha.get_fastpath_enabled():
+        return []
+    note = (
+        f"{found[0] or 'the module'}: in eval mode PyTorch may take a fused path, which gives 0 "
+        "where a mask leaves positions out, and refuses rows that it leaves out whole; the file "
+        "computes them. torch.backends.mha.set_fastpath_enabled(False), where the model is built, "
+        "makes PyTorch compute them too"
+    )
+    return [note]
 
 
 def _tried(name: str, probes: Sequence[Probe]) -> str:

@@ -77,9 +77,19 @@ def reference_check(
     return Check(
         "reference",
         Status.PASSED if good else Status.ERROR,
-        f"repeatable and finite on {len(good)} probes{start}",
+        f"repeatable and {_how_finite(good)}{start}",
         notes=notes,
     )
+
+
+def _how_finite(references: Sequence[Reference]) -> str:
+    """On how many probes, and on how many of them outputs hold infinities."""
+    endless = sum(
+        any(is_float(array) and np.isinf(array).any() for _, array in item.outputs)
+        for item in references
+    )
+    with_some = f" but for infinities on {endless}" if endless else ""
+    return f"finite on {len(references)} probes{with_some}"
 
 
 _DECLARE = (
