@@ -154,7 +154,8 @@ COMMON: Mapping[str, Made] = {
         IMAGE,
     ),
     "nearest_recomputed": of(
-        lambda x: F.interpolate(x, scale_factor=0.6, recompute_scale_factor=True), FIXED
+        lambda x: F.interpolate(x, scale_factor=0.6, recompute_scale_factor=True),
+        "x:float32[1,2,H=8..64,W=8..64]",
     ),
     "pixel_shuffle": of(lambda x: F.pixel_shuffle(x, 2), IMAGE),
     # Sums, transforms, shapes.

@@ -20,6 +20,7 @@ ONCE_REFUSED = (
     "half_softmax",
     "max_pool_ceil",
     "irfft",
+    "nearest_recomputed",
 )
 
 

@@ -395,6 +395,35 @@ POOLING = {
     ],
 }
 
+_LINES = tuple(torch.arange(2.0 * n).reshape(1, 2, n) for n in (21, *range(4, 65)))
+_BYTES = tuple((x.to(torch.uint8),) for x in _LINES)
+_SCALED = (0.3, 0.6, 0.5, 1.5, 1.7, 2.0, 3.0, 41.0)
+
+
+def _resized(dtype: torch.dtype) -> list[Case]:
+    """By scale and to a size, where the size varies and where it does not."""
+    rounds = tuple((x.to(dtype),) for x in _LINES)
+    calls: list[Any] = [lambda x, f=f: F.interpolate(x, scale_factor=f) for f in _SCALED]
+    calls.append(lambda x: F.interpolate(x, size=17))
+    calls.append(lambda x: F.interpolate(x, scale_factor=0.6, recompute_scale_factor=True))
+    return [Case(call, each) for call in calls for each in (rounds, rounds[:1])]
+
+
+_nearest = torch.ops.aten
+RESIZING = {
+    "upsample_nearest": [
+        *over((F32,), lambda x: _nearest.upsample_nearest1d(x, [12]), *_LINES),
+        *over((F32,), lambda x: _nearest.upsample_nearest1d(x, [9], 0.55), _LINES[0]),
+    ],
+    "upsample_nearest (vec)": [
+        *_resized(F32),
+        *over((F16,), lambda x: F.interpolate(x, size=17), *_LINES),
+        Case(lambda x: F.interpolate(x, scale_factor=1.7), _BYTES),
+        *over((F16, F32), lambda x: F.interpolate(x, scale_factor=(0.6, 2.0)), *_PLANES[2:]),
+        *over((F32,), lambda x: F.interpolate(x[None], size=(2, 5, 12)), *_PLANES),
+    ],
+}
+
 
 def _classes(n: int, *spatial: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
     """Logits, targets of which some are ignored, probabilities and weights of five classes."""
@@ -565,6 +594,7 @@ CASES: dict[str, list[Case]] = {
     **SORTING,
     **SEARCHING,
     **POOLING,
+    **RESIZING,
     **LOSSES,
     **SCATTERING,
     **DISTANCES,

@@ -7,6 +7,7 @@ it was told to put off: at sizes where one does not hold, the graph may be anoth
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -70,7 +71,9 @@ def _sizes(capture: Capture) -> tuple[dict[sympy.Symbol, Dim], Any]:
 def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
     free = sorted(guard.free_symbols, key=str)
     dims = [torchs[symbol] for symbol in free]
-    function = sympy.lambdify(free, guard, modules="math", printer=PythonPrinter)
+    function = sympy.lambdify(
+        free, guard, modules=[{"math": math, "torch": torch}, "math"], printer=PythonPrinter
+    )
     named = guard.xreplace({s: sympy.Symbol(str(torchs[s].label)) for s in free})
 
     def holds(sizes: Mapping[str, int]) -> bool:
