@@ -208,10 +208,11 @@ def alarms(name: str, seeds: range, folder: Path) -> Iterator[Alarm]:
         yield Alarm(name, 0, refused)
         return
     with judging.onnx_runner(path, 300.0) as runner:
+        found = judging.Candidate(ArtifactEntry(ONNX), runner, runner)
         for seed in seeds:
             stages, options = Stages(SilentObserver()), ParityOptions(seed=seed)
             expected = judging.module_side(stages, build(seed), outputs, options, None)
-            judging.judge(stages, "onnx", runner, expected or [], options, None)
+            judging.judge(stages, found, expected or [], options, None)
             wrong = [c for c in stages.checks if c.status in {Status.FAILED, Status.ERROR}]
             for check in wrong:
                 problems = [m.problem for m in check.mismatches[:1]]

@@ -39,11 +39,12 @@ def _nearest(x: Any, output_size: Sequence[Any], scales: Sequence[float | None])
     ]
     if all(_agrees(x.shape[axis], size, scale) for axis, size, scale in axes):
         return NotImplemented
+    found = x
     for axis, size, scale in axes:
         same = scale is None and is_static(size, x.shape[axis]) and size == x.shape[axis]
         if scale != 1 and not same:
-            x = op.Gather(x, _places(x, axis, size, scale), axis=axis)
-    return x
+            found = op.Gather(found, _places(x, axis, size, scale), axis=axis)
+    return found
 
 
 def _static_size(before: Any, size: Any, scale: float | None) -> Any:
