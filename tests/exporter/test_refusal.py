@@ -27,11 +27,6 @@ class Eigen(nn.Module):
         return torch.linalg.eigvals(y).real
 
 
-class Greatest(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.amax()
-
-
 class Bins(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.histc(x, 4)
@@ -58,13 +53,6 @@ class Cepstrum(nn.Module):
             "return torch.linalg.eigvals(y).real",
             "has no ONNX translation at ",
             "ONNX has",
-        ),
-        (
-            Greatest(),
-            "aten.amax.default",
-            "return x.amax()",
-            "has no ONNX translation without dim at ",
-            "Give it dim",
         ),
         (
             Bins(),
