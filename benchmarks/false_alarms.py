@@ -21,10 +21,11 @@ from torch.nn import functional as F
 
 import torch2mobile
 from torch2mobile.exporter import source
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import LoadedModel, ParityOptions, Request, Status
+from torch2mobile.records import ArtifactEntry, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.sample_models import SAMPLES
 
 ROWS = "x:float32[N=1..4,16]"
