@@ -170,6 +170,7 @@ def test_another_thread_has_no_signals(tmp_path: Path) -> None:
 
 PROCESS = """
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, "")
@@ -180,6 +181,7 @@ from torch2mobile.pipeline import export
 def quick(*_, out, **__):
     def ready():
         print("ready", file=sys.stderr, flush=True)
+        time.sleep(0.02)  # or a quick machine is through before any signal is sent
     return export_a_bundle(out, hook=ready)
 
 export.export_request = quick
@@ -204,7 +206,7 @@ def test_a_process_that_is_hit_at_any_point_leaves_all_or_nothing(
         )
         assert process.stderr is not None
         assert process.stderr.readline() == "ready\n"
-        time.sleep(drawn.uniform(0, 0.012))
+        time.sleep(drawn.uniform(0, 0.05))
         process.send_signal(number)
         told = process.communicate(timeout=60)
         code = process.returncode

@@ -556,7 +556,7 @@ class TestTargets:
     def test_a_runtime_that_hangs_is_an_error(self, other_targets: Path) -> None:
         parity = ParityOptions(probes=1, timeout=8.0)
         result = export(nn.ReLU(), other_targets, targets=("hangs", "copy"), parity=parity)
-        found = check(result, "parity hangs")
+        found = check(result, "contract hangs")
         assert found.status is Status.ERROR
         assert "no answer within 8 s" in found.summary
         assert statuses(result)["parity copy"] is Status.PASSED
