@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
+from torch2mobile import user_code
 from torch2mobile.snapshot import BOXES, Contents, box_items, set_item
 
 
@@ -202,7 +203,7 @@ def _check_apart(root: torch.nn.Module, made: torch.nn.Module) -> None:
     near += [value for function in found.functions for value in _globals_of(function)]
     for value in near:
         if id(value) in original and original[id(value)][0] is value:
-            path = original[id(value)][1].removeprefix("inner").removeprefix(".")
+            path = user_code.module_path(original[id(value)][1])
             raise CopyError(f"something in it keeps a hold on {path or 'the module'} from outside")
 
 

@@ -275,6 +275,11 @@ class Origin:
     line: int
     code: str
 
+    def place(self, node: str = "", op: str = "") -> Location:
+        """As a place to look at, with the name and operator of the node that it is asked for."""
+        module = self.modules[0] if self.modules else ""
+        return Location(module, self.file, self.line, self.code, node, op)
+
 
 @dataclass(frozen=True)
 class NodeOrigins:

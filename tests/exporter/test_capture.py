@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import Dim as TorchDim
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from torch2mobile import user_code
 from torch2mobile.errors import CaptureError, ExitCode, InputError, LostOutputError
 from torch2mobile.exporter import assumptions, capture, dims, source
 from torch2mobile.records import Capture, Dim, LoadedModel, Request
@@ -31,9 +32,36 @@ def line_of(error: CaptureError | InputError) -> str:
     return place.code
 
 
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return x / 2
+
+
+class Helped(nn.Module):
+    def _block(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self._block(_halved(x))
+        return y.sum(-1)
+
+
 class Twice(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * x
+
+
+@pytest.mark.parametrize("strategy", ["non-strict", "strict"])
+def test_a_node_has_the_line_of_the_helper_that_forward_calls(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [(name, call) for name, call in capture.STRATEGIES if name == strategy]
+    monkeypatch.setattr(capture, "STRATEGIES", chosen)
+    program = capture.capture(called(Helped(), torch.ones(2, 3))).program
+    assert program is not None
+    places = [user_code.of_node(n) for n in program.graph.nodes if n.op == "call_function"]
+    lines = ["return x / 2", "return torch.relu(x)", "return y.sum(-1)"]
+    assert [place.code for place in places] == lines
+    assert all(place.file.endswith("test_capture.py") for place in places)
 
 
 # --- strategies -------------------------------------------------------------------------------

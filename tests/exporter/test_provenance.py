@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -322,8 +321,7 @@ def test_json_has_every_node_in_order() -> None:
     assert third["origins"] == []
 
 
-def test_origins_as_locations() -> None:
-    node = SimpleNamespace(name="n", op_type="Relu")
+def test_an_origin_as_a_location() -> None:
     expected = Location(module="a", file="net.py", line=1, code="code of a", node="n", op="Relu")
-    assert provenance.locations([origin("a")], node) == (expected,)
-    assert provenance.locations([Origin((), "", 0, "")]) == (Location(),)
+    assert origin("a").place("n", "Relu") == expected
+    assert Origin((), "", 0, "").place() == Location()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch2mobile.exporter import blame
+from torch2mobile import user_code
 from torch2mobile.records import Capture, Location
 
 if TYPE_CHECKING:
@@ -25,13 +23,15 @@ def readers_of(capture: Capture, name: str) -> tuple[Location, ...]:
     if spec is None:
         return ()
     parameter = str(spec.path[0])
-    reads = [
-        (filename, node.lineno)
-        for filename, tree in _source(type(capture.loaded.module).forward)
-        for node in ast.walk(tree)
+    forward = user_code.function(type(capture.loaded.module).forward)
+    if forward is None:
+        return ()
+    reads = {
+        node.lineno
+        for node in ast.walk(forward.tree)
         if isinstance(node, ast.Name) and node.id == parameter and isinstance(node.ctx, ast.Load)
-    ]
-    return tuple(blame.location(*place) for place in sorted(set(reads)))
+    }
+    return tuple(user_code.location(forward.file, line) for line in sorted(reads))
 
 
 def writers_of(module: torch.nn.Module, names: Sequence[str]) -> tuple[Location, ...]:
@@ -43,10 +43,10 @@ def writers_of(module: torch.nn.Module, names: Sequence[str]) -> tuple[Location,
         methods = [
             m for kind in owner.__mro__ for key, m in vars(kind).items() if key != "__init__"
         ]
-        for filename, tree in (found for method in methods for found in _source(method)):
-            for line in sorted(set(_writes(tree, attribute))):
-                where = blame.location(filename, line, module=path)
-                places.setdefault((filename, line), where)
+        for own in filter(None, map(user_code.function, methods)):
+            for line in sorted(set(_writes(own.tree, attribute))):
+                where = user_code.location(own.file, line, module=path)
+                places.setdefault((own.file, line), where)
     return tuple(places.values())
 
 
@@ -78,16 +78,3 @@ def _parts(target: ast.expr) -> list[ast.expr]:
 def _is_own(node: ast.expr, attribute: str) -> bool:
     own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     return own and node.attr == attribute and node.value.id == "self"  # type: ignore[attr-defined]
-
-
-def _source(function: Any) -> Iterator[tuple[str, ast.AST]]:
-    """The file and the tree, with the file's line numbers, of a function of the user's."""
-    try:
-        lines, start = inspect.getsourcelines(function)
-        filename = inspect.getsourcefile(function) or ""
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        return
-    # Not the code that torch made of a saved program.
-    if blame.is_user_file(filename):
-        yield filename, ast.increment_lineno(tree, start - 1)

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import torch
 
-from torch2mobile import sizing
+from torch2mobile import sizing, user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError, InputError, LostOutputError, did_you_mean
-from torch2mobile.exporter import assumptions, blame, flat_module
+from torch2mobile.exporter import assumptions, flat_module
 from torch2mobile.exporter.dims import (
     SIZE_REMEDY,
     final_inputs,
@@ -93,6 +93,24 @@ def _attention_in_operators() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+@contextlib.contextmanager
+def _whole_stack_traces() -> Iterator[None]:
+    """Each node with the lines of what ``forward`` calls: torch keeps frames of that name only."""
+    from torch.fx.proxy import TracerBase
+
+    def below_the_call(_: TracerBase, found: traceback.StackSummary) -> traceback.StackSummary:
+        frames = _below_the_call(found)
+        own = [frame for frame in frames if user_code.is_user_file(frame.filename)]
+        return traceback.StackSummary.from_list(own)
+
+    original = TracerBase._filter_traceback_frames
+    setattr(TracerBase, original.__name__, below_the_call)
+    try:
+        yield
+    finally:
+        setattr(TracerBase, original.__name__, original)
+
+
 STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict", _non_strict),
     ("non-strict from size 2", _from_two),
@@ -113,7 +131,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
         try:
             outputs = own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
         except Exception as error:
-            where = blame.from_exception(error)
+            where = user_code.from_exception(error)
             shapes = ", ".join(
                 f"{s.name}{list(t.shape)}"
                 for s, t in zip(loaded.specs, loaded.tensors, strict=True)
@@ -199,7 +217,12 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
         try:
-            with fresh(loaded, "scratch") as own, quiet(), _attention_in_operators():
+            with (
+                fresh(loaded, "scratch") as own,
+                quiet(),
+                _attention_in_operators(),
+                _whole_stack_traces(),
+            ):
                 captured = strategy(own)
             made = _finish(loaded, name, captured, outputs, (), notes)
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
@@ -237,7 +260,7 @@ def _refused_size(made: Capture) -> Attempt | None:
             with fresh(made.loaded) as own, quiet():
                 own.flat.call(*tensors)
         except Exception as error:  # noqa: BLE001 (the module is the user's code)
-            where = blame.from_exception(error)
+            where = user_code.from_exception(error)
             reason = (
                 f"the module refuses {sizing.label_of(found)}, which the inputs declare: "
                 f"{type(error).__name__}: {error}"
@@ -247,7 +270,7 @@ def _refused_size(made: Capture) -> Attempt | None:
 
 
 def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
-    where = blame.from_exception(error)
+    where = user_code.from_exception(error)
     if where is None and strategy == "non-strict":
         where = _specialised_at(loaded, error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -292,10 +315,13 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
 
 def _line_in_forward() -> Location | None:
     """The deepest line of the user's on the stack, below the call of the module itself."""
-    frames = traceback.extract_stack()
+    below = _below_the_call(traceback.extract_stack())
+    return user_code.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
+
+
+def _below_the_call(frames: Sequence[traceback.FrameSummary]) -> Sequence[traceback.FrameSummary]:
     called = [n for n, frame in enumerate(frames) if frame.filename == flat_module.__file__]
-    below = frames[called[-1] :] if called else []
-    return blame.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
+    return frames[called[-1] :] if called else []
 
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
@@ -342,7 +368,7 @@ def _all_failed(attempts: list[Attempt]) -> CaptureError:
     )
     where = ""
     if first.locations:
-        where = f" at {blame.told(first.locations[0])}"
+        where = f" at {user_code.told(first.locations[0])}"
     return CaptureError(
         f"the module could not be captured as a graph{where}",
         remedy,

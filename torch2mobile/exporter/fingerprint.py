@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from torch2mobile.exporter.blame import is_user_file
 from torch2mobile.records import Fingerprint, LoadedModel
+from torch2mobile.user_code import is_user_file
 
 
 def weights_of(module: torch.nn.Module) -> Fingerprint:

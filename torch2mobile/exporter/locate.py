@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from torch2mobile import user_code
 from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean
-from torch2mobile.exporter import blame
 from torch2mobile.records import Sample
 
 FORMS = (
@@ -45,7 +45,7 @@ def _guarded_import(what: str, load: Any) -> ModuleType:
     except Torch2MobileError:
         raise
     except (Exception, SystemExit) as error:
-        where = blame.from_exception(error)
+        where = user_code.from_exception(error)
         place = f" at {where.file}:{where.line}: {where.code}" if where else ""
         raise SourceError(
             f"importing {what} raised {type(error).__name__}: {error}{place}",
@@ -154,7 +154,7 @@ def as_module(value: Any, source: str) -> torch.nn.Module:
     try:
         made = value()
     except (Exception, SystemExit) as error:
-        where = blame.from_exception(error)
+        where = user_code.from_exception(error)
         raise SourceError(
             f"calling {source} without arguments raised {type(error).__name__}: {error}",
             "Write a function without parameters that builds the model, and name that.",

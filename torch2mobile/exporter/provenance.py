@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import inspect
 import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.exporter import blame
+from torch2mobile import user_code
 from torch2mobile.records import Location, NodeOrigins, Origin, Provenance
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ def _origin(node: ir.Node) -> Origin | None:
     except (ValueError, SyntaxError):
         scopes = []
     # The last entry is the FX node itself; "inner" is the flat signature's own level.
-    path = (scopes[-2] if len(scopes) > 1 else "").removeprefix("inner").removeprefix(".")
-    where = blame.from_trace_text(trace)
+    path = user_code.module_path(scopes[-2]) if len(scopes) > 1 else ""
+    where = user_code.from_trace_text(trace)
     if where is None and path.startswith("_empty_nn_module_stack"):
         return None  # torch put the node in by itself, to read a size
     where = where or Location()
@@ -101,7 +100,7 @@ def from_names(model: ir.Model, root: torch.nn.Module) -> dict[str, tuple[Origin
     """
     origins: dict[str, tuple[Origin, ...]] = {}
     for node in model.graph.all_nodes():
-        path = ".".join((node.name or "").split("/")[1:-1]).removeprefix("inner").removeprefix(".")
+        path = user_code.module_path(".".join((node.name or "").split("/")[1:-1]))
         where = _nearest_forward(root, path)
         for value in node.outputs:
             if value.name:
@@ -116,9 +115,9 @@ def _nearest_forward(root: torch.nn.Module, path: str) -> Location:
         # A scripted module has no Python source any more, and a name may not be a module's.
         with contextlib.suppress(AttributeError, OSError, TypeError, RuntimeError):
             forward = type(root.get_submodule(".".join(parts[:length]))).forward
-            filename = inspect.getsourcefile(forward) or ""
-            if blame.is_user_file(filename):
-                return blame.location(filename, inspect.getsourcelines(forward)[1])
+            found = user_code.function(forward)
+            if found is not None:
+                return user_code.location(found.file, found.tree.lineno)
     return Location()
 
 
@@ -243,18 +242,3 @@ def to_json(model: onnx.ModelProto, origins: Origins) -> str:
         for node in model.graph.node
     )
     return json.dumps(asdict(Provenance(1, nodes)), indent=1) + "\n"
-
-
-def locations(origins: Sequence[Origin], node: Any = None) -> tuple[Location, ...]:
-    """Origins as places to look at, with the node's name and operator where there is one."""
-    return tuple(
-        Location(
-            module=origin.modules[0] if origin.modules else "",
-            file=origin.file,
-            line=origin.line,
-            code=origin.code,
-            node=node.name if node is not None else "",
-            op=node.op_type if node is not None else "",
-        )
-        for origin in origins
-    )

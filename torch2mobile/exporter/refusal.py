@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from torch2mobile import user_code
 from torch2mobile.errors import TranslateError
-from torch2mobile.exporter import blame
 from torch2mobile.records import Capture, Location
 from torch2mobile.sizing import OF_DATA
 from torch2mobile.tensors import quiet
@@ -75,10 +75,10 @@ def _operator_location(capture: Capture, text: str) -> Location | None:
         target = str(node.target)
         named = any(target == name or target.startswith(name + ".") for name in names)
         if named or (by_size and _depends_on_data(node)):
-            place = blame.from_trace_text(node.meta.get("stack_trace") or "")
-            if place:
-                return Location(file=place.file, line=place.line, code=place.code, op=target)
-    return blame.from_trace_text(text)
+            place = user_code.of_node(node)
+            if place.file:
+                return place
+    return user_code.from_trace_text(text)
 
 
 def _traced_location(traced: Any, names: Collection[str]) -> Location | None:
@@ -86,7 +86,7 @@ def _traced_location(traced: Any, names: Collection[str]) -> Location | None:
     for node in traced.inlined_graph.nodes():
         name = node.kind().replace("::", ".")
         frames = [(file, int(line)) for file, line in _TRACED.findall(node.sourceRange())]
-        place = blame.from_frames(frames[::-1]) if name in names else None
+        place = user_code.from_frames(frames[::-1]) if name in names else None
         if place is not None:
             return replace(place, op=name)
     return None

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
-from torch2mobile import sampling, sizing, tensors
+from torch2mobile import sampling, sizing, tensors, user_code
 from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError, did_you_mean
-from torch2mobile.exporter import arrays, blame, inputs
+from torch2mobile.exporter import arrays, inputs
 from torch2mobile.exporter.flat_module import (
     FlatModule,
     Slot,
@@ -139,7 +139,7 @@ def _example_call(namespace: ModuleType, source: str) -> Template | None:
     try:
         return _as_call(example())
     except (Exception, SystemExit) as error:
-        where = blame.from_exception(error)
+        where = user_code.from_exception(error)
         raise SourceError(
             f"example_inputs() beside {source} raised {type(error).__name__}: {error}",
             "Let it return a tuple and/or dict of tensors, or describe each input with --input.",

@@ -210,7 +210,7 @@ def check_loaded(
     # torch names the dimensions that were left to it (Dim.AUTO) while it captures.
     own = loaded.dynamic_shapes is None and loaded.program is None
     _refuse_sizes(options.fixed, loaded.specs, named=own)
-    from torch2mobile.exporter import blame, flat_module
+    from torch2mobile.exporter import flat_module
     from torch2mobile.exporter.recurrent import whole_recurrent_layers
     from torch2mobile.exporter.translations.table import operators
 
@@ -232,7 +232,6 @@ def check_loaded(
         ort_version=options.ort_version,
         fixed=options.fixed,
         loaded=loaded,
-        blame=blame,
         capture=made.capture if made else None,
         error=error,
         **_onnx_of(made, options, stages),

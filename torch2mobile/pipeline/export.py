@@ -374,8 +374,8 @@ class _Export:
         expected: Sequence[Expected],
         artifacts: Sequence[Artifact],
     ) -> Bundle | None:
-        from torch2mobile.exporter.blame import shown_path
         from torch2mobile.exporter.staging import writing
+        from torch2mobile.user_code import shown_path
 
         self.stages.observer.started("bundle")
         try:

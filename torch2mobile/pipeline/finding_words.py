@@ -62,7 +62,8 @@ def _places(suspect: Suspect, origins: Origins) -> list[Location]:
     found: dict[Location, None] = {}
     for node in reversed(suspect.nodes):
         of_node = provenance.merge([origins.get(name, ()) for name in node.outputs])
-        found.update(dict.fromkeys(provenance.locations(of_node or (_NOWHERE,), node)))
+        places = [one.place(node.name, node.op_type) for one in of_node or (_NOWHERE,)]
+        found.update(dict.fromkeys(places))
     return list(found)[:_PLACES]
 
 

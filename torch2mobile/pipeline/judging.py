@@ -252,12 +252,12 @@ def _taken_for_granted(exceptions: Sequence[tuple[Assumption, Mapping[str, int]]
 
 def _without_truth(references: Sequence[Reference]) -> list[str]:
     """Why there is no float64 truth, and by which line of the user's, on how many probes."""
-    from torch2mobile.exporter import blame
+    from torch2mobile import user_code
 
     lacks = [item.lack for item in references if item.lack is not None and item.truth is None]
     notes = []
     for lack in dict.fromkeys(lacks):
-        place = blame.from_exception(lack.error) if lack.error is not None else None
+        place = user_code.from_exception(lack.error) if lack.error is not None else None
         where = f" at {place}" if place else ""
         count = lacks.count(lack)
         on = "" if count == len(references) else f" on {count} probes"
@@ -333,7 +333,7 @@ def _suspects(
 
 def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Location, ...]:
     """The line that first gives NaN, or refuses, outside of the module's domain."""
-    from torch2mobile.exporter import blame
+    from torch2mobile import user_code
     from torch2mobile.validators.parity import determinism, domain
 
     if settled is None:
@@ -342,14 +342,14 @@ def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Locat
     if step is not None:
         return _known([_place(step)])
     error = domain.refusal(loaded, settled.first)
-    return _known([blame.from_exception(error)]) if error is not None else ()
+    return _known([user_code.from_exception(error)]) if error is not None else ()
 
 
 def _place(step: Step) -> Location | None:
     """An operation of a recording as a line of the user's."""
-    from torch2mobile.exporter import blame
+    from torch2mobile import user_code
 
-    where = blame.from_trace_text(step.trace) if step.trace else blame.from_frames(step.frames)
+    where = user_code.from_frames(step.frames)
     return where and replace(where, module=step.module, op=step.op)
 
 

@@ -243,7 +243,7 @@ def _greatest(margins: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 def places(folder: Path) -> dict[str, Location]:
     """Where each value comes from, by its name, as a bundle's provenance has it; else nothing."""
-    from torch2mobile.exporter.blame import shown_path
+    from torch2mobile.user_code import shown_path
 
     try:
         entries = provenance_of(folder)

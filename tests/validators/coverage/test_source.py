@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from torch2mobile.exporter import blame
 from torch2mobile.validators.coverage.source.code import Library
 from torch2mobile.validators.coverage.source.values import Kind, Value
 from torch2mobile.validators.coverage.source.walk import Sighting, Walker
@@ -36,7 +35,7 @@ def walk(folder: Path, text: str) -> Walker:
     namespace: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(namespace)
     module = namespace.Net().eval()
-    walker = Walker(module, Library(blame))
+    walker = Walker(module, Library())
     code = walker.library.find(type(module).forward)
     assert code
     names = [a.arg for a in code.tree.args.args[1:] if a.arg not in code.defaults]
@@ -381,5 +380,5 @@ def test_a_sighting_is_kept_once(tmp_path: Path) -> None:
 def test_what_is_compiled_is_not_followed(root: bool) -> None:
     scripted = torch.jit.script(torch.nn.Sequential(torch.nn.ReLU()))
     module = scripted if root else torch.nn.Sequential(scripted)
-    result = Walker(module, Library(blame)).module(module, [Value(Kind.TENSOR)], {})
+    result = Walker(module, Library()).module(module, [Value(Kind.TENSOR)], {})
     assert result.tensor

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Metric, Table
-from torch2mobile.validators.coverage import graph, places
+from torch2mobile.validators.coverage import graph
 from torch2mobile.validators.coverage.accelerators import (
     ACCELERATORS,
     Answer,
@@ -118,7 +118,7 @@ def _findings(found: Placement, model: Model, subject: Subject) -> tuple[Finding
     for verdict in found.verdicts:
         code = _CODES.get(verdict.answer)
         if code:
-            where = places.of_node(verdict.node, subject)
+            where = subject.place_of(verdict.node)
             asked = f"Write it so that this holds: {verdict.condition}" if verdict.condition else ""
             result.append(RULES[code].found(where, verdict.reason, remedy=asked, target=target))
     waiting = [v for v in found.verdicts if v.answer is Answer.NOT_STATIC]
@@ -138,7 +138,7 @@ def _several_pieces(found: Placement, subject: Subject, target: str) -> Finding:
             f"Leave this model to the CPU: for one piece, {len(between)} nodes would have to be "
             f"replaced, more than the {found.taken} that are taken."
         )
-    where = places.of_node(between[0].node, subject)
+    where = subject.place_of(between[0].node)
     return RULES["T2M407"].found(where, message, remedy=remedy, target=target)
 
 
@@ -156,7 +156,7 @@ def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, targ
             "A size that data decide stays."
         )
     return RULES["T2M403"].found(
-        places.of_node(first.node, subject),
+        subject.place_of(first.node),
         f"{len(waiting)} nodes are not taken because a size may vary; first {first.reason}",
         remedy=remedy,
         target=target,

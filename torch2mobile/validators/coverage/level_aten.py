@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from torch2mobile import user_code
 from torch2mobile.records import Finding, Location
 from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
@@ -39,7 +40,7 @@ def look(subject: Subject) -> Iterator[Section]:
     with quiet():
         found = aten.survey(subject.program, subject.mended)
     count = sum(1 for _ in aten.calls(subject.program))
-    findings = tuple(_finding(item, subject) for item in found.missing)
+    findings = tuple(_finding(item) for item in found.missing)
     if not findings and (found.doubtful or (subject.model is None and subject.no_model)):
         findings = _refused(subject)
     yield Section(
@@ -64,11 +65,9 @@ def _refused(subject: Subject) -> tuple[Finding, ...]:
     return (RULES["T2M201"].found(place, error.message, remedy=error.remedy),)
 
 
-def _finding(item: Missing, subject: Subject) -> Finding:
-    from torch2mobile.validators.coverage.source.graph import place_of
-
+def _finding(item: Missing) -> Finding:
     where = replace(
-        place_of(subject, item.node),
+        user_code.of_node(item.node),
         node=item.node.name,
         op=item.overload.removeprefix("torch.ops."),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Location, Severity, Table
-from torch2mobile.validators.coverage import kernels, places, releases, runtime, validity
+from torch2mobile.validators.coverage import kernels, releases, runtime, validity
 from torch2mobile.validators.coverage.lint_context import Section, Subject
 from torch2mobile.validators.coverage.releases import Release
 from torch2mobile.validators.coverage.rules import RULES
@@ -57,13 +57,13 @@ def look(subject: Subject) -> Iterator[Section]:
 
 def _names(model: Model, subject: Subject) -> Iterator[Finding]:
     for node, text in validity.of_names(model):
-        where = Location() if node is None else places.of_node(node, subject)
+        where = Location() if node is None else subject.place_of(node)
         yield RULES["T2M309"].found(where, text, target="ort")
 
 
 def _findings(verdicts: list[Verdict], subject: Subject) -> Iterator[Finding]:
     for verdict in verdicts:
-        where = places.of_node(verdict.node, subject)
+        where = subject.place_of(verdict.node)
         code = _CODES.get(verdict.outcome)
         if code:
             yield RULES[code].found(where, verdict.reason, target="ort")
@@ -120,7 +120,7 @@ def _limits(model: Model, release: Release, subject: Subject) -> Iterator[Findin
         schema = kernels.schema(node.domain, node.proto.op_type, node.opset)
         if schema is not None and schema.since > most:
             yield RULES["T2M312"].found(
-                places.of_node(node, subject),
+                subject.place_of(node),
                 f"{node.op} is that of opset {schema.since}, and {release.version} takes {most}",
                 severity=severity,
                 target="ort",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch2mobile.records import Capture, Finding, LoadedModel, Location, Metric, Origin, Table
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from torch2mobile.errors import CaptureError, TranslateError
-    from torch2mobile.validators.coverage.graph import Model
+    from torch2mobile.validators.coverage.graph import Model, Node
 
 
 # Of PyTorch itself; any other is that of a library of custom operators.
@@ -26,27 +26,11 @@ OWN_NAMESPACES = frozenset(
 )
 
 
-class Blame(Protocol):
-    """From files and stack traces to the user's own lines; :mod:`torch2mobile.exporter.blame`."""
-
-    def is_user_file(self, filename: str) -> bool:
-        """Whether a file is the user's own code, not torch's or ours."""
-
-    def location(self, filename: str, line: int, *, module: str = "") -> Location:
-        """The location of a line, with its text."""
-
-    def called_by(self, place: Location, frames: Sequence[tuple[str, int]]) -> Location:
-        """The place, with the deepest frame that is no library's where the place is one's."""
-
-    def from_trace_text(self, text: str) -> Location | None:
-        """The deepest line of the user's in a stack trace as torch records it."""
-
-
 @dataclass(frozen=True)
 class Subject:
     """A model under ``check``: whatever of it could be had, and what was asked.
 
-    From a module: ``loaded``, ``blame``, and either ``capture`` or ``error``. From a file:
+    From a module: ``loaded``, and either ``capture`` or ``error``. From a file:
     ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols;
     ``ort_version`` is the app's pinned runtime, or None for the installed one.
     ``no_model`` says why a module has no ONNX model where one was asked for; ``refusal`` gives the
@@ -60,7 +44,6 @@ class Subject:
     ort_version: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
     loaded: LoadedModel | None = None
-    blame: Blame | None = None
     capture: Capture | None = None
     error: CaptureError | None = None
     model: onnx.ModelProto | None = None
@@ -82,6 +65,12 @@ class Subject:
 
         assert self.model is not None
         return graph.read(self.model)
+
+    def place_of(self, node: Node) -> Location:
+        """The module and line behind an ONNX node, where its origin is known, and the node."""
+        known = (self.origins.get(name, ()) for name in node.proto.output)
+        first = next((found[0] for found in known if found), Origin((), "", 0, ""))
+        return first.place(node.label, node.op)
 
 
 Checker = Callable[[Subject], Iterator[Finding]]

@@ -18,6 +18,7 @@ from torch.fx import Interpreter, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from torch2mobile import user_code
 from torch2mobile.copies import fresh
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
@@ -47,17 +48,15 @@ _SILENT = {
 class Step:
     """One operation that ran.
 
-    ``frames`` has (file, line) from the outermost to the innermost; for a captured graph ``trace``
-    is the text of the stack trace that torch recorded. ``nan`` tells whether it made NaN out of
-    numbers, ``random`` whether it gives something else each time, ``wrote`` which of the watched
-    tensors it changed.
+    ``frames`` has (file, line) from the outermost to the innermost; for a captured graph those
+    that torch recorded. ``nan`` tells whether it made NaN out of numbers, ``random`` whether it
+    gives something else each time, ``wrote`` which of the watched tensors it changed.
     """
 
     op: str
     inputs: int
     outputs: int
     frames: Frames = ()
-    trace: str = ""
     module: str = ""
     nan: bool = False
     random: bool = False
@@ -83,10 +82,8 @@ class _Recorder(TorchDispatchMode):
         self,
         root: torch.nn.Module,
         watched: Sequence[tuple[str, torch.Tensor]] = (),
-        wrapper: str = "",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._wrapper = wrapper
         self.recording = Recording()
         self.node: Node | None = None
         self._paths = {id(module): path for path, module in root.named_modules()}
@@ -110,7 +107,7 @@ class _Recorder(TorchDispatchMode):
         random = _is_random(func, args, kwargs)
         result = func(*args, **kwargs)
         after = tree_leaves(result)
-        frames, module = ((), "") if self.node is not None else self._place()
+        frames, module = self._place() if self.node is None else _recorded(self.node)
         self.recording.steps.append(
             Step(
                 op=str(func),
@@ -118,8 +115,7 @@ class _Recorder(TorchDispatchMode):
                 # What an empty tensor holds is anything, also from run to run.
                 outputs=0 if "empty" in name else _digest_all(after),
                 frames=frames,
-                trace=(self.node.meta.get("stack_trace") or "") if self.node is not None else "",
-                module=self._scope(self.node) if self.node is not None else module,
+                module=module,
                 nan=clean and any(_has_nan(leaf) for leaf in after),
                 random=random,
                 wrote=self._writes(),
@@ -131,8 +127,8 @@ class _Recorder(TorchDispatchMode):
         """The node of a captured graph that runs now."""
         if self.node is None:
             return None
-        trace, scope = self.node.meta.get("stack_trace") or "", self._scope(self.node)
-        return Step(op=str(self.node.target), inputs=0, outputs=0, trace=trace, module=scope)
+        frames, module = _recorded(self.node)
+        return Step(str(self.node.target), inputs=0, outputs=0, frames=frames, module=module)
 
     def _place(self) -> tuple[Frames, str]:
         frames: list[tuple[str, int]] = []
@@ -147,17 +143,18 @@ class _Recorder(TorchDispatchMode):
             frame = frame.f_back
         return tuple(reversed(frames)), module or ""
 
-    def _scope(self, node: Node) -> str:
-        scopes = list((node.meta.get("nn_module_stack") or {}).values())
-        path = str(scopes[-1][0]) if scopes else ""
-        return path.removeprefix("L['self'].").removeprefix(self._wrapper).removeprefix(".")
-
     def _writes(self) -> tuple[str, ...]:
         now = [(name, tensor, digest(tensor)) for name, tensor, _ in self._watched]
         pairs = zip(self._watched, now, strict=True)
         wrote = tuple(new[0] for old, new in pairs if old[2] != new[2])
         self._watched = now
         return wrote
+
+
+def _recorded(node: Node) -> tuple[Frames, str]:
+    """The frames and the layer that torch recorded with a node."""
+    trace = node.meta.get("stack_trace") or ""
+    return user_code.frames_in(trace), user_code.of_node(node).module
 
 
 def _is_random(func: Any, args: Any, kwargs: Any) -> bool:
@@ -240,8 +237,7 @@ def record_program(
     """The operations of a captured graph on flat inputs, whatever its guards say of them."""
     module = program.module(check_guards=False)
     inputs = [tensor.clone() for tensor in tensors]
-    # Captured behind a flat signature, which holds the module as ``inner``.
-    recorder = _Recorder(module, wrapper="inner")
+    recorder = _Recorder(module)
     interpreter = _NodeByNode(module, recorder)
     with torch.no_grad():
         return _record(recorder, lambda: interpreter.run(*inputs, enable_io_processing=False))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch2mobile.validators.coverage.lint_context import Blame
+from torch2mobile import user_code
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,6 @@ class Code:
 class Library:
     """Finds functions' code, each once."""
 
-    blame: Blame
     _known: dict[Any, Code | None] = field(default_factory=dict)
 
     def find(self, function: Any) -> Code | None:
@@ -41,18 +39,10 @@ class Library:
         return self._known[key, closed]
 
     def _read(self, function: Any) -> Code | None:
-        try:
-            file = inspect.getsourcefile(function) or ""
-            if not self.blame.is_user_file(file):
-                return None
-            lines, start = inspect.getsourcelines(function)
-            tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-        except (OSError, TypeError, SyntaxError, IndexError):
+        found = user_code.function(function)
+        if found is None:
             return None
-        if not isinstance(tree, ast.FunctionDef):
-            return None
-        ast.increment_lineno(tree, start - 1)
-        return Code(file, tree, _names(function), _defaults(function))
+        return Code(found.file, found.tree, _names(function), _defaults(function))
 
 
 def _names(function: Any) -> dict[str, Any]:

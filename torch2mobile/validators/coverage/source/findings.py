@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from torch2mobile import user_code
 from torch2mobile.records import Finding, InputSpec, LoadedModel, Severity
-from torch2mobile.validators.coverage.lint_context import Blame, Subject
+from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source import failure, graph, tree
 from torch2mobile.validators.coverage.source.code import Library
@@ -23,9 +24,8 @@ _AS_INPUT = "Make the state an input and an output of forward: the caller keeps 
 
 def findings(subject: Subject) -> Iterator[Finding]:
     """Everything found, one of a rule at a line; what stops the capture is an error."""
-    assert subject.blame is not None
     walker = walk(subject)
-    found = list(_from_code(walker, subject.blame, _counting(walker, subject)))
+    found = list(_from_code(walker, _counting(walker, subject)))
     if subject.program is not None:
         found = [f for f in found if f.code not in GRAPH_DECIDES]
         found = list(_buffers_that_count(subject, found))
@@ -36,9 +36,8 @@ def findings(subject: Subject) -> Iterator[Finding]:
 
 def walk(subject: Subject) -> Walker:
     """The code of the module, followed from its forward with the inputs that it is given."""
-    loaded, blame = _loaded(subject), subject.blame
-    assert blame is not None
-    walker = Walker(loaded.module, Library(blame))
+    loaded = _loaded(subject)
+    walker = Walker(loaded.module, Library())
     args, kwargs = subject.call
     walker.module(
         loaded.module,
@@ -84,7 +83,7 @@ def _loaded(subject: Subject) -> LoadedModel:
     return subject.loaded
 
 
-def _from_code(walker: Walker, blame: Blame, counting: set[Sighting]) -> Iterator[Finding]:
+def _from_code(walker: Walker, counting: set[Sighting]) -> Iterator[Finding]:
     """One finding of a rule at a line; how many more modules share it is in its message."""
     # What nothing reads again carries no state from one call to the next.
     unread = {s for owner, name, s in walker.writes if (owner, name) not in walker.reads}
@@ -97,8 +96,8 @@ def _from_code(walker: Walker, blame: Blame, counting: set[Sighting]) -> Iterato
         others = len({s.module for s in group}) - 1
         if others:
             message += f" (also in {others} other module{'s' if others > 1 else ''})"
-        location = blame.location(file, line, module=first.module)
-        location = blame.called_by(location, first.callers)
+        location = user_code.location(file, line, module=first.module)
+        location = user_code.called_by(location, first.callers)
         severity, remedy = Severity.INFO if unread.issuperset(group) else None, ""
         if not counting.isdisjoint(group):
             message += ", and what a later call gives follows it"

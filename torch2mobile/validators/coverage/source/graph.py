@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
+from torch2mobile import user_code
 from torch2mobile.records import Finding, InputSpec, Location, Severity
 from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Subject
 from torch2mobile.validators.coverage.rules import RULES
@@ -52,7 +52,7 @@ def _operators(subject: Subject) -> Iterator[Finding]:
     for node in nodes(subject.program):
         if node.op != "call_function":
             continue
-        where = place_of(subject, node)
+        where = user_code.of_node(node)
         for dtype in dtypes_of(node):
             code = "T2M111" if dtype.is_complex else _DTYPES.get(dtype)
             if code:
@@ -74,21 +74,11 @@ def _outputs(subject: Subject) -> Iterator[Finding]:
     for node in subject.program.graph.nodes:
         if node.name in names and any(dtype.is_complex for dtype in dtypes_of(node)):
             yield RULES["T2M111"].found(
-                place_of(subject, node),
+                user_code.of_node(node),
                 "an output is complex, and those of a file are real",
                 severity=Severity.ERROR,
                 remedy="Return torch.view_as_real(y), or its real and imaginary part.",
             )
-
-
-def place_of(subject: Subject, node: Node) -> Location:
-    """The user's line of a node, with its module path and operator."""
-    assert subject.blame is not None
-    found = subject.blame.from_trace_text(node.meta.get("stack_trace") or "") or Location()
-    scopes = list((node.meta.get("nn_module_stack") or {}).values())
-    path = str(scopes[-1][0]) if scopes else ""
-    module = path.removeprefix("L['self'].").removeprefix("inner").removeprefix(".")
-    return replace(found, module=module, op=str(node.target))
 
 
 def dtypes_of(node: Node) -> set[torch.dtype]:
@@ -130,14 +120,13 @@ def _inputs(subject: Subject, walker: Walker) -> Iterator[Finding]:
     """Inputs that nothing in the graph reads: never used, or fixed while exporting."""
     assert subject.program is not None
     assert subject.capture is not None
-    assert subject.blame is not None
     nodes = {node.name: node for node in subject.program.graph.nodes if node.op == "placeholder"}
     for name, spec in _user_inputs(subject):
         if nodes[name].users:
             continue
         lines = sorted(walker.uses.get(spec.name, ()))
         for file, line in lines:
-            where = subject.blame.location(file, line)
+            where = user_code.location(file, line)
             yield RULES["T2M151"].found(where, f"the input {spec.name} is read here, yet fixed")
         if not lines:
             yield RULES["T2M150"].found(
@@ -155,12 +144,9 @@ def _user_inputs(subject: Subject) -> list[tuple[str, InputSpec]]:
 
 def _forward(subject: Subject) -> Location:
     """The line of the module's own forward."""
-    from torch2mobile.validators.coverage.source.code import Library
-
     assert subject.loaded is not None
-    assert subject.blame is not None
-    code = Library(subject.blame).find(type(subject.loaded.module).forward)
-    return subject.blame.location(code.file, code.tree.lineno) if code else Location()
+    code = user_code.function(type(subject.loaded.module).forward)
+    return user_code.location(code.file, code.tree.lineno) if code else Location()
 
 
 def lasting(subject: Subject) -> set[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from torch2mobile import user_code
 from torch2mobile.records import Finding, InputSpec, Location
 from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.source.code import Library
 
 # What behaves differently in training.
 _MODAL = (
@@ -33,7 +32,7 @@ def look(subject: Subject) -> Iterator[Finding]:
             kind = type(child).__name__
             message = f"{kind} is in train mode, and exported in eval mode like all others"
             yield RULES["T2M130"].found(Location(module=path, op=kind), message)
-        yield from _hooks(subject, path, child)
+        yield from _hooks(path, child)
         if _is_quantized(child) and not path.startswith(packed):
             packed = (*packed, f"{path}.")
             kind = type(child).__name__
@@ -47,14 +46,12 @@ def look(subject: Subject) -> Iterator[Finding]:
     yield from _constants(subject)
 
 
-def _hooks(subject: Subject, path: str, module: torch.nn.Module) -> Iterator[Finding]:
+def _hooks(path: str, module: torch.nn.Module) -> Iterator[Finding]:
     """Hooks of the user's; those of a library, such as spectral norm, are part of its layers."""
-    assert subject.blame is not None
-    library = Library(subject.blame)
     for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-        code = library.find(hook) or library.find(vars(type(hook)).get("__call__"))
-        if code is not None and not {"site-packages", "dist-packages"} & set(Path(code.file).parts):
-            where = subject.blame.location(code.file, code.tree.lineno, module=path)
+        code = user_code.function(hook) or user_code.function(vars(type(hook)).get("__call__"))
+        if code is not None and not user_code.is_library(code.file):
+            where = user_code.location(code.file, code.tree.lineno, module=path)
             yield RULES["T2M140"].found(
                 where, f"the hook {code.tree.name} runs with {path or 'it'}"
             )

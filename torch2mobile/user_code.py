@@ -1,24 +1,63 @@
-"""The user's own source line behind an exception or a recorded stack trace."""
+"""The user's frames and functions: the line of an exception or of an FX node, a function's tree.
+
+Whoever names a line of the user's asks here. Nothing of this needs torch.
+"""
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import itertools
 import linecache
 import os
 import re
 import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch2mobile.records import Location
+
+if TYPE_CHECKING:
+    import torch
 
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
 _LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnx", "sympy", "numpy", "importlib", "click")
 _PACKAGES = ("site-packages", "dist-packages")
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
+# What a layer's path begins with behind the flat signature, which holds the module as ``inner``.
+_FLAT = re.compile(r"^inner(?:\.|$)")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the user's: its file, and its tree with the file's line numbers."""
+
+    file: str
+    tree: ast.FunctionDef
+
+
+def function(value: Any) -> Function | None:
+    """The function behind a function, a method or a property; None where it is not the user's."""
+    value = value.fget if isinstance(value, property) else value
+    plain = inspect.unwrap(getattr(value, "__func__", value))
+    try:
+        file = inspect.getsourcefile(plain) or ""
+        if not is_user_file(file):  # nor the code that torch made of a saved program
+            return None
+        lines, start = inspect.getsourcelines(plain)
+        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return None
+    if not isinstance(tree, ast.FunctionDef):
+        return None
+    ast.increment_lineno(tree, start - 1)
+    return Function(file, tree)
 
 
 def is_user_file(filename: str) -> bool:
@@ -28,7 +67,11 @@ def is_user_file(filename: str) -> bool:
     path = Path(filename)
     if not path.is_absolute() and not path.is_file():
         return False  # torch shortens some of its own paths to "torch/..."
-    path = path.absolute()
+    return _is_user_path(path.absolute())
+
+
+@functools.cache
+def _is_user_path(path: Path) -> bool:
     if path.is_relative_to(_PACKAGE):
         return path.is_relative_to(_PACKAGE / "sample_models")
     # By name, not by this environment's own folder: an environment may be built upon another.
@@ -53,9 +96,29 @@ def location(filename: str, line: int, *, module: str = "") -> Location:
     return Location(module=module, file=shown_path(filename), line=line, code=code)
 
 
+def of_node(node: torch.fx.Node) -> Location:
+    """The user's line behind a node of a captured graph, with its module and operator."""
+    found = from_trace_text(node.meta.get("stack_trace") or "") or Location()
+    scopes = list((node.meta.get("nn_module_stack") or {}).values())
+    path = scopes[-1][0].removeprefix("L['self'].") if scopes else ""
+    if scopes and "flat_module" in str(scopes[0][1]):
+        path = module_path(path)
+    return replace(found, module=path, op=str(node.target))
+
+
+def module_path(scope: str) -> str:
+    """A layer's path as ``named_modules`` has it, from that below the flat signature."""
+    return _FLAT.sub("", scope)
+
+
 def from_trace_text(text: str) -> Location | None:
     """The deepest user frame in the text of a stack trace (as torch records them)."""
-    return from_frames([(name, int(line)) for name, line in _FRAME.findall(text)])
+    return from_frames(frames_in(text))
+
+
+def frames_in(text: str) -> tuple[tuple[str, int], ...]:
+    """The (file, line) pairs in the text of a stack trace, as they stand there."""
+    return tuple((name, int(line)) for name, line in _FRAME.findall(text))
 
 
 def from_frames(frames: Sequence[tuple[str, int]]) -> Location | None:

@@ -10,11 +10,28 @@ import numpy as np
 import pytest
 import torch
 
-from torch2mobile.exporter import blame, capture
+from torch2mobile import user_code
+from torch2mobile.exporter import capture
 from torch2mobile.records import Location
 from torch2mobile.sample_models import detector
 
 Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes source files into a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
 USER = "def go(f):\n    return f()  # here\n"
 
 
@@ -45,22 +62,24 @@ def run(path: Path, function: Callable[[], object]) -> BaseException:
     ],
 )
 def test_whose_file(filename: str, expected: bool) -> None:
-    assert blame.is_user_file(filename) is expected
+    assert user_code.is_user_file(filename) is expected
 
 
 def test_a_relative_path_that_is_there_is_the_users(project: Write) -> None:
     project("torch/net.py", USER)
-    assert blame.is_user_file("torch/net.py")
+    assert user_code.is_user_file("torch/net.py")
 
 
 def test_the_deepest_user_frame_is_named(project: Write) -> None:
     path = project("net.py", USER)
     error = run(path, lambda: torch.ones(2) @ torch.ones(3))
-    found = blame.from_exception(error)
+    found = user_code.from_exception(error)
     assert found is not None
     assert found.file == __file__  # the lambda above is the deepest one
     error = run(path, torch.ones)
-    assert blame.from_exception(error) == Location(file="net.py", line=2, code="return f()  # here")
+    assert user_code.from_exception(error) == Location(
+        file="net.py", line=2, code="return f()  # here"
+    )
 
 
 def test_the_cause_is_looked_at_too(project: Write) -> None:
@@ -68,7 +87,7 @@ def test_the_cause_is_looked_at_too(project: Write) -> None:
     for link in ("__cause__", "__context__"):
         outer = RuntimeError("outer")
         setattr(outer, link, inner)
-        found = blame.from_exception(outer)
+        found = user_code.from_exception(outer)
         assert found is not None
         assert (found.file, found.line) == ("net.py", 2)
 
@@ -76,7 +95,7 @@ def test_the_cause_is_looked_at_too(project: Write) -> None:
 def test_a_chain_that_bites_its_tail_ends() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
-    assert blame.from_exception(first) is None
+    assert user_code.from_exception(first) is None
 
 
 def test_a_trace_quoted_in_the_message_is_read(project: Write) -> None:
@@ -87,39 +106,39 @@ def test_a_trace_quoted_in_the_message_is_read(project: Write) -> None:
         f'  File "{torch.__file__}", line 7, in relu\n    z\n'
     )
     expected = Location(file="net.py", line=2, code="return f()  # here")
-    assert blame.from_exception(RuntimeError(f"While executing\n{text}")) == expected
-    assert blame.from_trace_text(text) == expected
+    assert user_code.from_exception(RuntimeError(f"While executing\n{text}")) == expected
+    assert user_code.from_trace_text(text) == expected
 
 
 def test_a_syntax_error_names_its_own_line(project: Write) -> None:
     path = project("net.py", "x = 1\ny = = 2\n")
     with pytest.raises(SyntaxError) as caught:
         compile(path.read_text(), str(path), "exec")
-    assert blame.from_exception(caught.value) == Location(file="net.py", line=2, code="y = = 2")
+    assert user_code.from_exception(caught.value) == Location(file="net.py", line=2, code="y = = 2")
 
 
 def test_nothing_to_blame() -> None:
-    assert blame.from_exception(RuntimeError("no frames")) is None
-    assert blame.from_trace_text("") is None
-    assert blame.from_trace_text(f'File "{torch.__file__}", line 1, in x') is None
+    assert user_code.from_exception(RuntimeError("no frames")) is None
+    assert user_code.from_trace_text("") is None
+    assert user_code.from_trace_text(f'File "{torch.__file__}", line 1, in x') is None
 
 
 def test_paths_outside_the_working_directory_stay_whole(project: Write, tmp_path: Path) -> None:
     project("a.py", "")
-    assert blame.shown_path(str(tmp_path / "sub" / "net.py")) == str(Path("sub") / "net.py")
-    assert blame.shown_path("/elsewhere/net.py") == "/elsewhere/net.py"
+    assert user_code.shown_path(str(tmp_path / "sub" / "net.py")) == str(Path("sub") / "net.py")
+    assert user_code.shown_path("/elsewhere/net.py") == "/elsewhere/net.py"
 
 
 def test_library_code_has_the_users_line_that_calls_it() -> None:
     library = "/env/site-packages/transformers/bert.py"
     frames = [("/env/run.py", 3), (__file__, 7), (library, 90), (library, 12)]
-    found = blame.from_frames(frames)
+    found = user_code.from_frames(frames)
     assert found is not None
     assert (found.file, found.line, found.caller_line) == (library, 12, 7)
-    assert found.caller.endswith("test_blame.py")
-    own = blame.from_frames(frames[:2])
+    assert found.caller.endswith("test_user_code.py")
+    own = user_code.from_frames(frames[:2])
     assert own is not None
     assert (own.line, own.caller, own.caller_line) == (7, "", 0)
-    alone = blame.from_frames(frames[2:])
+    alone = user_code.from_frames(frames[2:])
     assert alone is not None
     assert (alone.line, alone.caller) == (12, "")
