@@ -15,8 +15,8 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from torch2mobile.dispatch import Operations
 from torch2mobile.validators.coverage import arguments, translations
 from torch2mobile.validators.coverage.translations import Lookup
 
@@ -210,18 +210,15 @@ class Parts:
     doubtful: bool = False
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Operations):
     """Sees the operators that run, takes apart those without a translation, and notes the rest."""
 
     def __init__(self, lookup: Lookup, table: Callable[[Any], Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.parts = Parts()
         self._lookup, self._table = lookup, table
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:  # (the types are torch's own)
-        kwargs = kwargs or {}
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         plain = _functional(func)
         complex_input = any(
             isinstance(value, torch.Tensor) and value.is_complex()

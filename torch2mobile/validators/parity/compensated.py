@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from torch2mobile.dispatch import Operations
 from torch2mobile.validators.parity.sums import ReversedSums
 from torch2mobile.validators.parity.tolerance import Roundings
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
-Run = Callable[[TorchDispatchMode], Sequence[np.ndarray]]
+Run = Callable[[Operations], Sequence[np.ndarray]]
 
 
 def evaluate(run: Run, like: Sequence[np.ndarray], *, others: bool = True) -> Roundings | None:
@@ -35,7 +35,7 @@ def evaluate(run: Run, like: Sequence[np.ndarray], *, others: bool = True) -> Ro
     ``run`` calls the module within the mode that it is given. ``like`` are its outputs as they are,
     whose shapes all must have. Without ``others`` only with the least rounding.
     """
-    modes: list[TorchDispatchMode] = [Widened()]
+    modes: list[Operations] = [Widened()]
     if others:
         modes += [Widened(torch.Generator().manual_seed(0)), ReversedSums()]
     shapes = [array.shape for array in like]
@@ -64,25 +64,18 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class Widened(TorchDispatchMode):
+class Widened(Operations):
     """Within it, each operation is computed in float64 and its results rounded to what they were.
 
     With a generator, they are rounded up or down by chance.
     """
 
     def __init__(self, chance: torch.Generator | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._chance = chance
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation, in float64 if it computes with floats of one narrow dtype."""
-        kwargs = kwargs or {}
         if self._chance is not None and _narrows(func, args, kwargs):
             return self._round(args[0].to(torch.float64), kwargs["dtype"])
         dtype = _narrow_dtype(func, args, kwargs)
@@ -136,23 +129,21 @@ class Widened(TorchDispatchMode):
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-class _Halves(TorchDispatchMode):
+class _Halves(Operations):
     def __init__(self, found: set[str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._found = found
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation and look at the dtype of what it gives."""
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         for leaf in result if isinstance(result, tuple | list) else (result,):
             if isinstance(leaf, torch.Tensor) and leaf.dtype in _HALVES:
                 self._found.add(str(leaf.dtype).removeprefix("torch."))
         return result
 
 
-def narrow_results(found: set[str]) -> TorchDispatchMode:
+def narrow_results(found: set[str]) -> Operations:
     """Within it, the names of the dtypes below float32 that operations give are put into a set."""
     return _Halves(found)
 

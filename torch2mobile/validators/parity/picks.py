@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from torch2mobile.dispatch import Operations
 from torch2mobile.tensors import to_numpy
 from torch2mobile.validators.parity.tolerance import SCALE_STEP, USUAL, wide
 
@@ -93,21 +93,19 @@ def _is_nan(array: np.ndarray) -> np.ndarray:
     return found
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Operations):
     """Keeps what every operator that gives indices took them of."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._found: list[tuple[torch.Tensor, Pick]] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator, and keep its values and indices."""
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         if func in _INDEXING:
             indices = result[_INDEXING[func]] if isinstance(result, tuple | list) else result
-            self._found.append((indices, _pick(func, args, kwargs or {}, indices)))
+            self._found.append((indices, _pick(func, args, kwargs, indices)))
         elif func in _COPIES:
             known = self.of(args[0])
             if known is not None and not result.is_floating_point():

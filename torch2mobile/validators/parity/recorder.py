@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import Interpreter, Node
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from torch2mobile import user_code
 from torch2mobile.copies import fresh
+from torch2mobile.dispatch import Operations
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import tensors_of
@@ -75,7 +75,7 @@ class Recording:
     stopped: Step | None = None
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Operations):
     """Within it, every operation below autograd is written down."""
 
     def __init__(
@@ -83,21 +83,14 @@ class _Recorder(TorchDispatchMode):
         root: torch.nn.Module,
         watched: Sequence[tuple[str, torch.Tensor]] = (),
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.recording = Recording()
         self.node: Node | None = None
         self._paths = {id(module): path for path, module in root.named_modules()}
         self._watched = [(name, tensor, digest(tensor)) for name, tensor in watched]
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation and keep its digest."""
-        kwargs = kwargs or {}
         name = func._schema.name
         if name in _SILENT:
             return func(*args, **kwargs)
@@ -133,7 +126,7 @@ class _Recorder(TorchDispatchMode):
     def _place(self) -> tuple[Frames, str]:
         frames: list[tuple[str, int]] = []
         module: str | None = None
-        frame: FrameType | None = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(3)
         while frame is not None:
             frames.append((frame.f_code.co_filename, frame.f_lineno))
             if module is None:

@@ -25,8 +25,8 @@ from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
+    from torch2mobile.dispatch import Operations
     from torch2mobile.validators.parity.picks import Pick
 
 # So many probes tell what noise is usual.
@@ -237,7 +237,7 @@ def _roundings(
 ) -> Roundings | None:
     from torch2mobile.validators.parity import compensated
 
-    def again(mode: TorchDispatchMode) -> list[np.ndarray]:
+    def again(mode: Operations) -> list[np.ndarray]:
         # Each run meets a fresh module, or what it keeps would pass for noise.
         with fresh(loaded, "observed") as own, mode:
             return run(own.flat, tensors)

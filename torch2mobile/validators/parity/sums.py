@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from torch2mobile.dispatch import Operations
 
 _aten, _prims = torch.ops.aten, torch.ops.prims
 # What is made of sums and means inside; torch's own decompositions show them.
@@ -33,7 +34,7 @@ _COMPOSED = (
 )
 
 
-class _Sums(TorchDispatchMode):
+class _Sums(Operations):
     """Within it, some float32 operations are computed in another way."""
 
     ways: dict[Any, Callable[..., torch.Tensor]]
@@ -41,23 +42,11 @@ class _Sums(TorchDispatchMode):
     def __init__(self) -> None:
         from torch._decomp import get_decompositions
 
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._composed = get_decompositions(_COMPOSED)
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here: telling TorchDynamo so would import it, for some seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation, in the other way if it is a sum."""
-        kwargs = kwargs or {}
         float32 = bool(args) and isinstance(args[0], torch.Tensor)
         float32 = float32 and args[0].dtype == torch.float32
         if (float32 or func in _TRANSFORMS) and func in self.ways:

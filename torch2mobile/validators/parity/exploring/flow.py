@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torch2mobile.copies import fresh
+from torch2mobile.dispatch import Operations, short_name
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import run, tensors_of
@@ -108,32 +108,20 @@ class Flow:
         return name in self.entered and self.entered[name] <= _ARITHMETIC
 
 
-class _Follower(TorchDispatchMode):
+class _Follower(Operations):
     """Within it, the inputs' values are followed through every operation."""
 
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.flow = Flow()
         self._trails: Any = WeakTensorKeyDictionary()
         for name, tensor in inputs.items():
             self._trails[tensor] = (Trail(name),)
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here: telling TorchDynamo so would import it, for some seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation and note what reaches it."""
-        kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        op = func._schema.name.removeprefix("aten::").removesuffix("_")
+        op = short_name(func)
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         reached = [(leaf, trail) for leaf in leaves for trail in self._trails.get(leaf, ())]
         if reached:
@@ -248,27 +236,16 @@ def _affine(op: str, args: Sequence[Any], leaf: torch.Tensor, trail: Trail) -> _
     return (None, None) if value is None or line is None else line(slope, offset, value)
 
 
-class _NanWatch(TorchDispatchMode):
+class _NanWatch(Operations):
     """Within it, NaN and infinities are seen to reach only what runtimes treat alike."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.safe = True
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here: telling TorchDynamo so would import it, for some seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation and look at what it is given."""
-        op = func._schema.name.removeprefix("aten::").removesuffix("_")
+        op = short_name(func)
         if op not in NAN_SAFE and any(
             isinstance(leaf, torch.Tensor)
             and leaf.is_floating_point()
@@ -276,7 +253,7 @@ class _NanWatch(TorchDispatchMode):
             for leaf in tree_leaves((args, kwargs))
         ):
             self.safe = False
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def follow(loaded: LoadedModel, feeds: Mapping[str, np.ndarray]) -> Flow:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torch2mobile.copies import fresh
+from torch2mobile.dispatch import Operations, short_name
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import run, tensors_of
@@ -44,38 +44,27 @@ _COMPARE = {"lt", "le", "gt", "ge", "eq", "ne"}
 _SEARCHED = _COMPARE | {"where", "masked_fill"}
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Operations):
     """Within it, each decision is measured."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.sides: dict[Side, float] = {}
         self.work = 0
         self._counts: dict[str, int] = {}
         # How far each condition is true, place by place: above 0 where it is.
         self._margins: Any = WeakTensorKeyDictionary()
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here: telling TorchDynamo so would import it, for some seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation, and measure what it decides by."""
-        op = func._schema.name.removeprefix("aten::").removesuffix("_")
+        op = short_name(func)
         for measured in self._of(op, args):
             number = self._counts.get(op, 0)
             self._counts[op] = number + 1
             if measured.numel():
                 least, greatest = (float(end) for end in torch.aminmax(measured))
                 self.sides[op, number, 0], self.sides[op, number, 1] = -least, greatest
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         self.work += _CALL + (result.numel() if isinstance(result, torch.Tensor) else 0)
         margin = self._condition(op, args, result)
         if margin is not None:

@@ -1,0 +1,39 @@
+"""Watching or replacing what torch runs, operation by operation, below autograd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Operations(TorchDispatchMode):
+    """Within it, :meth:`operation` runs in place of each operation."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here: telling TorchDynamo so would import it, for some seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Hand the operation over; the types are torch's own."""
+        return self.operation(func, args, kwargs or {})
+
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give what ``func(*args, **kwargs)`` gives, or something else in its place."""
+        raise NotImplementedError
+
+
+def short_name(func: Any) -> str:
+    """``add`` of ``aten::add_.Tensor``: an operation whether or not it writes in place."""
+    name: str = func._schema.name
+    return name.removeprefix("aten::").removesuffix("_")
