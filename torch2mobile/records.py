@@ -26,9 +26,10 @@ PathKey = str | int
 
 @dataclass(frozen=True)
 class Dim:
-    """One dimension of an input: a fixed ``size``, or ``factor * symbol``.
+    """One dimension of an input: a fixed ``size``, or ``factor * symbol + offset``.
 
-    ``least`` and ``greatest`` bound the symbol (not the product); None means undeclared.
+    ``least`` and ``greatest`` bound the symbol (not the size); None means undeclared. ``others``
+    are multiples of other symbols that are added: ``P + T``.
     """
 
     size: int | None = None
@@ -36,19 +37,51 @@ class Dim:
     factor: int = 1
     least: int | None = None
     greatest: int | None = None
+    offset: int = 0
+    others: tuple[Dim, ...] = ()
 
     @property
     def label(self) -> int | str:
-        """The dimension as ONNX shows it: ``3``, ``"H"`` or ``"8*h"``."""
+        """The dimension as ONNX shows it: ``3``, ``"H"``, ``"8*h"``, ``"P + 1"``."""
         if self.symbol is None:
             return self.size if self.size is not None else -1
-        return self.symbol if self.factor == 1 else f"{self.factor}*{self.symbol}"
+        own = self.symbol if self.factor == 1 else f"{self.factor}*{self.symbol}"
+        label = " + ".join([own, *(str(other.label) for other in self.others)])
+        sign = "-" if self.offset < 0 else "+"
+        return f"{label} {sign} {abs(self.offset)}" if self.offset else label
+
+    @property
+    def terms(self) -> tuple[Dim, ...]:
+        """The multiples of symbols that make the size, without the offset; none if it is fixed."""
+        return () if self.symbol is None else (replace(self, offset=0, others=()), *self.others)
+
+    @property
+    def ends(self) -> tuple[int, int | None]:
+        """The least and greatest size, undeclared symbols being at least 1."""
+        if self.symbol is None:
+            return self.size or 0, self.size
+        low = sum(term.factor * (1 if term.least is None else term.least) for term in self.terms)
+        tops = [term.greatest and term.factor * term.greatest for term in self.terms]
+        high = None if None in tops else sum(top or 0 for top in tops) + self.offset
+        return low + self.offset, high
 
     def at(self, sizes: Mapping[str, int]) -> int:
         """The size of this dimension when the symbols have these values."""
         if self.symbol is None:
             return self.size if self.size is not None else 0
-        return self.factor * sizes[self.symbol]
+        own = self.factor * sizes[self.symbol] + self.offset
+        return own + sum(other.at(sizes) for other in self.others)
+
+    def solved(self, size: int, sizes: Mapping[str, int]) -> tuple[str, int, int] | None:
+        """What the one symbol that ``sizes`` lacks is where this dimension is ``size``.
+
+        Its name, its value and what its factor leaves; None where ``sizes`` lacks none or several.
+        """
+        unknown = [term for term in self.terms if term.symbol not in sizes]
+        if len(unknown) != 1:
+            return None
+        known = {**sizes, str(unknown[0].symbol): 0}
+        return str(unknown[0].symbol), *divmod(size - self.at(known), unknown[0].factor)
 
 
 @dataclass(frozen=True)

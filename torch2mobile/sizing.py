@@ -31,15 +31,26 @@ class _Symbol:
     greatest: int | None
     declared: bool
     batch: bool
-    factor: int
+    forms: tuple[Dim, ...]
+
+    @property
+    def factor(self) -> int:
+        """The greatest of its factors."""
+        return max(dim.factor for dim in self.forms)
+
+    def made(self, size: int) -> set[int]:
+        """The sizes of all dimensions that are made of this symbol alone, and its own."""
+        return {size, *(dim.at({self.name: size}) for dim in self.forms if not dim.others)}
 
 
 def _symbols(specs: Sequence[InputSpec]) -> list[_Symbol]:
     uses: dict[str, list[tuple[int, Dim]]] = {}
     for spec in specs:
         for axis, dim in enumerate(spec.dims):
-            if dim.symbol is not None:
-                uses.setdefault(dim.symbol, []).append((axis, dim))
+            for term in dim.terms:
+                # In a sum no symbol is the batch.
+                form = (1, term) if dim.others else (axis, dim)
+                uses.setdefault(str(term.symbol), []).append(form)
     found = []
     for name, used in uses.items():
         leasts = [dim.least for _, dim in used if dim.least is not None]
@@ -50,7 +61,7 @@ def _symbols(specs: Sequence[InputSpec]) -> list[_Symbol]:
             greatest=min(greatests, default=None),
             declared=bool(leasts or greatests),
             batch=any(axis == 0 for axis, _ in used),
-            factor=max(dim.factor for _, dim in used),
+            forms=tuple(dim for _, dim in used),
         )
         found.append(symbol)
     return found
@@ -71,7 +82,7 @@ def example_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
         avoid = taken if symbol.batch else taken | fixed
         wishes[symbol.name] = _wishes(symbol, avoid, len(symbols))
         first = wishes[symbol.name][0]
-        taken |= {first, first * symbol.factor}
+        taken |= symbol.made(first)
     owners: dict[int, str] = {}
     for name in wishes:
         _match(name, wishes, owners, set())
@@ -80,13 +91,17 @@ def example_sizes(specs: Sequence[InputSpec]) -> dict[str, int]:
 
 
 def sizes_of(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The size of every symbol in arrays of these shapes."""
-    return {
-        dim.symbol: size // dim.factor
-        for spec in specs
-        for dim, size in zip(spec.dims, shapes[spec.name], strict=True)
-        if dim.symbol is not None
-    }
+    """The size of every symbol in arrays of these shapes, as far as they tell it."""
+    pairs = [pair for s in specs for pair in zip(s.dims, shapes[s.name], strict=True)]
+    sizes: dict[str, int] = {}
+    before = -1
+    while before < len(sizes):
+        before = len(sizes)
+        for dim, size in pairs:
+            found = dim.solved(size, sizes)
+            if found is not None:
+                sizes[found[0]] = found[1]
+    return sizes
 
 
 def _wishes(symbol: _Symbol, avoid: set[int], count: int) -> list[int]:
@@ -104,7 +119,7 @@ def _wishes(symbol: _Symbol, avoid: set[int], count: int) -> list[int]:
         tiers = [range(-(-start // step) * step, half + 1, step) for step in steps] + tiers
     enough = count + 2 * len(avoid)
     found = list(dict.fromkeys(chain.from_iterable(islice(tier, enough) for tier in tiers)))
-    new = [size for size in found if not {size, size * symbol.factor} & avoid]
+    new = [size for size in found if not symbol.made(size) & avoid]
     return list(dict.fromkeys([*new, *found])) or [symbol.least]
 
 

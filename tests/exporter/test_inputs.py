@@ -47,6 +47,14 @@ def test_image_spec_is_read_in_full() -> None:
         ("x:float32[8*h=2..32]", (Dim(symbol="h", factor=8, least=2, greatest=32),)),
         ("x:float32[8*h=2..]", (Dim(symbol="h", factor=8, least=2),)),
         ("x:float32[1*h]", (Dim(symbol="h"),)),
+        ("x:float32[P+1]", (Dim(symbol="P", offset=1),)),
+        ("x:float32[2*h - 1=1..8]", (Dim(None, "h", 2, 1, 8, offset=-1),)),
+        ("x:float32[3+h+h-1]", (Dim(symbol="h", factor=2, offset=2),)),
+        (
+            "x:float32[2*T+P+1]",
+            (Dim(symbol="P", offset=1, others=(Dim(symbol="T", factor=2),)),),
+        ),
+        ("x:float32[5+2]", (Dim(size=7),)),
         (
             " x : float32 [ N = 1 .. 8 , 3 , 8 * h = 2 .. , T ] ",
             (
@@ -213,7 +221,13 @@ BAD_INPUTS = [
     ("x:float32[3  ", 11, "expected ',' or ']'"),
     ("x:float32[3 4]", 12, "expected ',' or ']'"),
     ("x:float32[3a]", 11, "expected ',' or ']'"),
-    ("x:float32[N-1]", 11, "expected ',' or ']'"),
+    ("x:float32[N*M]", 11, "a size is linear in its symbols"),
+    ("x:float32[h/2]", 11, "a size is linear in its symbols"),
+    ("x:float32[2*(h+1)]", 12, "expected a symbol after '*'"),
+    ("x:float32[8-h]", 12, "a symbol cannot be taken away"),
+    ("x:float32[0*h+1]", 10, "a size must be at least 1"),
+    ("x:float32[3-3]", 10, "a size must be at least 1"),
+    ("x:float32[P+T=1..8]", 13, "the range of which symbol?"),
     ("x:float32[N*]", 11, "the factor comes first"),
     ("x:float32[h*8]", 11, "the factor comes first"),
     ("x:float32[0]", 10, "a size must be at least 1"),
@@ -401,7 +415,15 @@ def dims(draw: st.DrawFn) -> Dim:
     greatest = None
     if least is not None:
         greatest = draw(st.none() | st.integers(least + 1, 10**6))
-    return Dim(symbol=draw(symbols), factor=factor, least=least, greatest=greatest)
+    own = Dim(draw(st.none()), draw(symbols), factor, least, greatest)
+    if draw(st.booleans()):
+        return own
+    others = draw(st.lists(symbols.map(lambda s: Dim(symbol=f"{own.symbol}{s}", factor=3))))
+    others = sorted({dim.symbol: dim for dim in others}.values(), key=lambda dim: str(dim.symbol))
+    offset = draw(st.integers(-9, 9))
+    if others:
+        own = replace(own, least=None, greatest=None)
+    return replace(own, offset=offset, others=tuple(others))
 
 
 @st.composite
@@ -699,6 +721,49 @@ def test_one_symbol_has_one_size() -> None:
     assert caught.value.message == (
         "input 'y', dimension 1: expected 8, as N is 4 in x, dimension 0, got 6"
     )
+
+
+DECODER = ("past:float32[N,4,P=0..16,8]", "mask:int64[N,P+T]", "ids:int64[N,T=1..8]")
+
+
+def test_a_sum_takes_the_ranges_of_its_symbols() -> None:
+    _, mask, _ = resolved(*DECODER)
+    assert mask.dims[1].label == "P + T"
+    assert mask.dims[1].ends == (1, 24)
+    assert inputs.format_input(mask) == "mask:int64[N,P + T]"
+
+
+@pytest.mark.parametrize("length", [5, 6])
+def test_a_sum_is_that_of_the_sizes_of_its_symbols(length: int) -> None:
+    shapes = {
+        "past": ("float32", (2, 4, 3, 8)),
+        "mask": ("int64", (2, length)),
+        "ids": ("int64", (2, 2)),
+    }
+    if length == 5:
+        found = inputs.check_against_example(resolved(*DECODER), shapes)
+        assert found == {"N": 2, "P": 3, "T": 2}
+        return
+    with pytest.raises(InputError) as caught:
+        inputs.check_against_example(resolved(*DECODER), shapes)
+    assert caught.value.message == (
+        "input 'mask', dimension 1: expected 5, as P is 3 in past, dimension 2 "
+        "and T is 2 in ids, dimension 1, got 6"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        (["x:float32[N-1]"], "--input: N - 1 of x would be 0 at the least"),
+        (["x:float32[2*h-3=1..4]"], "--input: 2*h - 3 of x would be -1 at the least"),
+        (["x:float32[P+T]"], "--input: P and T stand nowhere but in P + T of x"),
+    ],
+)
+def test_sizes_that_cannot_be(texts: list[str], problem: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolved(*texts)
+    assert caught.value.message == problem
 
 
 def test_missing_and_unknown_arrays() -> None:

@@ -479,7 +479,7 @@ SIZES = [
     ({"N": 9}, "--fix-dim N=9: N was declared as 1..4", "Give a size of that range"),
     ({"8*h": 8}, "--fix-dim 8*h=8: 8*h was declared as 16..256", "Give a size of that range"),
     ({"8*h": 264}, "8*h was declared as 16..256", "Give a size of that range"),
-    ({"N": 4, "8*h": 20}, "--fix-dim 8*h=20: 20 is no multiple of 8", "for example 8*h=16."),
+    ({"N": 4, "8*h": 20}, "--fix-dim 8*h=20: no whole h gives 20", "for example 8*h=16."),
 ]
 
 

@@ -131,14 +131,11 @@ def _named_dim(dim: Any, static: Dim) -> Dim:
     root = getattr(dim, "root", dim)
     if not isinstance(root, torch.export.Dim):
         raise _no_dim(dim)
-    factor = 1
-    if root is not dim:
-        factor = dim.fn(1)
-        if dim.fn(0) != 0:
-            return static
+    offset = 0 if root is dim else int(dim.fn(0))
     return Dim(
         symbol=root.__name__,
-        factor=int(factor),
+        factor=1 if root is dim else int(dim.fn(1)) - offset,
+        offset=offset,
         least=int(root.min) or None,
         greatest=finite(root.max),
     )
@@ -169,14 +166,17 @@ def with_program_dims(loaded: LoadedModel, values: Sequence[str]) -> LoadedModel
 def _program_dim(size: Any, ranges: Mapping[str, Any]) -> Dim:
     if not isinstance(size, torch.SymInt):
         return Dim(size=int(size))
-    text = str(size.node.expr)
-    factor, star, symbol = text.rpartition("*")
+    expression = size.node.expr
+    factors = {s: expression.coeff(s, 1) for s in sorted(expression.free_symbols, key=str)}
+    offset = expression - sum(factor * symbol for symbol, factor in factors.items())
+    if not offset.is_Integer or not all(f.is_Integer and f > 0 for f in factors.values()):
+        return Dim(size=int(size))
+    own, *others = (_program_term(str(s), int(f), ranges) for s, f in factors.items())
+    return replace(own, offset=int(offset), others=tuple(others))
+
+
+def _program_term(symbol: str, factor: int, ranges: Mapping[str, Any]) -> Dim:
     bounds = ranges.get(symbol)
     least = int(bounds.lower) if bounds is not None and bounds.lower >= 1 else None
-    return Dim(
-        symbol=symbol if symbol.isidentifier() else None,
-        size=None if symbol.isidentifier() else int(size),
-        factor=int(factor) if star and factor.isdigit() else 1,
-        least=least,
-        greatest=finite(bounds.upper) if bounds is not None else None,
-    )
+    greatest = finite(bounds.upper) if bounds is not None else None
+    return Dim(symbol=symbol, factor=factor, least=least, greatest=greatest)

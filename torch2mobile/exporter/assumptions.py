@@ -18,6 +18,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
 from torch2mobile import sizing
+from torch2mobile.exporter.dims import grouped, torch_symbols
 from torch2mobile.records import Assumption, Capture, Dim, LoadedModel
 
 # The size of a flat module's input, as torch names it.
@@ -46,26 +47,15 @@ def assumptions(capture: Capture) -> tuple[Assumption, ...]:
 
 
 def _sizes(capture: Capture) -> tuple[dict[sympy.Symbol, Dim], Any]:
-    """The user's dimension behind each of torch's symbols, and where torch keeps its guards.
-
-    The factor is that between symbol and symbol: 1 where torch's stands for ``h`` of ``8*h``.
-    """
+    """The user's dimension behind each of torch's symbols, and where torch keeps its guards."""
     assert capture.program is not None
     wanted = set(capture.program.graph_signature.user_inputs)
     nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
     values = [n.meta["val"] for n in nodes if isinstance(n.meta["val"], torch.Tensor)]
-    found: dict[sympy.Symbol, Dim] = {}
-    environment = None
-    for spec, value in zip(capture.inputs, values, strict=True):
-        for dim, size in zip(spec.dims, value.shape, strict=True):
-            if dim.symbol is None or not hasattr(size, "node"):
-                continue
-            environment = size.node.shape_env
-            whole = size.node.expr
-            for symbol in whole.free_symbols:
-                factor = dim.factor if whole == symbol else 1
-                found.setdefault(symbol, Dim(symbol=dim.symbol, factor=factor))
-    return found, environment
+    shapes = [value.shape for value in values]
+    sizes = [size for shape in shapes for size in shape if hasattr(size, "node")]
+    environment = sizes[0].node.shape_env if sizes else None
+    return torch_symbols(capture.inputs, shapes), environment
 
 
 def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
@@ -74,7 +64,7 @@ def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
     function = sympy.lambdify(
         free, guard, modules=[{"math": math, "torch": torch}, "math"], printer=PythonPrinter
     )
-    named = guard.xreplace({s: sympy.Symbol(str(torchs[s].label)) for s in free})
+    named = guard.xreplace({s: sympy.Symbol(grouped(torchs[s])) for s in free})
 
     def holds(sizes: Mapping[str, int]) -> bool:
         try:
@@ -82,7 +72,7 @@ def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
         except ArithmeticError:  # the guard says nothing of such sizes
             return True
 
-    symbols = tuple(dict.fromkeys(str(dim.symbol) for dim in dims))
+    symbols = tuple(dict.fromkeys(str(term.symbol) for dim in dims for term in dim.terms))
     return Assumption(PythonPrinter().doprint(named), symbols, holds)
 
 
@@ -108,10 +98,13 @@ def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_
 
 def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
     """The example cut or repeated to other sizes of some symbols."""
+    pairs = list(zip(loaded.specs, loaded.tensors, strict=True))
+    own = sizing.sizes_of(loaded.specs, {s.name: tuple(t.shape) for s, t in pairs})
+    sizes = {**own, **sizes}
     found = []
-    for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True):
+    for spec, tensor in pairs:
         for axis, dim in enumerate(spec.dims):
-            if dim.symbol in sizes:
+            if any(term.symbol in sizes for term in dim.terms):
                 rows = torch.arange(dim.at(sizes)) % max(tensor.shape[axis], 1)
                 tensor = tensor.index_select(axis, rows)  # noqa: PLW2901
         found.append(tensor.clone())

@@ -37,7 +37,7 @@ def _export(
     deferred: bool = False,
 ) -> torch.export.ExportedProgram:
     shapes = torch_shapes(loaded, floor)
-    tensors = without_special_sizes(loaded.tensors, shapes)
+    tensors = without_special_sizes(loaded, shapes)
     # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
     from torch.fx.experimental import _config
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.export import Dim as TorchDim
 
+from torch2mobile import sizing
 from torch2mobile.errors import CaptureError
 from torch2mobile.records import Dim, InputSpec, LoadedModel
 
@@ -27,17 +28,26 @@ def torch_shapes(loaded: LoadedModel, floor: int) -> tuple[Any, ...]:
     made: dict[str, TorchDim] = {}
     if loaded.dynamic_shapes is not None:
         return tuple(_raised(entry, floor, made) for entry in loaded.dynamic_shapes)
-    multiplied = {d.symbol for spec in loaded.specs for d in spec.dims if d.factor != 1}
+    derived = {
+        d.symbol
+        for spec in loaded.specs
+        for d in spec.dims
+        if not d.others and (d.factor, d.offset) != (1, 0)
+    }
     shapes = []
     for spec in loaded.specs:
         dims: dict[int, Any] = {}
         for axis, dim in enumerate(spec.dims):
-            if dim.symbol is not None:
-                # torch reads the name of a multiple as a formula, in which N, E, I or S have a
-                # meaning of their own; with an underscore none has.
-                name = f"{dim.symbol}_" if dim.symbol in multiplied else dim.symbol
-                base = _torch_dim(name, dim.least, dim.greatest, floor, made)
-                dims[axis] = base if dim.factor == 1 else dim.factor * base
+            if dim.others:
+                # torch has no name for a sum of symbols; it finds out by itself what it is.
+                dims[axis] = TorchDim.AUTO
+            elif dim.symbol is not None:
+                # torch reads the name of what is derived as a formula, in which N, E, I or S have
+                # a meaning of their own; with an underscore none has.
+                name = f"{dim.symbol}_" if dim.symbol in derived else dim.symbol
+                base: Any = _torch_dim(name, dim.least, dim.greatest, floor, made)
+                base = base if dim.factor == 1 else dim.factor * base
+                dims[axis] = base + dim.offset if dim.offset else base
         shapes.append(dims or None)
     return tuple(shapes)
 
@@ -70,13 +80,12 @@ def _root(dim: Any) -> Any:
     return getattr(dim, "root", dim)
 
 
-def without_special_sizes(
-    tensors: Sequence[torch.Tensor], shapes: Sequence[Any]
-) -> tuple[torch.Tensor, ...]:
+def without_special_sizes(loaded: LoadedModel, shapes: Sequence[Any]) -> tuple[torch.Tensor, ...]:
     """Copies of the example in which no named dimension is 0 or 1, where its range has others.
 
     torch takes what such a size does for what the module does at that size only.
     """
+    tensors = loaded.tensors
     entries = [dict(_axes(entry)) for entry in shapes]
     pairs = list(zip(tensors, entries, strict=True))
     taken = {size for tensor in tensors for size in tensor.shape}
@@ -89,7 +98,27 @@ def without_special_sizes(
             if size is not None and free:
                 new = [n for n in free if n not in taken] or free
                 changed.setdefault(root.__name__, new[0])
-    return tuple(_resized(tensor, entry, changed) for tensor, entry in pairs)
+    return tuple(
+        _resized(tensor, {**_of_sums(loaded, number, changed), **_of_roots(entry, changed)})
+        for number, (tensor, entry) in enumerate(pairs)
+    )
+
+
+def _of_roots(entry: Mapping[int, Any], changed: Mapping[str, int]) -> dict[int, int]:
+    """The new size of each dimension that is made of a changed one."""
+    named = {axis: changed.get(_root(dim).__name__) for axis, dim in entry.items()}
+    return {axis: _formula(entry[axis], size) for axis, size in named.items() if size is not None}
+
+
+def _of_sums(loaded: LoadedModel, number: int, changed: Mapping[str, int]) -> dict[int, int]:
+    """The new size of each dimension that is a sum of symbols: torch does not know it as such."""
+    sums = {axis: dim for axis, dim in enumerate(loaded.specs[number].dims) if dim.others}
+    if not sums or not changed:
+        return {}
+    pairs = zip(loaded.specs, loaded.tensors, strict=True)
+    sizes = sizing.sizes_of(loaded.specs, {s.name: tuple(t.shape) for s, t in pairs})
+    new = {name: changed.get(name, changed.get(f"{name}_", n)) for name, n in sizes.items()}
+    return {axis: dim.at(new) for axis, dim in sums.items()}
 
 
 def _axes(entry: Any) -> Iterator[tuple[int, Any]]:
@@ -102,17 +131,12 @@ def _formula(dim: Any, root: int) -> int:
     return root if _root(dim) is dim else int(dim.fn(root))
 
 
-def _resized(
-    tensor: torch.Tensor, entry: Mapping[int, Any], sizes: Mapping[str, int]
-) -> torch.Tensor:
-    for axis, dim in entry.items():
-        name = _root(dim).__name__
-        if name in sizes:
-            new = _formula(dim, sizes[name])
-            old = max(tensor.shape[axis], 1)
-            if tensor.shape[axis] == 0:
-                tensor = tensor.new_zeros([*tensor.shape[:axis], 1, *tensor.shape[axis + 1 :]])
-            tensor = tensor.index_select(axis, torch.arange(new) % old)
+def _resized(tensor: torch.Tensor, sizes: Mapping[int, int]) -> torch.Tensor:
+    for axis, new in sizes.items():
+        old = max(tensor.shape[axis], 1)
+        if tensor.shape[axis] == 0:
+            tensor = tensor.new_zeros([*tensor.shape[:axis], 1, *tensor.shape[axis + 1 :]])
+        tensor = tensor.index_select(axis, torch.arange(new) % old)
     return tensor.clone()
 
 
@@ -124,13 +148,8 @@ def final_inputs(
     nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
     values = [n.meta["val"] for n in nodes if n.name in wanted]
     shapes = [value.shape for value in values if isinstance(value, torch.Tensor)]
-    symbols: dict[str, str] = {}
-    for spec, shape in zip(specs, shapes, strict=True):
-        for dim, size in zip(spec.dims, shape, strict=True):
-            if hasattr(size, "node") and dim.symbol:
-                for name in size.node.expr.free_symbols:
-                    whole = str(size.node.expr) == str(name)
-                    symbols.setdefault(str(name), str(dim.label) if whole else dim.symbol)
+    found = torch_symbols(specs, shapes)
+    symbols = {str(symbol): grouped(dim) for symbol, dim in found.items()}
     final = []
     for spec, shape in zip(specs, shapes, strict=True):
         dims = tuple(
@@ -139,6 +158,42 @@ def final_inputs(
         )
         final.append(replace(spec, dims=dims))
     return tuple(final), symbols
+
+
+def grouped(dim: Dim) -> str:
+    """A dimension's name as it stands in a formula."""
+    return f"({dim.label})" if dim.others or dim.offset else str(dim.label)
+
+
+def torch_symbols(specs: Sequence[InputSpec], shapes: Sequence[Any]) -> dict[Any, Dim]:
+    """The user's dimension behind each of torch's symbols.
+
+    torch's may stand for ``h`` of ``8*h``, or for all of it.
+    """
+    dims = [dim for spec in specs for dim in spec.dims]
+    pairs = zip(dims, [size for shape in shapes for size in shape], strict=True)
+    found: dict[Any, Dim] = {}
+    # Sums last: what they are made of stands elsewhere.
+    for dim, size in sorted(pairs, key=lambda pair: len(pair[0].others)):
+        if dim.symbol is None or not hasattr(size, "node"):
+            continue
+        whole = size.node.expr
+        if whole.is_symbol:
+            found.setdefault(whole, dim)
+        elif not dim.others:
+            for symbol in whole.free_symbols:
+                found.setdefault(symbol, _behind(dim, whole, symbol))
+    return found
+
+
+def _behind(dim: Dim, whole: Any, symbol: Any) -> Dim:
+    """What torch's symbol is where ``whole``, which is linear in it, is this dimension."""
+    factor, rest = whole.coeff(symbol, 1), whole.coeff(symbol, 0)
+    if factor and rest.is_number and not (dim.factor % factor or (dim.offset - rest) % factor):
+        return replace(
+            dim, factor=int(dim.factor / factor), offset=int((dim.offset - rest) / factor)
+        )
+    return replace(dim, factor=1, offset=0)
 
 
 def _final_dim(

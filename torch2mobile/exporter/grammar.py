@@ -4,6 +4,7 @@
 
     image:float32[N=1..8,3,H=64..512,W]     fixed sizes, symbols, ranges; the ends are included
     tiles:float32[N,3,8*h=2..32,T=1..]      a multiple (the range is h's); no upper bound
+    mask:int64[N,P+1]   mask:int64[N,P+T]   linear in the symbols
     state.h:float32[2,N,64]   boxes.0:float32[K,4]   gain:float32[]     leaves, indices, scalars
     mask=None   scale=0.5   steps=2   causal=true   mode="bilinear"     constants
 
@@ -16,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Literal, NoReturn
 
@@ -51,6 +53,10 @@ _SIZE_DIGITS = 18
 
 _INPUT_REMEDY = "Write for example --input 'image:float32[N=1..8,3,H=64..512,W]'."
 _RANGE_REMEDY = "Write N=1..8, or N=1.. without an upper bound, or just 8 for a fixed size."
+_LINEAR_REMEDY = (
+    "Write a sum of symbols, each with a whole factor in front, and a number: 2*h, P+1, P+T."
+)
+_SUM_REMEDY = "Give the range where a symbol stands alone: ids:int64[N,T=1..8]."
 _CONSTANT_REMEDY = (
     "Constants are None, true, false, numbers and quoted text, for example "
     "--input 'mode=\"bilinear\"'; ranges of values belong to --values."
@@ -175,20 +181,69 @@ def _dims(scan: _Scanner) -> tuple[Dim, ...]:
 
 
 def _dim(scan: _Scanner) -> Dim:
+    scan.take("")
+    first = scan.start
+    terms, offset = _sum(scan)
+    if not terms:
+        if offset < 1:
+            scan.fail("a size must be at least 1", first)
+        return Dim(size=offset)
+    if len(terms) > 1 and scan.take("="):
+        scan.fail("the range of which symbol?", remedy=_SUM_REMEDY)
+    least, greatest = _range(scan) if scan.take("=") else (None, None)
+    own, *others = (Dim(symbol=name, factor=factor) for name, factor in sorted(terms.items()))
+    return replace(own, least=least, greatest=greatest, offset=offset, others=tuple(others))
+
+
+def _sum(scan: _Scanner) -> tuple[dict[str, int], int]:
+    """A linear expression: the factor of each symbol, and the number that is added."""
+    terms: dict[str, int] = {}
+    offset, sign = 0, 1
+    while True:
+        number, symbol = _term(scan, first=not terms and not offset)
+        if symbol and sign < 0:
+            scan.fail("a symbol cannot be taken away", remedy=_LINEAR_REMEDY)
+        if symbol:
+            terms[symbol] = terms.get(symbol, 0) + number
+        else:
+            offset += sign * number
+        operator = scan.take(r"[-+]")
+        if operator is None:
+            break
+        sign = -1 if operator == "-" else 1
+    if scan.take(r"[*/%^(]") is not None:
+        scan.fail("a size is linear in its symbols", remedy=_LINEAR_REMEDY)
+    return terms, offset
+
+
+def _term(scan: _Scanner, *, first: bool) -> tuple[int, str]:
+    """A number and a symbol, of which it is the factor; no symbol for a number alone."""
     factor, problem = 1, "expected a size or a symbol"
     if scan.take("(?=[0-9])") is not None:
         factor, problem = scan.size(problem), "expected a symbol after '*'"
-        if factor == 0:
+        if factor == 0 and first:
             scan.fail("a size must be at least 1")
         if not scan.take(r"\*"):
-            return Dim(size=factor)
+            return factor, ""
+        if factor == 0:
+            scan.fail("a factor must be at least 1")
     symbol = scan.need(_NAME, problem)
     if symbol in _WORDS:
         scan.fail(f"{symbol} is no symbol", remedy=f"Name the dimension. {_INPUT_REMEDY}")
-    if scan.take(r"(?=\*)") is not None:
+    if scan.take(r"(?=\*\s*[^\s\w*]|\*\s*[0-9])") is not None:
         scan.fail("the factor comes first", remedy=f"Write it as 8*{symbol}.")
-    least, greatest = _range(scan) if scan.take("=") else (None, None)
-    return Dim(symbol=symbol, factor=factor, least=least, greatest=greatest)
+    return factor, symbol
+
+
+def parse_dim(text: str) -> Dim | None:
+    """The dimension that is called so in a file, if it is one of this grammar's."""
+    scan = _Scanner("", text, "")
+    try:
+        found = _dim(scan)
+        scan.need(r"\Z", "expected nothing after the dimension")
+    except InputError:
+        return None
+    return found
 
 
 def _range(scan: _Scanner) -> tuple[int, int | None]:
@@ -268,12 +323,11 @@ def dotted(path: Sequence[PathKey]) -> str:
 
 def dim_text(dim: Dim) -> str:
     """One dimension as it is typed."""
-    undeclared = dim.symbol is None or (dim.least is None and dim.greatest is None)
+    undeclared = dim.symbol is None or dim.others or (dim.least is None and dim.greatest is None)
     return str(dim.label) if undeclared else f"{dim.label}={range_text(dim)}"
 
 
 def range_text(dim: Dim) -> str:
-    """A symbol's range as it is typed, with its equals sign."""
     """The symbol's range as the grammar writes it; an undeclared least size is 1."""
     least = 1 if dim.least is None else dim.least
     return f"{least}.." if dim.greatest is None else f"{least}..{dim.greatest}"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from torch2mobile import sizing
 from torch2mobile.errors import InputError
 from torch2mobile.exporter.grammar import (
     DTYPES,
@@ -61,6 +62,7 @@ def resolve(
         items.append(item)
     constants = tuple(item for item in items if isinstance(item, ConstantSpec))
     specs = fill_ranges([item for item in items if isinstance(item, InputSpec)])
+    _refuse_sizes(specs)
     return attach_values(specs, values, constants), constants
 
 
@@ -109,12 +111,32 @@ def fill_ranges(specs: Iterable[InputSpec]) -> tuple[InputSpec, ...]:
                 )
 
     def filled(dim: Dim) -> Dim:
+        dim = replace(dim, others=tuple(map(filled, dim.others)))
         if dim.symbol is None or dim.symbol not in found:
             return dim
         first = found[dim.symbol][0]
         return replace(dim, least=first.least, greatest=first.greatest)
 
     return tuple(replace(spec, dims=tuple(map(filled, spec.dims))) for spec in specs)
+
+
+def _refuse_sizes(specs: Sequence[InputSpec]) -> None:
+    """InputError for a size that can be below 1, or symbols whose sizes no shape would tell."""
+    known = sizing.sizes_of(specs, {s.name: tuple(d.ends[0] for d in s.dims) for s in specs})
+    for spec in specs:
+        for dim in spec.dims:
+            lost = [term.symbol for term in dim.terms if term.symbol not in known]
+            if lost:
+                raise InputError(
+                    f"--input: {' and '.join(map(str, lost))} stand nowhere but in {dim.label} "
+                    f"of {spec.name}",
+                    "Give one of them a dimension of its own, or call the whole by one name.",
+                )
+            if dim.offset < 0 and dim.ends[0] < 1:
+                raise InputError(
+                    f"--input: {dim.label} of {spec.name} would be {dim.ends[0]} at the least",
+                    f"Begin the range of {dim.symbol} higher.",
+                )
 
 
 def attach_values(
@@ -181,8 +203,7 @@ def check_against_example(
             raise InputError(
                 f"the example has an unknown input {name!r}", did_you_mean(name, known)
             )
-    sizes: dict[str, int] = {}
-    owners: dict[str, str] = {}
+    found: list[tuple[InputSpec, int, Dim, int]] = []
     for spec in specs:
         if spec.name not in shapes_dtypes:
             raise InputError(
@@ -191,13 +212,20 @@ def check_against_example(
             )
         dtype, shape = shapes_dtypes[spec.name]
         _check_form(spec, dtype, shape)
-        for axis, (dim, size) in enumerate(zip(spec.dims, shape, strict=True)):
-            problem = _size_problem(dim, size, sizes, owners)
-            if problem:
-                raise _unlike(spec, f", dimension {axis}: {problem}, got {size}")
-            if dim.symbol is not None and dim.symbol not in sizes:
-                sizes[dim.symbol] = size // dim.factor
-                owners[dim.symbol] = f"{spec.name}, dimension {axis}"
+        found += [
+            (spec, axis, *pair) for axis, pair in enumerate(zip(spec.dims, shape, strict=True))
+        ]
+    sizes: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    # Sums last: what they are made of stands elsewhere.
+    for spec, axis, dim, size in sorted(found, key=lambda each: len(each[2].others)):
+        problem = _size_problem(dim, size, sizes, owners)
+        if problem:
+            raise _unlike(spec, f", dimension {axis}: {problem}, got {size}")
+        new = dim.solved(size, sizes)
+        if new is not None:
+            sizes[new[0]] = new[1]
+            owners[new[0]] = f"{spec.name}, dimension {axis}"
     return sizes
 
 
@@ -219,13 +247,17 @@ def _size_problem(dim: Dim, size: int, sizes: Mapping[str, int], owners: Mapping
     """What was expected of this size instead; empty if it fits."""
     if dim.symbol is None:
         return "" if size == dim.size else f"expected {dim.size}"
-    value, rest = divmod(size, dim.factor)
-    if rest:
-        return f"expected a multiple of {dim.factor} ({dim.label})"
-    least = 1 if dim.least is None else dim.least
-    if value < least or (dim.greatest is not None and value > dim.greatest):
-        return f"expected {dim.label} with {dim.symbol} in {range_text(dim)}"
-    if sizes.get(dim.symbol, value) != value:
-        known = sizes[dim.symbol]
-        return f"expected {dim.at(sizes)}, as {dim.symbol} is {known} in {owners[dim.symbol]}"
+    unknown = {str(term.symbol): term for term in dim.terms if term.symbol not in sizes}
+    new = dim.solved(size, sizes)
+    if new is not None:
+        (symbol, term), (_, value, rest) = *unknown.items(), new
+        if rest and dim.label == term.label:
+            return f"expected a multiple of {dim.factor} ({dim.label})"
+        least = 1 if term.least is None else term.least
+        if rest or value < least or (term.greatest is not None and value > term.greatest):
+            return f"expected {dim.label} with {symbol} in {range_text(term)}"
+    elif not unknown and dim.at(sizes) != size:
+        names = [str(term.symbol) for term in dim.terms]
+        known = " and ".join(f"{name} is {sizes[name]} in {owners[name]}" for name in names)
+        return f"expected {dim.at(sizes)}, as {known}"
     return ""

@@ -305,7 +305,7 @@ def _name_dims(model: ir.Model, capture: Capture) -> None:
 
 def _label(text: str, symbols: Any) -> str:
     if text in symbols:
-        return str(symbols[text])
+        return str(symbols[text]).strip("()")
     return _SYMBOL.sub(lambda match: str(symbols.get(match.group(0), match.group(0))), text)
 
 

@@ -152,17 +152,17 @@ def _refuse_sizes(
                 f"--fix-dim {name}: no input has a dimension of that name",
                 f"The model's dimensions are {listed}.",
             )
-        declared = dim.least if dim.least is not None else 1
-        least, most = dim.factor * declared, dim.greatest and dim.factor * dim.greatest
+        least, most = dim.ends
         if size < least or (most is not None and size > most):
             raise UsageError(
                 f"--fix-dim {name}={size}: {name} was declared as {least}..{most or ''}",
                 "Give a size of that range, or declare another one with --input.",
             )
-        if size % dim.factor:
+        found = dim.solved(size, {})
+        if found is not None and found[2]:
             raise UsageError(
-                f"--fix-dim {name}={size}: {size} is no multiple of {dim.factor}",
-                f"Give a multiple, for example {name}={least}.",
+                f"--fix-dim {name}={size}: no whole {dim.symbol} gives {size}",
+                f"Give a size that one does, for example {name}={least}.",
             )
 
 

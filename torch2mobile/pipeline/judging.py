@@ -308,13 +308,16 @@ def _tried(name: str, probes: Sequence[Probe]) -> str:
 
 def _greatest(loaded: LoadedModel, probes: Sequence[Probe]) -> dict[str, tuple[int, int]]:
     """By symbol its declared greatest value and the greatest that a probe has."""
-    found: dict[str, tuple[int, int]] = {}
-    for spec in loaded.specs:
-        for axis, dim in enumerate(spec.dims):
-            if dim.symbol is not None and dim.greatest is not None:
-                sizes = [probe.feeds[spec.name].shape[axis] // dim.factor for probe in probes]
-                found[dim.symbol] = (dim.greatest, max(sizes))
-    return found
+    tried = [
+        sizing.sizes_of(loaded.specs, {name: array.shape for name, array in probe.feeds.items()})
+        for probe in probes
+    ]
+    return {
+        dim.symbol: (dim.greatest, max(sizes[dim.symbol] for sizes in tried))
+        for spec in loaded.specs
+        for dim in spec.dims
+        if dim.symbol is not None and dim.greatest is not None
+    }
 
 
 def _suspects(

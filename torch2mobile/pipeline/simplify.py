@@ -230,26 +230,32 @@ def specs_of(found: Sequence[OutputSpec]) -> tuple[InputSpec, ...]:
             f"the input {odd[0].name} is of type {odd[0].dtype}, which cannot be probed",
             f"Inputs can be {', '.join(sorted(set(grammar.DTYPES.values())))}.",
         )
+    parsed = [[_dim(size) for size in spec.dims] for spec in found]
+    alone = {d.symbol for dims in parsed for d in dims if d is not None and not d.others}
     return tuple(
         InputSpec(
             name=spec.name,
             path=(spec.name,),
             dtype=spec.dtype,
-            dims=tuple(_dim(size, f"{spec.name}_{axis}") for axis, size in enumerate(spec.dims)),
+            dims=tuple(
+                dim if dim is not None and {t.symbol for t in dim.terms} <= alone else _own(spec, n)
+                for n, dim in enumerate(dims)
+            ),
         )
-        for spec in found
+        for spec, dims in zip(found, parsed, strict=True)
     )
 
 
-def _dim(size: int | str, fallback: str) -> Dim:
+def _dim(size: int | str) -> Dim | None:
+    """A dimension that a file names, where its name is one of the grammar's."""
     if isinstance(size, int):
         return Dim(size=size)
-    factor, star, symbol = size.rpartition("*")
-    if star and factor.isdigit() and symbol.isidentifier():
-        return Dim(symbol=symbol, factor=int(factor))
-    return Dim(
-        symbol=size if size.isidentifier() else "".join(c if c.isalnum() else "_" for c in fallback)
-    )
+    found = grammar.parse_dim(size)
+    return found if found is not None and found.ends[0] >= 1 else None
+
+
+def _own(spec: OutputSpec, axis: int) -> Dim:
+    return Dim(symbol="".join(c if c.isalnum() else "_" for c in f"{spec.name}_{axis}"))
 
 
 def _onnx_probes(source: Path, values: Sequence[str], options: ParityOptions) -> list[Expected]:

@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import sizing
 from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
-from torch2mobile.records import Artifact, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, Dim, Job, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +155,7 @@ class NcnnTarget:
             if not 0 < len(spec.dims) <= _MOST_DIMS + 1:
                 return f"ncnn takes 1 to 4 dimensions and a batch of 1: {spec.name} has not these"
             first = spec.dims[0]
-            if first.symbol is not None and (first.factor > 1 or (first.least or 1) > 1):
+            if first.symbol is not None and max(first.factor, first.ends[0]) > 1:
                 return f"ncnn takes no batch, and the first dimension of {spec.name} is never 1"
         for output in model.outputs:
             if output.dtype != "float32":
@@ -221,19 +222,25 @@ def _run_pnnx(job: Job, folder: Path) -> None:
 def _sizes(job: Job) -> list[str]:
     """The example's sizes for pnnx, and others, by which it tells which of them vary."""
     first, second = [], []
-    for spec in job.model.inputs:
+    specs = job.model.inputs
+    given = sizing.sizes_of(specs, job.shapes)
+    terms = [term for spec in specs for dim in spec.dims for term in dim.terms]
+    others = {str(term.symbol): _next(term, given) for term in terms}
+    for spec in specs:
         shape = job.shapes[spec.name]
-        other = list(shape)
-        for axis, dim in enumerate(spec.dims):
-            if axis and dim.symbol is not None:
-                size = shape[axis] // dim.factor
-                step = -1 if dim.greatest is not None and size >= dim.greatest else 1
-                other[axis] = max(size + step, dim.least or 1) * dim.factor
+        other = [*shape[:1], *(dim.at(others) for dim in spec.dims[1:])]
         kind = _DTYPES[spec.dtype]
         first.append(f"[{','.join(map(str, shape))}]{kind}")
         second.append(f"[{','.join(map(str, other))}]{kind}")
     sizes = [f"inputshape={','.join(first)}"]
     return sizes if first == second else [*sizes, f"inputshape2={','.join(second)}"]
+
+
+def _next(term: Dim, sizes: Mapping[str, int]) -> int:
+    """Another size of a symbol, next to the one that it has."""
+    size = sizes[str(term.symbol)]
+    step = -1 if term.greatest is not None and size >= term.greatest else 1
+    return max(size + step, term.least or 1)
 
 
 def _ranks(job: Job, fed: str) -> list[int]:

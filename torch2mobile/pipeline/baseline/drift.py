@@ -287,7 +287,7 @@ def _interface(manifest: Manifest) -> dict[str, str]:
 
 def _range(dim: Dim) -> int | str:
     """A dimension with the sizes that were proven: a narrower range is another promise."""
-    if dim.symbol is None or (dim.least is None and dim.greatest is None):
+    if dim.symbol is None or dim.others or (dim.least is None and dim.greatest is None):
         return dim.label
     ends = ("" if end is None else str(end) for end in (dim.least, dim.greatest))
     return f"{dim.label}={'..'.join(ends)}"

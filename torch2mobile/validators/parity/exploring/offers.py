@@ -58,12 +58,8 @@ class _Maker:
 
     def __init__(self, specs: Sequence[InputSpec], example: Feeds, options: ParityOptions) -> None:
         self._specs, self._example, self._options = specs, example, options
-        self._sizes = {
-            dim.symbol: size // dim.factor
-            for spec in specs
-            for dim, size in zip(spec.dims, example[spec.name].shape, strict=True)
-            if dim.symbol is not None
-        }
+        shapes = {name: array.shape for name, array in example.items()}
+        self._sizes = sizing.sizes_of(specs, shapes)
 
     def rows(self, spec: InputSpec, flow: Flow, rng: np.random.Generator) -> Iterator[Probe]:
         """Each row of the tables that an input indexes, in a few long probes."""
