@@ -156,7 +156,11 @@ def dims(shapes: Any, *args: Any, **kwargs: Any) -> list[tuple[Dim, ...]]:
         pytest.param(({0: TorchDim.AUTO(min=2, max=9)},), FIXED, id="AUTO in a range"),
         pytest.param(({0: TorchDim.DYNAMIC},), FIXED, id="DYNAMIC"),
         pytest.param(({0: TorchDim.STATIC},), FIXED, id="STATIC"),
-        pytest.param(({0: TorchDim("n") + 1},), FIXED, id="other derived"),
+        pytest.param(
+            ({0: 2 * TorchDim("n", max=4) + 1},),
+            (Dim(None, "n", 2, None, 4, 1), *FIXED[1:]),
+            id="derived",
+        ),
     ],
 )
 def test_dims_of_one_tensor(shapes: Any, expected: tuple[Dim, ...]) -> None:

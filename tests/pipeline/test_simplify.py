@@ -459,7 +459,7 @@ class TestSpecs:
         )
         assert found[1].dims == ()
 
-    @pytest.mark.parametrize("size", ["N + 1", "floor(N/2)", "a b"])
+    @pytest.mark.parametrize("size", ["N - 1", "P + T", "floor(N/2)", "a b"])
     def test_an_expression_is_a_symbol_of_its_own(self, size: str) -> None:
         (found,) = specs_of([OutputSpec("x", "float32", (size,))])
         assert found.dims == (Dim(symbol="x_0"),)
