@@ -34,7 +34,7 @@ sys.exit(code)
 # One torch.export.export of the sample, as the capture calls it, with loading both.
 ONE_EXPORT = """
 import sys
-from torch2mobile.exporter import source
+from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.capture import STRATEGIES
 from torch2mobile.records import Request
 from torch2mobile.sample_models import SAMPLES

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import torch2mobile
-from torch2mobile.exporter import source
+from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging

@@ -29,7 +29,8 @@ from torch import nn
 
 from torch2mobile.copies import fresh
 from torch2mobile.environments import Worker
-from torch2mobile.exporter import capture, source, translate
+from torch2mobile.exporter import capture, translate
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn

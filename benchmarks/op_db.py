@@ -25,8 +25,9 @@ import onnxruntime
 import torch
 
 from torch2mobile.errors import Torch2MobileError
-from torch2mobile.exporter import capture, source, translate
-from torch2mobile.exporter.flat_module import flatten_outputs
+from torch2mobile.exporter import capture, translate
+from torch2mobile.exporter.loading import source
+from torch2mobile.exporter.loading.flat_module import flatten_outputs
 from torch2mobile.tensors import quiet, to_numpy
 
 TREE = torch.utils._pytree

@@ -21,7 +21,8 @@ from torch import nn
 
 from torch2mobile.copies import Copies, calm, fresh
 from torch2mobile.errors import InputError
-from torch2mobile.exporter import capture, source
+from torch2mobile.exporter import capture
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.snapshot import Snapshot

@@ -33,7 +33,7 @@ import torch2mobile
 from torch2mobile import records, sampling
 from torch2mobile.cli import cli
 from torch2mobile.errors import ExitCode, InputError
-from torch2mobile.exporter import inputs
+from torch2mobile.exporter.loading import inputs
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.validators.parity import probes, tolerance

@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from torch2mobile import sampling
-from torch2mobile.exporter.inputs import resolve
+from torch2mobile.exporter.loading.inputs import resolve
 from torch2mobile.sample_models import SAMPLES
 
 pytestmark = pytest.mark.slow

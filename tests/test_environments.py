@@ -104,7 +104,9 @@ def test_an_exception_comes_back_with_its_message(shared: Worker) -> None:
 
 def test_our_own_errors_come_back_whole(shared: Worker) -> None:
     with pytest.raises(InputError) as caught:
-        shared.call("torch2mobile.exporter.inputs:parse_input", "x:float33[2]", timeout=WAIT)
+        shared.call(
+            "torch2mobile.exporter.loading.inputs:parse_input", "x:float33[2]", timeout=WAIT
+        )
     assert "unknown dtype 'float33'" in caught.value.message
     assert "float32" in caught.value.remedy
 

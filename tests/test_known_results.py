@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 import torch2mobile
 from torch2mobile.errors import ExitCode
-from torch2mobile.exporter import source
+from torch2mobile.exporter.loading import source
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.results import Result

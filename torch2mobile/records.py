@@ -180,7 +180,7 @@ class Request:
 
 
 class FlatCallable(Protocol):
-    """A module behind a flat signature: :class:`torch2mobile.exporter.flat_module.FlatModule`."""
+    """A module behind a flat signature: ``exporter.loading.flat_module.FlatModule``."""
 
     dropped: tuple[str, ...]
 

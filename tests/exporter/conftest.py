@@ -55,7 +55,7 @@ class Exported:
         import torch
 
         from torch2mobile.copies import fresh
-        from torch2mobile.exporter.flat_module import flatten_outputs
+        from torch2mobile.exporter.loading.flat_module import flatten_outputs
         from torch2mobile.tensors import quiet, to_numpy
 
         onnx.checker.check_model(str(self.model.path), full_check=True)
@@ -91,7 +91,8 @@ def export(
         path: Path | None = None,
         **options: Any,
     ) -> Exported:
-        from torch2mobile.exporter import capture, source, translate
+        from torch2mobile.exporter import capture, translate
+        from torch2mobile.exporter.loading import source
 
         path = path or tmp_path_factory.mktemp("export") / "model.onnx"
         loaded = source.from_call(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from torch2mobile.exporter import attribute_access, capture, source
+from torch2mobile.exporter import attribute_access, capture
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import Capture
 
 

@@ -13,7 +13,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torch2mobile import user_code
 from torch2mobile.errors import CaptureError, ExitCode, InputError, LostOutputError
-from torch2mobile.exporter import assumptions, capture, dims, source
+from torch2mobile.exporter import assumptions, capture, dims
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import Capture, Dim, LoadedModel, Request
 
 
@@ -493,7 +494,7 @@ def test_auto_dims_that_must_be_equal_share_a_name() -> None:
 
 def test_a_saved_program_is_not_captured_again() -> None:
     program = torch.export.export(Twice(), (torch.rand(3),))
-    loaded = called(program.module(), torch.rand(3), program=program)
+    loaded = source.from_program("n", program)
     found = capture.capture(loaded)
     assert found.strategy == "exported program"
     assert found.program is program

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from torch2mobile.exporter import fingerprint, source
+from torch2mobile.exporter import fingerprint
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import LoadedModel, Request
 
 

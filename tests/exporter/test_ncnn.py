@@ -19,7 +19,7 @@ from torch.export import Dim as TorchDim
 import torch2mobile
 from torch2mobile.environments import Worker
 from torch2mobile.errors import ConversionError, ModelFileError
-from torch2mobile.exporter.grammar import parse_input
+from torch2mobile.exporter.loading.grammar import parse_input
 from torch2mobile.exporter.targets import TARGETS, variant_of
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.pipeline.conversion import convert

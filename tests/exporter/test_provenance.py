@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from torch2mobile.environments import Worker
-from torch2mobile.exporter import capture, provenance, source, translate
+from torch2mobile.exporter import capture, provenance, translate
+from torch2mobile.exporter.loading import source
 from torch2mobile.pipeline.simplify import adopt
 from torch2mobile.records import LoadedModel, Location, OnnxModel, Origin, Request
 from torch2mobile.sample_models import SAMPLES

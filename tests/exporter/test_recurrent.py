@@ -13,7 +13,8 @@ from torch import nn
 from torch.export import Dim as TorchDim
 
 from torch2mobile.errors import CaptureError
-from torch2mobile.exporter import capture, source
+from torch2mobile.exporter import capture
+from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from torch2mobile.errors import ExitCode, TranslateError
-from torch2mobile.exporter import capture, source
+from torch2mobile.exporter import capture
+from torch2mobile.exporter.loading import source
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.records import Capture, LoadedModel, Location, Request
 

@@ -12,7 +12,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from torch2mobile.exporter import capture, source, translate
+from torch2mobile.exporter import capture, translate
+from torch2mobile.exporter.loading import source
 from torch2mobile.tensors import quiet, to_numpy
 
 Tensors = tuple[torch.Tensor, ...]

@@ -29,7 +29,7 @@ def load() -> Callable[..., LoadedModel]:
     """A module with its inputs in the command line's grammar, ready to be evaluated."""
 
     def make(module: Any, *inputs: str, values: Sequence[str] = ()) -> LoadedModel:
-        from torch2mobile.exporter import source
+        from torch2mobile.exporter.loading import source
 
         name = type(module).__name__
         return source.from_specs(name, module, inputs, values, Request(source=""), ())

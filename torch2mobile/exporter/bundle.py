@@ -283,7 +283,7 @@ def read_case(
     path: Path, budget: limits.Budget | None = None
 ) -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
     """The inputs and outputs of a golden case; ModelFileError where it cannot be read."""
-    from torch2mobile.exporter.npz import read_npz
+    from torch2mobile.exporter.loading.npz import read_npz
 
     arrays = read_npz(path, budget or limits.Budget(), "Export the model again.")
     feeds = {k.removeprefix("inputs/"): v for k, v in arrays.items() if k.startswith("inputs/")}

@@ -17,13 +17,14 @@ import torch
 from torch2mobile import sizing, user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError, InputError, LostOutputError, did_you_mean
-from torch2mobile.exporter import assumptions, flat_module
+from torch2mobile.exporter import assumptions
 from torch2mobile.exporter.dims import (
     SIZE_REMEDY,
     final_inputs,
     torch_shapes,
     without_special_sizes,
 )
+from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet

@@ -45,7 +45,7 @@ def _from_memory(
 ) -> LoadedModel:
     import torch
 
-    from torch2mobile.exporter import flat_module, source
+    from torch2mobile.exporter.loading import flat_module, source
 
     if not isinstance(module, torch.nn.Module):
         raise UsageError(

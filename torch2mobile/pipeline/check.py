@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
 from torch2mobile.pipeline.conversion import find_variants
 from torch2mobile.pipeline.installed_tools import tool_versions
+from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -110,13 +112,7 @@ def check_request(
     if path.is_dir() or path.suffix in {".onnx", ".ort"}:
         _refuse_module_options(request, options)
         return check_file(path, options, observer=observer)
-
-    def load() -> LoadedModel:
-        from torch2mobile.exporter import source
-        from torch2mobile.sample_models import SAMPLES
-
-        return source.load(request, SAMPLES)
-
+    load = partial(load_source, request)
     return check_loaded(load, options, subject=request.source, observer=observer)
 
 
@@ -210,7 +206,7 @@ def check_loaded(
     # torch names the dimensions that were left to it (Dim.AUTO) while it captures.
     own = loaded.dynamic_shapes is None and loaded.program is None
     _refuse_sizes(options.fixed, loaded.specs, named=own)
-    from torch2mobile.exporter import flat_module
+    from torch2mobile.exporter.loading import flat_module
     from torch2mobile.exporter.recurrent import whole_recurrent_layers
     from torch2mobile.exporter.translations.table import operators
 

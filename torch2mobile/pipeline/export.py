@@ -20,6 +20,7 @@ from torch2mobile.pipeline import bundle_contents, judging, ranges, rewriting
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.conversion import convert, find_variants
 from torch2mobile.pipeline.installed_tools import tool_versions
+from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.localising import Basis, Localiser
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -51,15 +52,7 @@ def export_request(
     request: Request, *, out: Path | None = None, observer: Observer | None = None
 ) -> ExportResult:
     """Export what a request names; ``out`` is ``dist/<name>`` where it is not given."""
-    ranges.check_request(request)
-    find_variants(request.targets)
-    request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
-    with _simplifier(request) as simplifier:
-        from torch2mobile.exporter import source
-        from torch2mobile.sample_models import SAMPLES
-
-        loaded = source.load(request, SAMPLES)
-        return _export(loaded, request, out or Path("dist") / loaded.name, observer, simplifier)
+    return export_loaded(lambda: load_source(request), request, out=out, observer=observer)
 
 
 def export_loaded(

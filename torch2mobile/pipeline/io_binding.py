@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from torch2mobile.errors import InputError, LostOutputError, UsageError
-from torch2mobile.exporter.inputs import check_against_example
+from torch2mobile.exporter.loading.inputs import check_against_example
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Runner
 from torch2mobile.pipeline.bound_runner import BoundRunner
@@ -33,7 +33,7 @@ Match = Literal["name", "position"]
 
 def load_source(request: Request) -> LoadedModel:
     """The model that a request names."""
-    from torch2mobile.exporter import source
+    from torch2mobile.exporter.loading import source
     from torch2mobile.sample_models import SAMPLES
 
     return source.load(request, SAMPLES)

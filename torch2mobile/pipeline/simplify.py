@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from torch2mobile import limits
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
-from torch2mobile.exporter import grammar, inputs
 from torch2mobile.exporter.bundle import refuse_undecodable
+from torch2mobile.exporter.loading import grammar, inputs
 from torch2mobile.exporter.output import OutputFile
 from torch2mobile.exporter.staging import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver

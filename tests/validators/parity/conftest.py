@@ -74,7 +74,7 @@ def parse(text: str, tensors: Mapping[str, Any], opset: int = 20) -> onnx.ModelP
 def tiny() -> Callable[..., Tiny]:
     """A model from text, on the probes of its inputs; inputs and values in the grammar."""
     from torch2mobile import sampling, sizing
-    from torch2mobile.exporter import inputs
+    from torch2mobile.exporter.loading import inputs
     from torch2mobile.validators.parity import probes
 
     def make(text: str, given: Sequence[str], values: Sequence[str] = (), **tensors: Any) -> Tiny:

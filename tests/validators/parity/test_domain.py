@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from torch2mobile.exporter import source
+from torch2mobile.exporter.loading import source
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.stages import Stages

@@ -437,7 +437,8 @@ def test_a_program_that_refuses_the_probe(net: Subject) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if sample.ordinary])
 def test_no_node_of_a_sample_is_above_its_floor(name: str, tmp_path: Path) -> None:
-    from torch2mobile.exporter import capture, source, translate
+    from torch2mobile.exporter import capture, translate
+    from torch2mobile.exporter.loading import source
 
     loaded = source.load(Request(source=f"sample:{name}"), SAMPLES)
     captured = capture.capture(loaded)

@@ -195,10 +195,10 @@ class TestProgram:
         assert line_of(graphs) == "return x.reshape(int(x.shape[0]), 3) * 2"
 
     def test_a_graph_as_the_module_keeps_its_lines(self, load: Load) -> None:
-        from torch2mobile.exporter import source
+        from torch2mobile.exporter.loading import source
 
         program = torch.export.export(Outer(), (torch.ones(2, 3),))
-        loaded = source.from_call("n", program.module(), (torch.ones(2, 3),), {}, program=program)
+        loaded = source.from_program("n", program)
         steps = recorder.record(loaded, [torch.ones(2, 3)]).steps
         (sqrt,) = [step for step in steps if step.op == "aten.sqrt.default"]
         assert sqrt.module == "inner"

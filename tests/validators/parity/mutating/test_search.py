@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torch2mobile.exporter import inputs
+from torch2mobile.exporter.loading import inputs
 from torch2mobile.validators.parity.mutating import search
 from torch2mobile.validators.parity.mutating.search import Space, small_first
 

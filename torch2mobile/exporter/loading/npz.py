@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from torch2mobile import limits
-from torch2mobile.errors import ModelFileError
+from torch2mobile.errors import InputError, ModelFileError
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -35,6 +36,33 @@ def read_npz(path: Path, budget: limits.Budget, remedy: str) -> dict[str, np.nda
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelFileError(f"{path} cannot be read as .npz: {reason}", remedy) from error
     return arrays
+
+
+def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
+    if not path.exists():
+        raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
+    remedy = "Write it with numpy.savez(path, input_name=array, ...); no object arrays."
+    loaded = read_npz(path, budget or limits.Budget(), remedy)
+    if not loaded:
+        raise ModelFileError(f"{path} holds no arrays", "Save one array for each input, by name.")
+    return loaded
+
+
+def load_all(paths: Sequence[str]) -> tuple[Mapping[str, np.ndarray], ...]:
+    """One example from each file, all within one budget."""
+    budget = limits.Budget()
+    return tuple(load_npz(Path(path), budget) for path in paths)
+
+
+def pick(data: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The array of one input; InputError that names what is there instead."""
+    if name not in data:
+        raise InputError(
+            f"the data has no array for the input {name!r}",
+            f"It has: {', '.join(data)}. Name the arrays after the inputs.",
+        )
+    return data[name]
 
 
 def _bytes_of(file: IO[bytes]) -> int:

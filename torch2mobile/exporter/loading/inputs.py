@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch2mobile import sizing
 from torch2mobile.errors import InputError
-from torch2mobile.exporter.grammar import (
+from torch2mobile.exporter.loading.grammar import (
     DTYPES,
     did_you_mean,
     dim_text,

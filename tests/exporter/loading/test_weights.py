@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from torch2mobile.errors import ExitCode, SourceError
-from torch2mobile.exporter.weights import load_weights, read_state_dict
+from torch2mobile.exporter.loading.weights import load_weights, read_state_dict
 
 
 class Net(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from torch2mobile.errors import SourceError
-from torch2mobile.exporter.programs import load_program
+from torch2mobile.exporter.loading.programs import load_program
 from torch2mobile.tensors import quiet
 
 MODEL = "models/model.json"

@@ -1,111 +1,17 @@
-"""Arrays from .npz files, and dims from torch.export's own dynamic_shapes."""
+"""Dims from torch.export's own dynamic_shapes."""
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim as TorchDim
 
-from torch2mobile.errors import ExitCode, InputError, ModelFileError
-from torch2mobile.exporter import arrays, source
+from torch2mobile.errors import InputError
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import Dim
-
-# --- .npz -------------------------------------------------------------------------------------
-
-
-def test_arrays_by_name(tmp_path: Path) -> None:
-    given = {"x": np.ones((2, 3), "f4"), "ids": np.arange(4)}
-    np.savez(tmp_path / "d.npz", **given)
-    loaded = arrays.load_npz(tmp_path / "d.npz")
-    assert loaded.keys() == given.keys()
-    np.testing.assert_array_equal(loaded["ids"], given["ids"])
-    assert arrays.load_all([str(tmp_path / "d.npz")] * 2)[1]["x"].dtype == np.float32
-
-
-def npz(**given: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **given)
-    return file.getvalue()
-
-
-def npy(array: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def archive(name: str, content: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as zipped:
-        zipped.writestr(name, content)
-    return file.getvalue()
-
-
-GOOD = npz(x=np.ones(50))
-FLIPPED = bytearray(GOOD)
-FLIPPED[len(FLIPPED) // 2] ^= 0xFF
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(b"", "not a zip file", id="empty"),
-        pytest.param(GOOD[:40], "not a zip file", id="cut short"),
-        pytest.param(GOOD[:-30], "not a zip file", id="cut at the end"),
-        pytest.param(bytes(FLIPPED), "Bad CRC-32", id="a flipped byte"),
-        pytest.param(b"hello", "not a zip file", id="text"),
-        pytest.param(pickle.dumps({"x": 1}), "not a zip file", id="pickle"),
-        pytest.param(npz(x=np.array([{}], dtype=object)), "Object arrays", id="object array"),
-        pytest.param(npy(np.array([{}], dtype=object)), "one .npy array", id="object .npy"),
-        pytest.param(npy(np.ones(3)), "one .npy array", id=".npy"),
-        pytest.param(archive("x.txt", b"hello"), "x.txt in it is no array", id="other zip"),
-        pytest.param(archive("x.npy", npy(np.ones(9))[:-5]), "x.npy", id="member cut short"),
-        pytest.param(npz(), "holds no arrays", id="no arrays"),
-    ],
-)
-def test_corrupt_npz(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "d.npz").write_bytes(content)
-    with pytest.raises(ModelFileError) as caught:
-        arrays.load_npz(tmp_path / "d.npz")
-    assert message.removesuffix(".npy") in caught.value.message
-    assert caught.value.exit_code is ExitCode.USAGE
-    assert caught.value.remedy
-
-
-def test_any_flipped_byte_is_an_error_or_harmless(tmp_path: Path) -> None:
-    content, path = npz(x=np.ones(1)), tmp_path / "d.npz"
-    refused = 0
-    for place in range(len(content)):
-        flipped = bytearray(content)
-        flipped[place] ^= 0xFF
-        path.write_bytes(flipped)
-        try:
-            arrays.load_npz(path)
-        except ModelFileError:
-            refused += 1
-    assert refused > len(content) // 2
-
-
-def test_missing_npz(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="there is no file"):
-        arrays.load_npz(tmp_path / "gone.npz")
-
-
-def test_a_missing_array_names_those_that_are_there() -> None:
-    with pytest.raises(InputError, match="no array for the input 'image'") as caught:
-        arrays.pick({"img": np.ones(1), "mask": np.ones(1)}, "image")
-    assert "img, mask" in caught.value.remedy
-
-
-# --- dynamic_shapes ---------------------------------------------------------------------------
 
 
 class Call(nn.Module):

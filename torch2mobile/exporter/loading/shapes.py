@@ -1,55 +1,22 @@
-"""Between numpy arrays, torch tensors and .npz files; dims from torch.export's own form."""
+"""Dimensions that vary, from torch.export's own forms: dynamic_shapes, and a saved program."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from torch2mobile import limits
-from torch2mobile.errors import InputError, ModelFileError
-from torch2mobile.exporter import inputs
+from torch2mobile.errors import InputError
 from torch2mobile.exporter.dims import finite
-from torch2mobile.exporter.flat_module import Path as LeafPath
-from torch2mobile.exporter.flat_module import forward_signature, walk
-from torch2mobile.exporter.npz import read_npz
-from torch2mobile.records import Dim, LoadedModel
-
-if TYPE_CHECKING:
-    import numpy as np
+from torch2mobile.exporter.loading import inputs
+from torch2mobile.exporter.loading.flat_module import Path as LeafPath
+from torch2mobile.exporter.loading.flat_module import forward_signature, walk
+from torch2mobile.records import Dim, InputSpec
 
 _AUTOMATIC = type(torch.export.Dim.AUTO)
-
-
-def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
-    if not path.exists():
-        raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
-    remedy = "Write it with numpy.savez(path, input_name=array, ...); no object arrays."
-    loaded = read_npz(path, budget or limits.Budget(), remedy)
-    if not loaded:
-        raise ModelFileError(f"{path} holds no arrays", "Save one array for each input, by name.")
-    return loaded
-
-
-def load_all(paths: Sequence[str]) -> tuple[Mapping[str, np.ndarray], ...]:
-    """One example from each file, all within one budget."""
-    budget = limits.Budget()
-    return tuple(load_npz(Path(path), budget) for path in paths)
-
-
-def pick(data: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """The array of one input; InputError that names what is there instead."""
-    if name not in data:
-        raise InputError(
-            f"the data has no array for the input {name!r}",
-            f"It has: {', '.join(data)}. Name the arrays after the inputs.",
-        )
-    return data[name]
 
 
 def flatten_dynamic_shapes(
@@ -148,19 +115,18 @@ def _no_dim(entry: Any) -> InputError:
     )
 
 
-def with_program_dims(loaded: LoadedModel, values: Sequence[str]) -> LoadedModel:
+def program_dims(
+    specs: Sequence[InputSpec], program: torch.export.ExportedProgram
+) -> tuple[InputSpec, ...]:
     """The specs of a saved program with the dims that were dynamic when it was captured."""
-    program = loaded.program
-    assert program is not None
     wanted = set(program.graph_signature.user_inputs)
     nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in wanted]
     shapes = [n.meta["val"].shape for n in nodes if isinstance(n.meta["val"], torch.Tensor)]
     ranges = {str(key): bound for key, bound in program.range_constraints.items()}
-    specs = []
-    for spec, shape in zip(loaded.specs, shapes, strict=True):
-        dims = tuple(_program_dim(size, ranges) for size in shape)
-        specs.append(replace(spec, dims=dims))
-    return replace(loaded, specs=inputs.attach_values(specs, values))
+    return tuple(
+        replace(spec, dims=tuple(_program_dim(size, ranges) for size in shape))
+        for spec, shape in zip(specs, shapes, strict=True)
+    )
 
 
 def _program_dim(size: Any, ranges: Mapping[str, Any]) -> Dim:

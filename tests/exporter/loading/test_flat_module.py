@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from torch2mobile.errors import InputError
-from torch2mobile.exporter.flat_module import (
+from torch2mobile.exporter.loading.flat_module import (
     FlatModule,
     Slot,
     flatten_outputs,

@@ -128,7 +128,7 @@ def _import_module(name: str) -> ModuleType:
     return _guarded_import(name, load)
 
 
-def attribute(namespace: ModuleType, attr: str, source: str) -> Any:
+def _attribute(namespace: ModuleType, attr: str, source: str) -> Any:
     """The (dotted) attribute of a module; SourceError that names the near ones."""
     value: Any = namespace
     for part in attr.split("."):
@@ -142,7 +142,7 @@ def attribute(namespace: ModuleType, attr: str, source: str) -> Any:
     return value
 
 
-def as_module(value: Any, source: str) -> torch.nn.Module:
+def _as_module(value: Any, source: str) -> torch.nn.Module:
     """A Module as it is, a Module class or other callable called without arguments."""
     if isinstance(value, torch.nn.Module):
         return value
@@ -168,8 +168,20 @@ def as_module(value: Any, source: str) -> torch.nn.Module:
     return made
 
 
-def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType, str]:
-    """The short name, the imported Python module and the attribute of a source."""
+def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType, torch.nn.Module]:
+    """The short name of a source, the Python module that it is in, and the Module it names."""
+    name, namespace, attr = _found(source, samples)
+    value = _attribute(namespace, attr, source)
+    if not name:
+        head = source.rpartition(":")[0]
+        own = inspect.isclass(value) or attr not in {"build", "model"}
+        stem = Path(head).stem if head.endswith(".py") else head.rpartition(".")[2]
+        name = attr.rpartition(".")[2] if own else stem
+    return name, namespace, _as_module(value, source)
+
+
+def _found(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType, str]:
+    """A sample's name, the imported Python module and the attribute that a source names."""
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
         if name not in samples:
@@ -181,10 +193,5 @@ def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType,
         raise _names_a_file(Path(source.rstrip(":")))
     if not colon or not head or not attr:
         raise SourceError(f"{source!r} names no model", FORMS)
-    is_file = head.endswith(".py")
-    with importable(source):
-        namespace = _import_file(Path(head)) if is_file else _import_module(head)
-    value = attribute(namespace, attr, source)
-    if inspect.isclass(value) or attr not in {"build", "model"}:
-        return attr.rpartition(".")[2], namespace, attr
-    return Path(head).stem if is_file else head.rpartition(".")[2], namespace, attr
+    namespace = _import_file(Path(head)) if head.endswith(".py") else _import_module(head)
+    return "", namespace, attr

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch2mobile.errors import ExitCode, InputError
-from torch2mobile.exporter import inputs
+from torch2mobile.exporter.loading import inputs
 from torch2mobile.records import ConstantSpec, Dim, InputSpec, Values
 
 # --- tensors and constants --------------------------------------------------------------------
@@ -777,7 +777,7 @@ def test_missing_and_unknown_arrays() -> None:
 
 
 def test_the_grammar_needs_no_torch() -> None:
-    code = "import sys, torch2mobile.exporter.inputs; print('torch' in sys.modules)"
+    code = "import sys, torch2mobile.exporter.loading.inputs; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

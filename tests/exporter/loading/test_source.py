@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import Dim as TorchDim
 
 from torch2mobile.errors import ExitCode, InputError, ModelFileError, SourceError
-from torch2mobile.exporter import source
+from torch2mobile.exporter.loading import source
 from torch2mobile.records import Dim, LoadedModel, Request, Values
 from torch2mobile.sample_models import SAMPLES
 
@@ -501,3 +501,11 @@ def test_data_from_python_may_have_other_sizes_where_they_are_dynamic() -> None:
 def test_a_dtype_without_an_onnx_input_is_refused() -> None:
     with pytest.raises(InputError, match=r"torch\.complex64 cannot be exported"):
         source.from_call("n", nn.Identity(), (torch.ones(3, dtype=torch.complex64),), {})
+
+
+def test_a_module_elsewhere_is_refused_however_it_is_called() -> None:
+    module, request = nn.Linear(3, 2, device="meta"), Request(source="")
+    with pytest.raises(InputError, match="is on meta"):
+        source.from_call("n", module, (torch.ones(1, 3),), {})
+    with pytest.raises(InputError, match="is on meta"):
+        source.from_specs("n", module, ["input:float32[1,3]"], (), request, ())

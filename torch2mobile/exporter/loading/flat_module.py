@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from torch2mobile.errors import InputError, UsageError
-from torch2mobile.exporter.inputs import onnx_name
+from torch2mobile.exporter.loading.inputs import onnx_name
 from torch2mobile.records import ConstantSpec, LoadedModel, PathKey
 
 Path = tuple[PathKey, ...]

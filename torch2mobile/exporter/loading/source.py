@@ -1,0 +1,225 @@
+"""From what the user named to a LoadedModel: locate, weights, example call, flat module.
+
+``package.module:attr``, ``path/to/file.py:attr``, ``sample:NAME`` or ``model.pt2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parameter import is_lazy
+
+from torch2mobile import tensors
+from torch2mobile.copies import Copies, built
+from torch2mobile.errors import InputError, SourceError
+from torch2mobile.exporter.loading import example, inputs, npz, shapes
+from torch2mobile.exporter.loading.example import Call
+from torch2mobile.exporter.loading.flat_module import (
+    FlatModule,
+    Slot,
+    Template,
+    dropping,
+    named_leaves,
+)
+from torch2mobile.exporter.loading.locate import FORMS, importable, locate
+from torch2mobile.exporter.loading.programs import load_program
+from torch2mobile.exporter.loading.weights import load_weights
+from torch2mobile.records import LoadedModel, Request, Sample
+
+Data = tuple[Mapping[str, np.ndarray], ...]
+Anew = Callable[[], torch.nn.Module | None]
+
+
+def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
+    """Load what a request names, with its weights, input specifications and example.
+
+    Raises SourceError for what cannot be found or imported, InputError for what does not fit.
+    """
+    is_program = request.source.endswith(".pt2")
+    if request.trust and not is_program:
+        raise SourceError(
+            f"--trust is about what a .pt2 file holds, and {request.source} is none",
+            "Leave it out.",
+        )
+    loaded = _load_program(request) if is_program else _load_module(request, samples)
+    return dropping(loaded, request.drop_outputs)
+
+
+def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
+    # Importing may build the model already, and then draws its weights.
+    with torch.random.fork_rng(devices=[]), importable(request.source):
+        torch.default_generator.manual_seed(request.parity.seed)
+        name, namespace, module = locate(request.source, samples)
+        given = None if request.inputs else example.beside(namespace, request.source)
+    if request.weights:
+        load_weights(module, Path(request.weights))
+    texts = request.inputs or example.declared(namespace, "INPUTS", request.source)
+    values = _values(namespace, request)
+    data = npz.load_all(request.data)
+    anew = _anew(request, samples, module)
+    if texts:
+        return from_specs(name, module, texts, values, request, data, given, anew=anew)
+    if given is not None:
+        given = example.with_data(module, given, data[0]) if data else given
+        return _assembled(name, module, example.called(module, given, None, values), data, anew)
+    if data:
+        return _assembled(name, module, example.of_data(module, data[0], values), data, anew)
+    raise InputError(
+        f"nothing says how to call {request.source}",
+        "Describe each input, e.g. --input 'image:float32[N=1..8,3,224,224]', give --data "
+        "FILE.npz, or write example_inputs() beside the model.",
+    )
+
+
+def _anew(request: Request, samples: Mapping[str, Sample], first: torch.nn.Module) -> Anew:
+    """What loads the same module once more; it gives None where the source has but one."""
+
+    def load_again() -> torch.nn.Module | None:
+        try:
+            with tensors.quiet(), torch.random.fork_rng(devices=[]), importable(request.source):
+                torch.default_generator.manual_seed(request.parity.seed)
+                module = locate(request.source, samples)[2]
+                module.load_state_dict(first.state_dict())
+        except Exception:  # noqa: BLE001 (then it cannot be had anew)
+            return None
+        return None if module is first else module
+
+    return load_again
+
+
+def _values(namespace: ModuleType, request: Request) -> tuple[str, ...]:
+    """The source's own VALUES, except where the user gave others (or other inputs)."""
+    beside = example.declared(namespace, "VALUES", request.source)
+    if request.inputs:
+        return request.values
+    given = {inputs.parse_values(text)[0] for text in request.values}
+    kept = tuple(text for text in beside if inputs.parse_values(text)[0] not in given)
+    return kept + request.values
+
+
+def _load_program(request: Request) -> LoadedModel:
+    """A saved ExportedProgram: captured already, so its own dims and example hold."""
+    path = Path(request.source)
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}", FORMS)
+    if request.weights or request.inputs:
+        raise SourceError(
+            f"{path} is captured already: its weights and inputs are fixed",
+            "Leave out --weights and --input, or name the module that it was captured from.",
+        )
+    program = load_program(path, trust=request.trust)
+    return from_program(path.stem, program, request.values, npz.load_all(request.data))
+
+
+def from_program(
+    name: str,
+    program: torch.export.ExportedProgram,
+    values: Sequence[str] = (),
+    data: Data = (),
+) -> LoadedModel:
+    """A loaded model from what torch.export gave; InputError where it holds no example."""
+    if program.example_inputs is None:
+        raise InputError(f"{name} holds no example inputs", "Save it with its example inputs.")
+    module = program.module()
+    call = example.called(module, program.example_inputs)
+    specs = inputs.attach_values(shapes.program_dims(call.specs, program), values)
+    return _assembled(name, module, replace(call, specs=specs), data, program=program)
+
+
+def from_specs(
+    name: str,
+    module: torch.nn.Module,
+    texts: Sequence[str],
+    values: Sequence[str],
+    request: Request,
+    data: Data,
+    given: Template | None = None,
+    *,
+    anew: Anew | None = None,
+) -> LoadedModel:
+    """A loaded model from input specifications; the example is real data, given, or drawn."""
+    case = data[0] if data else None
+    call = example.described(module, texts, values, case, given, request.parity.seed)
+    return _assembled(name, module, call, data, anew)
+
+
+def from_call(
+    name: str,
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    dynamic_shapes: Any = None,
+    data: Data = (),
+    values: Sequence[str] = (),
+) -> LoadedModel:
+    """A loaded model from a call with tensors in it; dims from torch.export's dynamic_shapes."""
+    call = example.called(module, (tuple(args), dict(kwargs)), dynamic_shapes, values)
+    return _assembled(name, module, call, data)
+
+
+def _assembled(
+    name: str,
+    module: torch.nn.Module,
+    call: Call,
+    data: Data,
+    anew: Anew | None = None,
+    program: torch.export.ExportedProgram | None = None,
+) -> LoadedModel:
+    """The model behind a flat signature; InputError for data that does not fit the call."""
+    _refuse_elsewhere([*module.parameters(), *module.buffers(), *call.tensors])
+    for case in data:
+        example.check_case(call.specs, case)
+    flat, copies = _copies(module, call, anew)
+    notes = tuple(
+        f"the input {inputs.onnx_name(path)} is {value!r}, no tensor: it is fixed in the file"
+        for path, value in named_leaves(module, *call.template)
+        if not isinstance(value, Slot)
+    )
+    return LoadedModel(
+        name=name,
+        module=flat.inner,
+        flat=flat,
+        tensors=call.tensors,
+        specs=call.specs,
+        copies=copies,
+        program=program,
+        dynamic_shapes=call.shapes,
+        data=data,
+        notes=notes,
+        drawn=call.drawn,
+    )
+
+
+def _refuse_elsewhere(weights: Sequence[torch.Tensor]) -> None:
+    away = next((str(t.device) for t in weights if t.device.type != "cpu"), None)
+    if away:
+        raise InputError(
+            f"the module or its example is on {away}",
+            "Move both to the CPU, where they are compared: module.cpu(), tensor.cpu().",
+        )
+
+
+def _copies(module: torch.nn.Module, call: Call, anew: Anew | None) -> tuple[FlatModule, Copies]:
+    """The module behind a flat signature, and what copies it."""
+    flat = FlatModule(module, call.template)
+    weights: list[tuple[str, Any]] = list(module.named_parameters())
+    lazy = [name for name, value in weights if is_lazy(value)]
+    if lazy:
+        flat = built(flat, call.tensors)
+
+    def again() -> FlatModule | None:
+        other = anew() if anew is not None else None
+        return FlatModule(other, call.template, flat.dropped) if other is not None else None
+
+    copies = Copies(flat, again=again)
+    if flat.inner is not module:
+        note = f"{lazy[0]} had no values yet: one call of a copy, on the example, drew them"
+        copies.notes.append(note)
+    return flat, copies
