@@ -23,7 +23,8 @@ import torch2mobile
 from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import SilentObserver
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline import candidates, judging
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import ArtifactEntry, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.sample_models import SAMPLES
@@ -208,11 +209,11 @@ def alarms(name: str, seeds: range, folder: Path) -> Iterator[Alarm]:
     if refused:
         yield Alarm(name, 0, refused)
         return
-    with judging.onnx_runner(path, 300.0) as runner:
-        found = judging.Candidate(ArtifactEntry(ONNX), runner, runner)
+    with candidates.onnx_runner(path, 300.0) as runner:
+        found = candidates.Candidate(ArtifactEntry(ONNX), runner, runner)
         for seed in seeds:
             stages, options = Stages(SilentObserver()), ParityOptions(seed=seed)
-            expected = judging.module_side(stages, build(seed), outputs, options, None)
+            expected = module_side(stages, build(seed), outputs, options, None)
             judging.judge(stages, found, expected or [], options, None)
             wrong = [c for c in stages.checks if c.status in {Status.FAILED, Status.ERROR}]
             for check in wrong:

@@ -28,7 +28,7 @@ import torch
 from torch2mobile.copies import fresh
 from torch2mobile.exporter import capture, translate
 from torch2mobile.exporter.loading import source
-from torch2mobile.pipeline.judging import onnx_runner
+from torch2mobile.pipeline.candidates import onnx_runner
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.tensors import to_torch

@@ -29,6 +29,7 @@ from torch2mobile.errors import ExitCode
 from torch2mobile.exporter.loading import source
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import Result
 from torch2mobile.pipeline.simplify import judge_simplified
 from torch2mobile.pipeline.stages import Stages
@@ -218,7 +219,7 @@ class TestFalseAlarmOfASimplifier:
         module = Deep().eval()
         loaded = source.from_specs("deep", module, [self.spec], (), Request(source=""), ())
         options = ParityOptions()
-        expected = judging.module_side(Stages(SilentObserver()), loaded, ["y"], options, None)
+        expected = module_side(Stages(SilentObserver()), loaded, ["y"], options, None)
         assert expected is not None
         counts = {"before": 96, "after": 72}
         return judge_simplified(files["raw"], files[name], expected, options, counts)
@@ -285,7 +286,7 @@ class TestSaturation:
         request = Request(source="")
         loaded = source.from_specs("p", Product(), [self.spec], ["x=0..255"], request, ())
         stages = Stages(SilentObserver())
-        expected = judging.module_side(stages, loaded, ["y"], ParityOptions(), None)
+        expected = module_side(stages, loaded, ["y"], ParityOptions(), None)
         assert expected is not None
         judging.judge(stages, artifact_of("cpu", runner), expected, ParityOptions(), None)
         return {check.name: check for check in stages.checks}
@@ -388,7 +389,7 @@ class TestFloat16Overflow:
 
         loaded = source.from_specs("m", module, [self.spec], (), Request(source=""), ())
         stages = Stages(SilentObserver())
-        expected = judging.module_side(stages, loaded, ["y"], self.loose, None)
+        expected = module_side(stages, loaded, ["y"], self.loose, None)
         assert expected is not None
         runner: Any = Kernel(compute)
         judging.judge(stages, artifact_of("npu", runner), expected, self.loose, None)

@@ -22,8 +22,8 @@ from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.loading.grammar import parse_input
 from torch2mobile.exporter.targets import TARGETS, variant_of
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
+from torch2mobile.pipeline.candidates import candidate
 from torch2mobile.pipeline.conversion import convert
-from torch2mobile.pipeline.judging import candidate
 from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec, Status
 
 TARGET = NcnnTarget()

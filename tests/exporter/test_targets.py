@@ -29,7 +29,7 @@ from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets import ort as ort_target
 from torch2mobile.exporter.targets.ort import OrtRunner, OrtTarget
 from torch2mobile.interfaces import Target
-from torch2mobile.pipeline.judging import candidate, interface
+from torch2mobile.pipeline.candidates import candidate, interface
 from torch2mobile.records import Artifact, ArtifactEntry, Job, OutputSpec, Status, Variant
 
 CONVERT = "torch2mobile.exporter.targets:convert"

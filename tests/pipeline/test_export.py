@@ -608,15 +608,15 @@ def test_the_bundle_is_proven_by_its_own_bytes(pair: Any) -> None:
 
 
 def test_time_outs_are_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch2mobile.pipeline import judging
+    from torch2mobile.pipeline import candidates
 
     seen: list[float] = []
-    real: Callable[..., Any] = judging.runner_of
+    real: Callable[..., Any] = candidates.runner_of
 
     def watched(path: Path, variant: Any, timeout: float, *rest: Any) -> Any:
         seen.append(timeout)
         return real(path, variant, timeout, *rest)
 
-    monkeypatch.setattr(judging, "runner_of", watched)
+    monkeypatch.setattr(candidates, "runner_of", watched)
     export(nn.ReLU(), tmp_path / "b", parity=ParityOptions(probes=1, timeout=77.0))
     assert set(seen) == {77.0}

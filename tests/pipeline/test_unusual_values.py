@@ -19,7 +19,7 @@ from torch import nn
 import torch2mobile
 from torch2mobile.exporter.loading import source
 from torch2mobile.interfaces import SilentObserver
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.validators.parity import gate
@@ -150,7 +150,7 @@ def loaded(twins: Twins) -> LoadedModel:
 
 def verdict(model: LoadedModel, runner: Any) -> Check:
     stages = Stages(SilentObserver())
-    expected = judging.module_side(stages, model, ["output"], ParityOptions(), None)
+    expected = module_side(stages, model, ["output"], ParityOptions(), None)
     assert expected
     return gate.parity_check("onnx", expected, gate.run_probes(runner, expected), ParityOptions())
 

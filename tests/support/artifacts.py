@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch2mobile.pipeline.judging import Candidate
+from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.records import ArtifactEntry, Variant
 
 

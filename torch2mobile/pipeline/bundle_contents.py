@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile.exporter.bundle import MODEL, REPORT, load_bundle, refuse_external_data
+from torch2mobile.exporter.bundle import (
+    MODEL,
+    REPORT,
+    load_bundle,
+    refuse_external_data,
+    tampered_files,
+)
 from torch2mobile.pipeline.installed_tools import machine, tool_versions
 from torch2mobile.records import (
     Artifact,
@@ -193,3 +199,18 @@ def _golden_order(expected: Sequence[Expected]) -> list[int]:
         ranked.append((number != small[0], shapes in seen, number))
         seen.add(shapes)
     return [number for *_, number in sorted(ranked)]
+
+
+def integrity(bundle: Bundle) -> Check:
+    """Whether the files are as they were written."""
+    problems = tampered_files(bundle)
+    if problems:
+        return Check(
+            "integrity",
+            Status.FAILED,
+            problems[0],
+            hint="The bundle is not what was exported: export again, or restore the file.",
+            notes=tuple(problems[1:]),
+        )
+    count = len(bundle.manifest.files)
+    return Check("integrity", Status.PASSED, f"{count} files as they were written")

@@ -75,7 +75,7 @@ def refuse_other_sizes(capture: Capture) -> None:
     """
     from torch2mobile.exporter import assumptions
     from torch2mobile.exporter.dims import SIZE_REMEDY
-    from torch2mobile.pipeline.judging import departures
+    from torch2mobile.pipeline.places import departures
     from torch2mobile.tensors import to_numpy
 
     found = {sizing.label_of(sizes): sizes for _, sizes in assumptions.exceptions(capture)}

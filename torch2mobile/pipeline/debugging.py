@@ -11,9 +11,9 @@ from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import io_binding, judging, localising, ranges
-from torch2mobile.pipeline import verify as verification
-from torch2mobile.pipeline.bundle_contents import open_bundle
+from torch2mobile.pipeline import candidates, io_binding, judging, localising, ranges
+from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import DebugResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -49,26 +49,26 @@ def debug_against(
     options = request.parity
     if path.is_dir():
         bundle = open_bundle(path)
-        stages.add(verification.integrity(bundle))
+        stages.add(integrity(bundle))
         given = io_binding.loaded_for(io_binding.as_exported(request, bundle), load)
         loaded = io_binding.with_manifest_inputs(given, bundle)
-        first, *others = verification.candidates(bundle, options)
+        first, *others = candidates.of_bundle(bundle, options)
         names = [spec.name for spec in bundle.manifest.outputs]
         model, asked = bundle.file(MODEL), bundle.manifest.request
         look = partial(_localise, stages, loaded, first, model, asked, options, probe)
         _debug(stages, loaded, names, look, first, others, options)
     else:
-        verification.check_file(path)
-        variant = verification.kind_of(path)
+        candidates.check_file(path)
+        variant = candidates.kind_of(path)
         loaded = io_binding.loaded_for(request, load)
-        with judging.runner_of(path, variant, options.timeout) as process:
+        with candidates.runner_of(path, variant, options.timeout) as process:
             # Where it differs is asked here, not how its values are called.
             matched = io_binding.match_file(loaded, process, path, variant, "position")
             loaded, names = matched.loaded, list(matched.outputs)
-            judging.check_tolerances(options, names, [variant.label])
+            candidates.check_tolerances(options, names, [variant.label])
             if matched.lost:
                 stages.add(io_binding.lost_check(variant.label, matched.lost))
-            found = judging.Candidate(ArtifactEntry(variant), process, matched.runner)
+            found = candidates.Candidate(ArtifactEntry(variant), process, matched.runner)
             if variant == ONNX:
                 look = partial(_localise, stages, loaded, found, path, None, options, probe)
                 _debug(stages, loaded, names, look, found, (), options)
@@ -83,8 +83,8 @@ def _debug(
     loaded: LoadedModel,
     names: Sequence[str],
     onnx: Callable[[Sequence[Expected]], bool],
-    first: judging.Candidate | None,
-    others: Sequence[judging.Candidate],
+    first: candidates.Candidate | None,
+    others: Sequence[candidates.Candidate],
     options: ParityOptions,
 ) -> None:
     """The .onnx on the module's probes, then what was converted from it.
@@ -94,7 +94,7 @@ def _debug(
     """
     from torch2mobile.validators.parity import gate
 
-    expected = judging.module_side(stages, loaded, names, options, None)
+    expected = module_side(stages, loaded, names, options, None)
     if expected is not None and not expected:
         stages.add(gate.parity_check("onnx", [], [], options))
         return
@@ -129,16 +129,16 @@ def _translated(
     """Whether the module, translated anew, is right on these probes."""
     with (
         localising.translated(loaded) as path,
-        judging.onnx_runner(path, options.timeout) as runner,
+        candidates.onnx_runner(path, options.timeout) as runner,
     ):
-        found = judging.Candidate(ArtifactEntry(ONNX), runner, runner)
+        found = candidates.Candidate(ArtifactEntry(ONNX), runner, runner)
         return judging.judge(stages, found, expected, options, None)
 
 
 def _localise(
     stages: Stages,
     loaded: LoadedModel,
-    found: judging.Candidate,
+    found: candidates.Candidate,
     model: Path,
     asked: Request | None,
     options: ParityOptions,

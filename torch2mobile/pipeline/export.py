@@ -16,12 +16,13 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import bundle_contents, judging, ranges, rewriting
+from torch2mobile.pipeline import bundle_contents, candidates, judging, ranges, rewriting
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.conversion import convert, find_variants
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.localising import Basis, Localiser
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -153,8 +154,8 @@ class _Export:
         self, capture: Capture, raw: OnnxModel, simplified: Mapping[str, int] | str
     ) -> Bundle | None:
         labels = ["onnx", *self.request.targets]
-        judging.check_tolerances(self.request.parity, capture.outputs, labels)
-        expected = judging.module_side(
+        candidates.check_tolerances(self.request.parity, capture.outputs, labels)
+        expected = module_side(
             self.stages, self.loaded, capture.outputs, self.request.parity, capture
         )
         if expected is None:
@@ -280,8 +281,8 @@ class _Export:
             shapes[spec.name] = (1, *tensor.shape[1:]) if single else tuple(tensor.shape)
         return shapes
 
-    def _candidate(self, path: Path, entry: ArtifactEntry) -> judging.Candidate:
-        return judging.candidate(path, entry, *self.interface, self.timeout, self.tools)
+    def _candidate(self, path: Path, entry: ArtifactEntry) -> candidates.Candidate:
+        return candidates.candidate(path, entry, *self.interface, self.timeout, self.tools)
 
     def _program_file(self, capture: Capture) -> Path | None:
         import torch
@@ -311,7 +312,9 @@ class _Export:
         found = self._candidate(artifact.files[0], entry)
         with found.process:
             check = self.stages.attempt(
-                "contract", lambda: judging.interface(found, *self.interface), target=variant.label
+                "contract",
+                lambda: candidates.interface(found, *self.interface),
+                target=variant.label,
             )
             if check is not None:
                 self.stages.add(check)
@@ -319,7 +322,7 @@ class _Export:
         return artifact
 
     def _judge(
-        self, found: judging.Candidate, expected: Sequence[Expected], capture: Capture
+        self, found: candidates.Candidate, expected: Sequence[Expected], capture: Capture
     ) -> None:
         """Parity of one artefact; its own errors are kept, for the golden data."""
         from torch2mobile.validators.parity.golden import errors_of, other_indices

@@ -99,7 +99,7 @@ class Localiser:
             return self._find(expected, case, process)
 
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
-        from torch2mobile.pipeline.judging import departures
+        from torch2mobile.pipeline.places import departures
         from torch2mobile.validators.parity import gate
         from torch2mobile.validators.parity.localise import localise
         from torch2mobile.validators.parity.locating.findings import Question

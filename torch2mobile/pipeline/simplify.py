@@ -16,8 +16,8 @@ from torch2mobile.exporter.output import OutputFile
 from torch2mobile.exporter.staging import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.pipeline import ranges
+from torch2mobile.pipeline.candidates import check_tolerances, onnx_runner
 from torch2mobile.pipeline.installed_tools import tool_versions
-from torch2mobile.pipeline.judging import check_tolerances, onnx_runner
 from torch2mobile.pipeline.results import SimplifyResult
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (

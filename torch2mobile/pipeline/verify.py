@@ -15,17 +15,12 @@ from torch2mobile.errors import MissingToolError, ModelFileError, Torch2MobileEr
 from torch2mobile.exporter.bundle import (
     MODEL,
     read_case,
-    refuse_external_data,
-    refuse_undecodable,
-    tampered_files,
 )
-from torch2mobile.exporter.targets import find_variant, suffixes, variant_of, variants
-from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.onnx_files import is_ort, read_model, reading
-from torch2mobile.pipeline import io_binding, judging, localising, ranges
+from torch2mobile.pipeline import candidates, io_binding, judging, localising, ranges
 from torch2mobile.pipeline.baseline import drift
-from torch2mobile.pipeline.bundle_contents import open_bundle
+from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -38,7 +33,6 @@ from torch2mobile.records import (
     Report,
     Request,
     Status,
-    Variant,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +59,7 @@ def verify_bundle(
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
         bundle = open_bundle(path)
-        found = candidates(bundle, options, process)
+        found = candidates.of_bundle(bundle, options, process)
         for each in found:
             each.process.begin()
         stages.add(integrity(bundle))
@@ -145,12 +139,14 @@ def verify_bundle_against(
         return _result(stages, str(path), {"source": bundle.manifest.source})
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
-    found = candidates(bundle, options)
+    found = candidates.of_bundle(bundle, options)
     model, asked_then = bundle.file(MODEL), bundle.manifest.request
     scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
     try:
         for each in found:
-            look = partial(judging.interface, each, bundle.manifest.inputs, bundle.manifest.outputs)
+            look = partial(
+                candidates.interface, each, bundle.manifest.inputs, bundle.manifest.outputs
+            )
             check = stages.attempt("contract", look, target=each.label)
             if check is not None:
                 stages.add(check)
@@ -183,21 +179,21 @@ def verify_model_against(
     asked = scrutiny or Scrutiny()
     ranges.check_request(request)
     check_scrutiny(path, asked)
-    check_file(path)
+    candidates.check_file(path)
     loaded = io_binding.loaded_for(request, load)
     lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
         return _result(stages, str(path), {"source": loaded.name})
-    variant = kind_of(path)
-    with judging.runner_of(path, variant, options.timeout) as process:
+    variant = candidates.kind_of(path)
+    with candidates.runner_of(path, variant, options.timeout) as process:
         matched = io_binding.match_file(loaded, process, path, variant, match)
         loaded, names, label = matched.loaded, matched.outputs, variant.label
-        judging.check_tolerances(options, names, [label])
+        candidates.check_tolerances(options, names, [label])
         named = io_binding.names_check(label, matched, match)
         if named is not None:
             stages.add(named)
-        found = judging.Candidate(ArtifactEntry(variant), process, matched.runner)
+        found = candidates.Candidate(ArtifactEntry(variant), process, matched.runner)
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
             _against(stages, loaded, names, [found], options, localiser, scrutinizer)
@@ -210,65 +206,6 @@ def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> Ver
         what = "its values were held to nothing, so nothing was verified"
         stages.add(Check("verdict", Status.ERROR, what, hint="Give it a tolerance: see parity."))
     return VerifyResult(Report("verify", subject, tuple(stages.checks), environment))
-
-
-def check_file(path: Path) -> None:
-    """Refuse a file that is missing, empty or no whole model, or keeps its weights elsewhere."""
-    refuse_undecodable(path.absolute(), "the file")
-    kind = variant_of(path)
-    with reading(path):
-        own = path.is_file() and path.stat().st_size > 0
-        if own and kind is not None and kind.target != "ort":
-            return
-        whole = own and is_ort(path)
-    if not whole:
-        read_model(path, reads=f"{', '.join(suffixes())} files and bundles")
-    refuse_external_data(path.parent, path, ())
-
-
-def kind_of(path: Path) -> Variant:
-    """Whose file it is: by its ending, or by its first bytes where that says nothing."""
-    known = variant_of(path)
-    return known or (find_variant("ort") if is_ort(path) else ONNX)
-
-
-def candidates(
-    bundle: Bundle, options: ParityOptions, worker: Worker | None = None
-) -> list[judging.Candidate]:
-    """The .onnx and every artefact beside it, under the bundle's contract."""
-    manifest = bundle.manifest
-    entries = [(MODEL, ArtifactEntry(ONNX))]
-    for label, files in manifest.targets.items():
-        if label not in variants() or not files:
-            raise UsageError(
-                f"the bundle holds files for {label!r}, which this version does not know",
-                f"The targets are {', '.join(variants())}.",
-            )
-        entry = manifest.artifacts.get(label) or ArtifactEntry(find_variant(label))
-        entries.append((files[0], entry))
-    labels = [entry.variant.label for _, entry in entries]
-    judging.check_tolerances(options, [spec.name for spec in manifest.outputs], labels)
-    return [
-        judging.candidate(
-            bundle.file(name), entry, manifest.inputs, manifest.outputs, options.timeout, worker
-        )
-        for name, entry in entries
-    ]
-
-
-def integrity(bundle: Bundle) -> Check:
-    """Whether the files are as they were written."""
-    problems = tampered_files(bundle)
-    if problems:
-        return Check(
-            "integrity",
-            Status.FAILED,
-            problems[0],
-            hint="The bundle is not what was exported: export again, or restore the file.",
-            notes=tuple(problems[1:]),
-        )
-    count = len(bundle.manifest.files)
-    return Check("integrity", Status.PASSED, f"{count} files as they were written")
 
 
 def _golden(bundle: Bundle, stages: Stages) -> list[Golden]:
@@ -288,7 +225,7 @@ def _golden(bundle: Bundle, stages: Stages) -> list[Golden]:
 
 def _replay(
     stages: Stages,
-    found: judging.Candidate,
+    found: candidates.Candidate,
     bundle: Bundle,
     cases: Sequence[Golden],
     options: ParityOptions,
@@ -299,7 +236,7 @@ def _replay(
     stages.observer.started(f"golden {label}")
     held = found.gate(options, held=any(label in case.limits for case in cases))
     try:
-        stages.add(judging.interface(found, manifest.inputs, manifest.outputs))
+        stages.add(candidates.interface(found, manifest.inputs, manifest.outputs))
         check = golden_check(label, found.runner, cases, held.tolerances)
         stages.add(found.verdict(check, held))
     except MissingToolError as error:
@@ -313,12 +250,12 @@ def _against(
     stages: Stages,
     loaded: LoadedModel,
     names: Sequence[str],
-    found: Sequence[judging.Candidate],
+    found: Sequence[candidates.Candidate],
     options: ParityOptions,
     localiser: Localiser,
     scrutinizer: Scrutinizer,
 ) -> None:
-    expected = judging.module_side(stages, loaded, names, options, None)
+    expected = module_side(stages, loaded, names, options, None)
     if expected is None:
         reason = "there is nothing repeatable to compare with"
         stages.add(Check("parity", Status.SKIPPED, reason))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from torch2mobile.exporter.loading import source
 from torch2mobile.interfaces import SilentObserver
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
 from torch2mobile.validators.parity import domain, gate
@@ -40,7 +40,7 @@ class OfTwo(Of):
 
 def side(loaded: LoadedModel) -> tuple[Check, list[Expected]]:
     stages = Stages(SilentObserver())
-    expected = judging.module_side(stages, loaded, ["y"], ParityOptions(), None)
+    expected = module_side(stages, loaded, ["y"], ParityOptions(), None)
     return stages.checks[0], expected or []
 
 

@@ -17,17 +17,14 @@ from torch2mobile.errors import (
     WorkerTimeoutError,
 )
 from torch2mobile.exporter.bundle import MANIFEST, MODEL, read_case, tampered_files
-from torch2mobile.exporter.targets import find_variant
-from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Runner
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline import candidates
 from torch2mobile.pipeline.baseline.changes import Here, changes_between, named, table_of
 from torch2mobile.pipeline.bundle_contents import open_bundle
+from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.installed_tools import machine, tool_versions
-from torch2mobile.pipeline.judging import Candidate
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
-    ArtifactEntry,
     Bundle,
     Check,
     Dim,
@@ -203,10 +200,8 @@ class Drift:
     def _earlier(self, label: str, path: Path) -> Candidate:
         """The earlier artefact under the earlier contract."""
         manifest, options = self.earlier.manifest, self.options
-        entry = manifest.artifacts.get(label) or ArtifactEntry(
-            ONNX if label == "onnx" else find_variant(label)
-        )
-        return judging.candidate(
+        entry = candidates.recorded_entry(manifest, label)
+        return candidates.candidate(
             path, entry, manifest.inputs, manifest.outputs, options.timeout, self.worker
         )
 

@@ -1,0 +1,187 @@
+"""Artefacts to be judged: each in its runtime, under its contract, held to its tolerances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch2mobile.environments import HERE, IsolatedRunner, Worker
+from torch2mobile.errors import UsageError
+from torch2mobile.exporter.bundle import MODEL, refuse_external_data, refuse_undecodable
+from torch2mobile.exporter.targets import TARGETS, find_variant, suffixes, variant_of, variants
+from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.onnx_files import is_ort, read_model, reading
+from torch2mobile.pipeline.bound_runner import BoundRunner
+from torch2mobile.records import (
+    ArtifactEntry,
+    Bundle,
+    Check,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    ParityOptions,
+    Status,
+    Tolerance,
+    Variant,
+)
+
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Runner
+
+_LOADER = "torch2mobile.exporter.targets:load"
+
+
+# What holds a lossy artefact where the user gave nothing: its structure only.
+_ANYTHING = Tolerance(atol=math.inf)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An artefact to be judged: how it was made, its process, and that under the contract."""
+
+    entry: ArtifactEntry
+    process: IsolatedRunner
+    runner: Runner
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.entry.variant.label
+
+    def gate(self, options: ParityOptions, *, held: bool = False) -> ParityOptions:
+        """The tolerances that hold for it; a lossy one without any is held to its structure.
+
+        ``held`` where limits were recorded for it.
+        """
+        own = options.for_artifact(self.label)
+        if self.entry.variant.lossy and not own.tolerances and not held:
+            return replace(own, tolerances={"": _ANYTHING})
+        return own
+
+    def verdict(self, check: Check, gate: ParityOptions) -> Check:
+        """What a check that passed is worth: nothing was held to anything without a gate."""
+        if check.status is not Status.PASSED or gate.tolerances.get("") is not _ANYTHING:
+            return check
+        atol = [
+            row[table.columns.index("least atol")] for table in check.tables for row in table.rows
+        ]
+        worst = max((float(value) for value in atol if value is not None), default=0.0)
+        return replace(
+            check,
+            status=Status.SKIPPED,
+            summary=f"no tolerance is given for {self.entry.variant.precision}: off by {worst:.2g}",
+            hint=f"Say how far it may be off: --atol @{self.label}=A, or --rtol @{self.label}=R.",
+        )
+
+
+def runner_of(
+    path: Path, variant: Variant, timeout: float, worker: Worker | None = None
+) -> IsolatedRunner:
+    """An artefact in its runtime, in a process of its own or, if that may be shared, ``worker``."""
+    target = TARGETS[variant.target]
+    here = target.environment == HERE
+    return IsolatedRunner(
+        _LOADER,
+        target,
+        path,
+        variant,
+        timeout=timeout,
+        worker=worker if here else None,
+        environment=target.environment,
+    )
+
+
+def onnx_runner(path: Path, timeout: float, worker: Worker | None = None) -> IsolatedRunner:
+    """An .onnx in ONNX Runtime, in a process of its own or in the one given."""
+    return runner_of(path, ONNX, timeout, worker)
+
+
+def candidate(
+    path: Path,
+    entry: ArtifactEntry,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[OutputSpec],
+    timeout: float,
+    worker: Worker | None = None,
+) -> Candidate:
+    """An artefact under the contract that these inputs and outputs are."""
+    process = runner_of(path, entry.variant, timeout, worker)
+    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs))
+
+
+def interface(
+    found: Candidate, inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]
+) -> Check:
+    """The contract of one artefact, as export and verify both look at it."""
+    from torch2mobile.validators.contract import interface_check
+
+    static = found.entry.variant.static
+    return interface_check(found.label, inputs, outputs, found.runner, static=static)
+
+
+def check_tolerances(
+    options: ParityOptions, outputs: Sequence[str], labels: Sequence[str] = ()
+) -> None:
+    """Refuse a tolerance for an output or artefact that does not exist."""
+    known = {"", *outputs}
+    known |= {f"{name}@{label}" for label in labels for name in known}
+    for name in options.tolerances:
+        if name not in known:
+            raise UsageError(
+                f"a tolerance was given for {name!r}, which is no output and no artefact",
+                f"The outputs are {', '.join(outputs)}"
+                + (f"; the artefacts @{', @'.join(labels)}." if labels else "."),
+            )
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is missing, empty or no whole model, or keeps its weights elsewhere."""
+    refuse_undecodable(path.absolute(), "the file")
+    kind = variant_of(path)
+    with reading(path):
+        own = path.is_file() and path.stat().st_size > 0
+        if own and kind is not None and kind.target != "ort":
+            return
+        whole = own and is_ort(path)
+    if not whole:
+        read_model(path, reads=f"{', '.join(suffixes())} files and bundles")
+    refuse_external_data(path.parent, path, ())
+
+
+def kind_of(path: Path) -> Variant:
+    """Whose file it is: by its ending, or by its first bytes where that says nothing."""
+    known = variant_of(path)
+    return known or (find_variant("ort") if is_ort(path) else ONNX)
+
+
+def recorded_entry(manifest: Manifest, label: str) -> ArtifactEntry:
+    """How an artefact of a bundle was made; an older manifest has no more than its label."""
+    if label == ONNX.label:
+        return ArtifactEntry(ONNX)
+    return manifest.artifacts.get(label) or ArtifactEntry(find_variant(label))
+
+
+def of_bundle(
+    bundle: Bundle, options: ParityOptions, worker: Worker | None = None
+) -> list[Candidate]:
+    """The .onnx and every artefact beside it, under the bundle's contract."""
+    manifest = bundle.manifest
+    entries = [(MODEL, recorded_entry(manifest, ONNX.label))]
+    for label, files in manifest.targets.items():
+        if label not in variants() or not files:
+            raise UsageError(
+                f"the bundle holds files for {label!r}, which this version does not know",
+                f"The targets are {', '.join(variants())}.",
+            )
+        entries.append((files[0], recorded_entry(manifest, label)))
+    labels = [entry.variant.label for _, entry in entries]
+    check_tolerances(options, [spec.name for spec in manifest.outputs], labels)
+    return [
+        candidate(
+            bundle.file(name), entry, manifest.inputs, manifest.outputs, options.timeout, worker
+        )
+        for name, entry in entries
+    ]

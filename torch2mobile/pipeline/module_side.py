@@ -1,0 +1,229 @@
+"""The module's side of the comparison: what it gives on every probe, and whether that holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch2mobile import sizing
+from torch2mobile.pipeline.places import distinct, place_of
+from torch2mobile.pipeline.stages import Stages
+from torch2mobile.records import (
+    Assumption,
+    Capture,
+    LoadedModel,
+    Location,
+    ParityOptions,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from torch2mobile.validators.parity.determinism import Unsteady
+    from torch2mobile.validators.parity.domain import Settled
+    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.probes import Probe
+    from torch2mobile.validators.parity.reference import Reference
+
+# So many assumptions of a capture are told.
+_SHOWN = 4
+
+
+def module_side(
+    stages: Stages,
+    loaded: LoadedModel,
+    outputs: Sequence[str],
+    options: ParityOptions,
+    capture: Capture | None,
+) -> list[Expected] | None:
+    """The module on every probe; None where it is not fit to be compared with."""
+    from torch2mobile.exporter import assumptions
+    from torch2mobile.validators.parity import (
+        determinism,
+        domain,
+        probes,
+        reference,
+        reference_check,
+    )
+    from torch2mobile.validators.parity.exploring import offers, sides
+
+    stages.observer.started("reference")
+    example = reference.example_of(loaded)
+    specs = capture.inputs if capture else loaded.specs
+    exceptions = assumptions.exceptions(capture) if capture else []
+    assumed = [assumption for assumption, _ in exceptions]
+    built = probes.build(specs, example, options, loaded.data, assumed, drawn=loaded.drawn)
+    built += offers.offers(loaded, specs, example, options)
+    references = reference.evaluate(loaded, outputs, built)
+    settled = domain.settle(loaded, references)
+    if settled is not None:
+        references = reference.evaluate(loaded, outputs, settled.probes)
+    references = reference.answered(references)
+    tried = [item.probe for item in references]
+    again = next((item.probe for item in references if not item.repeatable), None)
+    unsteady = determinism.diagnose(loaded, again) if again is not None else None
+    check = reference_check.reference_check(references, unsteady, settled)
+    first = [f"first at {place}" for place in _outside_places(loaded, settled)]
+    told = (*loaded.copies.notes, *check.notes)
+    said = (*_untried(loaded, tried), *_fused(loaded), *_without_truth(references))
+    notes = (*told, *first, *said)
+    notes += tuple(_taken_for_granted(exceptions))
+    check = replace(check, notes=notes)
+    if check.status is Status.FAILED:
+        check = replace(check, locations=_suspects(loaded, references, unsteady))
+    stages.add(check)
+    if unsteady is not None and unsteady.cause != "state":
+        return None
+    expected = reference.accepted(references)
+    if not expected:
+        return expected
+    _modes(stages, loaded, expected)
+    _state(stages, loaded, expected, unsteady)
+    more = sides.searched(loaded, expected, options.seed)
+    found = reference.answered(reference.evaluate(loaded, outputs, more))
+    expected = [*expected, *reference.accepted(found)]
+    constant = reference_check.constant_check(expected)
+    if constant is not None and not options.accept_constant:
+        stages.add(constant)
+    return expected
+
+
+def _modes(stages: Stages, loaded: LoadedModel, expected: Sequence[Expected]) -> None:
+    """A check where a submodule was left in train mode under a module in eval mode."""
+    from torch2mobile.validators.parity import determinism, reference_check
+
+    left = determinism.left_in_train_mode(loaded)
+    if left:
+        answer = determinism.in_its_own_modes(loaded, expected[0])
+        stages.add(reference_check.modes_check(left, expected, answer))
+
+
+def _state(
+    stages: Stages, loaded: LoadedModel, expected: Sequence[Expected], unsteady: Unsteady | None
+) -> None:
+    """A check of the module in use against a fresh one, where a call leaves anything changed."""
+    from torch2mobile.exporter import attribute_access
+    from torch2mobile.validators.parity import determinism, reference_check
+
+    probe = expected[0].probe
+    changed = unsteady.changed if unsteady else determinism.changed_state(loaded, probe)
+    if not changed and unsteady is None:
+        return
+    check = reference_check.state_check(changed, *determinism.sequence(loaded, expected))
+    steps = determinism.writers(loaded, probe, changed)
+    places = [place_of(step) for step in steps.values()]
+    unseen = [name for name in changed if name not in steps]
+    places += attribute_access.writers_of(loaded.module, unseen)
+    places += [place_of(step) for step in unsteady.steps] if unsteady else []
+    found = distinct(places)
+    # A check that passed shows no lines below it, and these are worth a look.
+    notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
+    stages.add(replace(check, locations=found, notes=tuple(notes)))
+
+
+def _taken_for_granted(exceptions: Sequence[tuple[Assumption, Mapping[str, int]]]) -> list[str]:
+    """What the capture assumes of sizes and is not so at all of them, and where that is probed."""
+    notes = [
+        f"captured as if {assumption.text}, which is not so at {sizing.label_of(sizes)}: probed"
+        for assumption, sizes in exceptions
+    ]
+    more = len(notes) - _SHOWN
+    return [*notes[:_SHOWN], f"and {more} more of the kind, each probed"] if more > 0 else notes
+
+
+def _without_truth(references: Sequence[Reference]) -> list[str]:
+    """Why there is no float64 truth, and by which line of the user's, on how many probes."""
+    from torch2mobile import user_code
+
+    lacks = [item.lack for item in references if item.lack is not None and item.truth is None]
+    notes = []
+    for lack in dict.fromkeys(lacks):
+        place = user_code.from_exception(lack.error) if lack.error is not None else None
+        where = f" at {place}" if place else ""
+        count = lacks.count(lack)
+        on = "" if count == len(references) else f" on {count} probes"
+        notes.append(f"the module has no float64 truth{on}: {lack.reason}{where}")
+    return notes
+
+
+def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
+    """What the declared or possible inputs hold that no probe has: said, so that nobody guesses."""
+    notes = [
+        f"{spec.name} was tried with {_tried(spec.name, probes)}: say which values it takes with "
+        "--values"
+        for spec in loaded.specs
+        if spec.values is None and spec.dtype.startswith(("int", "uint")) and not loaded.data
+    ]
+    for symbol, (greatest, tried) in _greatest(loaded, probes).items():
+        if tried < greatest:
+            notes.append(
+                f"{symbol} was tried up to {tried} of {greatest}, to bound memory and time: "
+                "real data of that size can be given with --data"
+            )
+    return notes
+
+
+def _fused(loaded: LoadedModel) -> list[str]:
+    """What PyTorch's fused path does where a mask leaves positions out, unlike the file."""
+    import torch
+
+    masked = any(spec.dtype == "bool" for spec in loaded.specs)
+    layers = (torch.nn.TransformerEncoder, torch.nn.TransformerEncoderLayer)
+    found = [name for name, own in loaded.module.named_modules() if isinstance(own, layers)]
+    if not masked or not found or not torch.backends.mha.get_fastpath_enabled():
+        return []
+    note = (
+        f"{found[0] or 'the module'}: in eval mode PyTorch may take a fused path, which gives 0 "
+        "where a mask leaves positions out, and refuses rows that it leaves out whole; the file "
+        "computes them. torch.backends.mha.set_fastpath_enabled(False), where the model is built, "
+        "makes PyTorch compute them too"
+    )
+    return [note]
+
+
+def _tried(name: str, probes: Sequence[Probe]) -> str:
+    ends = [(a.min(), a.max()) for a in (probe.feeds[name] for probe in probes) if a.size]
+    least, greatest = min(low for low, _ in ends), max(high for _, high in ends)
+    return "0 and 1 only" if (least, greatest) == (0, 1) else f"{least}..{greatest}"
+
+
+def _greatest(loaded: LoadedModel, probes: Sequence[Probe]) -> dict[str, tuple[int, int]]:
+    """By symbol its declared greatest value and the greatest that a probe has."""
+    tried = [
+        sizing.sizes_of(loaded.specs, {name: array.shape for name, array in probe.feeds.items()})
+        for probe in probes
+    ]
+    return {
+        dim.symbol: (dim.greatest, max(sizes[dim.symbol] for sizes in tried))
+        for spec in loaded.specs
+        for dim in spec.dims
+        if dim.symbol is not None and dim.greatest is not None
+    }
+
+
+def _suspects(
+    loaded: LoadedModel, references: Sequence[Reference], unsteady: Unsteady | None
+) -> tuple[Location, ...]:
+    """The lines that draw random numbers, or the one that first gives NaN."""
+    from torch2mobile.validators.parity import determinism, domain
+
+    if unsteady is not None and unsteady.cause != "state":
+        return distinct([place_of(step) for step in unsteady.steps])
+    bad = (i.probe for i in references if domain.has_nan(i) and not i.probe.outside)
+    first = next(bad, None)
+    step = determinism.first_nan(loaded, first) if first is not None else None
+    return distinct([place_of(step)]) if step is not None else ()
+
+
+def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Location, ...]:
+    """The line that first gives NaN, or refuses, outside of the module's domain."""
+    from torch2mobile import user_code
+    from torch2mobile.validators.parity import determinism, domain
+
+    if settled is None:
+        return ()
+    step = determinism.first_nan(loaded, settled.first)
+    if step is not None:
+        return distinct([place_of(step)])
+    error = domain.refusal(loaded, settled.first)
+    return distinct([user_code.from_exception(error)]) if error is not None else ()
