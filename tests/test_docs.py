@@ -452,7 +452,11 @@ def test_the_grammars_errors_are_raised() -> None:
     for row in table:
         flag, *texts = re.findall(r"'([^']+)'", code(row[0])) or [""]
         specs = [flag, *texts]
-        values = [text for text in specs if re.match(r"\w+=(?:[\d.]+\.\.|uniform|normal)", text)]
+        values = [
+            text
+            for text in specs
+            if re.match(r"\w+=(?:[\d.]+\.\.|uniform|normal|padd|lengths)", text)
+        ]
         with pytest.raises(InputError) as caught:
             inputs.resolve([text for text in specs if text not in values], values)
         assert code(row[1]) in caught.value.message, row

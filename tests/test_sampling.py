@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -531,6 +532,68 @@ def test_undeclared_whole_numbers_are_safe_for_a_look_up() -> None:
     for dtype in INTS:
         for kind in sampling.VALUE_KINDS:
             assert {*drawn(spec(dim(20), dtype=dtype), kind).tolist()} <= {0, 1}
+
+
+COUNTED = Dim(symbol="T", least=1, greatest=9)
+FORMS = [
+    (Values("padding"), "int64"),
+    (Values("padding", side="left"), "bool"),
+    (Values("causal"), "bool"),
+    (Values("causal"), "float32"),
+    (Values("lengths", of=COUNTED), "int32"),
+    (Values("offsets", of=COUNTED), "int64"),
+    (Values("sorted"), "float32"),
+    (Values("sorted", 0, 9), "int64"),
+    (Values("one-hot"), "float32"),
+    (Values("nonzero"), "float32"),
+    (Values("nonzero", -3, 3), "int64"),
+    (Values("choice", numbers=(2, 5)), "uint8"),
+    (Values("choice", numbers=(True,)), "bool"),
+]
+
+
+def is_sorted(array: np.ndarray[Any, Any]) -> bool:
+    return bool((array[:, :-1] <= array[:, 1:]).all())
+
+
+def has_form(array: np.ndarray[Any, Any], values: Values, count: int) -> bool:
+    """Whether an array of two dimensions is of the form, told in another way than it is drawn."""
+    if values.kind == "padding":
+        ordered = array[:, ::-1] if values.side == "left" else array
+        return bool(array.any(axis=-1).all()) and is_sorted(-ordered.astype(int))
+    if values.kind == "causal":
+        hidden = -np.inf if array.dtype.kind == "f" else 0
+        seen = 0 if array.dtype.kind == "f" else 1
+        places = itertools.product(*map(range, array.shape))
+        ahead = array.shape[1] - array.shape[0]
+        return all(array[r, c] == (seen if c <= r + max(ahead, 0) else hidden) for r, c in places)
+    found = {
+        "lengths": (array >= 1) & (array <= count),
+        "offsets": is_sorted(array) and not array[:, 0].any() and array < count,
+        "sorted": is_sorted(array),
+        "one-hot": array.astype(float).sum(-1) == 1,
+        "nonzero": array != 0,
+        "choice": np.isin(array, values.numbers),
+    }
+    return bool(np.all(found[values.kind]))
+
+
+@pytest.mark.parametrize(("values", "dtype"), FORMS)
+def test_values_of_a_form_keep_it_in_every_kind_of_probe(values: Values, dtype: str) -> None:
+    each = InputSpec("x", ("x",), dtype, (Dim(symbol="N"), Dim(symbol="C")), values)
+    drawn = []
+    for kind, rows, columns in itertools.product(sampling.VALUE_KINDS, (1, 4), (1, 4, 7)):
+        sizes = {"N": rows, "C": columns, "T": 5}
+        array = sampling.draw(each, sizes, kind, np.random.default_rng(1))
+        assert (array.shape, str(array.dtype)) == ((rows, columns), dtype)
+        assert has_form(array, values, 5), (kind, array)
+        low, high = sampling.bounds(each)
+        declared = dtype == "bool" or sampling.promised(each) is not None
+        assert not declared or bool(((array >= low) & (array <= high)).all())
+        drawn.append(array.tobytes())
+    fixed = values.kind == "causal" or len(values.numbers) == 1
+    assert fixed or len(set(drawn)) > 6  # other values, and not only other shapes
+    assert sampling.draw(each, {"N": 2, "C": 0, "T": 0}, "ones", np.random.default_rng(1)).size == 0
 
 
 @pytest.mark.parametrize("values", [None, Values("range", 0, 1)])

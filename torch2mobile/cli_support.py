@@ -218,7 +218,7 @@ def source_options(command: F) -> F:
             "--values",
             multiple=True,
             metavar="SPEC",
-            help="Values an input can take, e.g. 'ids=0..30521' or 'image=uniform(0,1)'.",
+            help="Values an input can take, e.g. 'ids=0..30521' or 'mask=padding'.",
         ),
         click.option(
             "--input",

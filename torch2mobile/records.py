@@ -86,15 +86,33 @@ class Dim:
 
 @dataclass(frozen=True)
 class Values:
-    """The values an input may take: a closed range, or a distribution to draw from.
+    """The values an input may take: a closed range, a distribution to draw from, or a form.
 
     ``low``/``high`` are the ends for ``range`` and ``uniform``, mean and standard deviation
-    for ``normal``.
+    for ``normal``; of ``sorted`` and ``nonzero`` the ends, none where both are 0. ``numbers`` are
+    those of a ``choice``, ``side`` where ``padding`` stands, and ``of`` is the size that
+    ``lengths`` and ``offsets`` count. ``suggested`` tells that only the input's name says so.
     """
 
-    kind: Literal["range", "uniform", "normal"]
-    low: float
-    high: float
+    kind: Literal[
+        "range",
+        "uniform",
+        "normal",
+        "padding",
+        "causal",
+        "lengths",
+        "offsets",
+        "sorted",
+        "one-hot",
+        "nonzero",
+        "choice",
+    ]
+    low: float = 0
+    high: float = 0
+    numbers: tuple[float, ...] = ()
+    side: Literal["left", "right"] = "right"
+    of: Dim | None = None
+    suggested: bool = False
 
 
 @dataclass(frozen=True)

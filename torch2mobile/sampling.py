@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from torch2mobile.records import InputSpec
+from torch2mobile import value_forms
+from torch2mobile.records import InputSpec, Values
 
 ValueKind = Literal[
     "example",
@@ -32,7 +33,7 @@ _SCALES = {"small": 1e-3, "wide": 10.0, "large": 1e4}
 class _Recipe:
     """How to fill an array: ``a``/``b`` are the ends, or mean and standard deviation."""
 
-    fill: Literal["constant", "uniform", "ends", "normal", "below"]
+    fill: Literal["constant", "uniform", "ends", "normal", "below", "form"]
     a: float
     b: float = 0
 
@@ -63,7 +64,17 @@ def draw(
         raise ValueError(f"unknown kind {kind!r}, known are {', '.join(VALUE_KINDS)}")
     dtype = numpy_dtype(spec.dtype)
     shape = tuple(dim.at(sizes) for dim in spec.dims)
+    if spec.values is not None and value_forms.has_form(spec.values):
+        count = spec.values.of.at(sizes) if spec.values.of is not None else 0
+        array = value_forms.draw(spec.values, shape, kind, count, rng)
+        if spec.values.kind == "causal" and dtype.kind not in "biu":
+            array = np.where(array, 0.0, -np.inf)  # what is added to the scores
+        return np.ascontiguousarray(array.astype(dtype))
     array = _fill(_recipe(spec, kind), shape, _is_whole(dtype), rng)
+    if spec.values is not None and spec.values.kind == "sorted":
+        array.sort(axis=-1)
+    if spec.values is not None and spec.values.kind == "nonzero":
+        array[array == 0] = spec.values.high or spec.values.low or 1
     if dtype.kind != "b":
         np.clip(array, *_limits(dtype), out=array)
     return array.astype(dtype, copy=False)
@@ -87,12 +98,12 @@ def bounds(spec: InputSpec) -> tuple[float, float]:
 
     The declared ends; four standard deviations about the mean where there are none for floats.
     """
-    ends = _ends(spec)
+    ends = promised(spec)
     if ends is not None:
         return ends
     if _is_whole(numpy_dtype(spec.dtype)):
         return 0, 1
-    mean, std = (0.0, 1.0) if spec.values is None else (spec.values.low, spec.values.high)
+    mean, std = _normal(spec)
     return mean - 4 * std, mean + 4 * std
 
 
@@ -112,16 +123,33 @@ def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(finfo(dtype).min), float(finfo(dtype).max)
 
 
-def _ends(spec: InputSpec) -> tuple[float, float] | None:
+def _normal(spec: InputSpec) -> tuple[float, float]:
+    """The mean and standard deviation of floats without ends."""
+    declared = spec.values is not None and spec.values.kind == "normal"
+    return (spec.values.low, spec.values.high) if spec.values and declared else (0.0, 1.0)
+
+
+def promised(spec: InputSpec) -> tuple[float, float] | None:
     """The declared ends as the dtype holds them, rounded inward; None without a range."""
-    values, dtype = spec.values, numpy_dtype(spec.dtype)
-    if values is None or dtype.kind == "b":
+    dtype = numpy_dtype(spec.dtype)
+    found = None if dtype.kind == "b" else _declared(spec.values, whole=_is_whole(dtype))
+    return found if found is None or found[0] == -np.inf else _within(dtype, *found)
+
+
+def _declared(values: Values | None, *, whole: bool) -> tuple[float, float] | None:
+    """The ends that values have, if they have any."""
+    if values is None or (values.kind in {"sorted", "nonzero"} and not values.low < values.high):
         return None
-    low, high = values.low, values.high
-    if values.kind == "normal":
-        if not _is_whole(dtype):
-            return None
-        low, high = values.low - 3 * values.high, values.low + 3 * values.high
+    if value_forms.has_form(values):
+        additive = values.kind == "causal" and not whole
+        return (-np.inf, 0.0) if additive else value_forms.ends(values)
+    if values.kind != "normal":
+        return values.low, values.high
+    return (values.low - 3 * values.high, values.low + 3 * values.high) if whole else None
+
+
+def _within(dtype: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
+    """The ends in a dtype, rounded inward."""
     least, greatest = _limits(dtype)
     low, high = min(max(low, least), greatest), min(max(high, least), greatest)
     if _is_whole(dtype):
@@ -136,17 +164,20 @@ def _ends(spec: InputSpec) -> tuple[float, float] | None:
 
 
 def _recipe(spec: InputSpec, kind: str) -> _Recipe:
-    ends = _ends(spec)
+    if value_forms.has_form(spec.values):
+        level = value_forms.level(kind)
+        return _Recipe("form", -1 if level is None else level)
+    ends = promised(spec)
     whole = _is_whole(numpy_dtype(spec.dtype))
     if ends is not None:
         recipe = _bounded(*ends, kind, whole)
         return recipe if recipe.a != recipe.b else _Recipe("constant", recipe.a)
-    level = {"zeros": 0.0, "ones": 1.0}.get(kind)
+    share = {"zeros": 0.0, "ones": 1.0}.get(kind)
     if whole:
-        return _Recipe("uniform", 0, 1) if level is None else _Recipe("constant", int(level))
-    mean, std = (0.0, 1.0) if spec.values is None else (spec.values.low, spec.values.high)
-    if level is not None:
-        return _Recipe("constant", mean + std * level)
+        return _Recipe("uniform", 0, 1) if share is None else _Recipe("constant", int(share))
+    mean, std = _normal(spec)
+    if share is not None:
+        return _Recipe("constant", mean + std * share)
     return _Recipe("below" if kind == "negative" else "normal", mean, std * _SCALES.get(kind, 1.0))
 
 

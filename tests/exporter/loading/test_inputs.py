@@ -342,10 +342,57 @@ def test_a_slip_of_the_finger_is_read_or_refused_in_form(text: str, at: int, typ
         ("state.h=0..1", "state_h", Values("range", 0, 1)),
         ("state_h=0..1", "state_h", Values("range", 0, 1)),
         ("boxes.0=0..1", "boxes_0", Values("range", 0, 1)),
+        ("x=padding", "x", Values("padding")),
+        ("x=padding( left )", "x", Values("padding", side="left")),
+        ("x=causal", "x", Values("causal")),
+        ("x=one-hot", "x", Values("one-hot")),
+        ("x=lengths", "x", Values("lengths")),
+        ("x=lengths(T)", "x", Values("lengths", of=Dim(symbol="T"))),
+        ("x=offsets(2*h+1)", "x", Values("offsets", of=Dim(symbol="h", factor=2, offset=1))),
+        ("x=sorted", "x", Values("sorted")),
+        ("x=nonzero(-3,3)", "x", Values("nonzero", -3, 3)),
+        ("x=choice(1, 2.5,4)", "x", Values("choice", numbers=(1, 2.5, 4))),
+        ("x=constant(true)", "x", Values("choice", numbers=(True,))),
     ],
 )
 def test_values_are_read(text: str, name: str, values: Values) -> None:
     assert inputs.parse_values(text) == (name, values)
+    assert inputs.parse_values(inputs.format_values(name, values)) == (name, values)
+
+
+def test_names_suggest_values_and_others_can_be_given() -> None:
+    texts = [
+        "attention_mask:int64[N,T]",
+        "bert_attention_mask:bool[N,T]",
+        "mask:int64[N,T]",
+        "token_type_ids:int64[N,T]",
+        "big_attention_mask:float32[N,1,T,T]",
+    ]
+    specs, _ = inputs.resolve(texts, ["bert_attention_mask=padding(left)"])
+    assert [spec.values and inputs.format_values("x", spec.values) for spec in specs] == [
+        "x=padding",
+        "x=padding(left)",
+        None,
+        "x=0..1",
+        None,
+    ]
+    mask, types = inputs.suggestions(specs)
+    assert mask.startswith("the values of attention_mask follow from its name: --values 'att")
+    assert "'token_type_ids=0..1'" in types
+
+
+@pytest.mark.parametrize(
+    ("text", "of"),
+    [
+        ("n=lengths", Dim(symbol="T", least=1, greatest=9)),
+        ("n=lengths(T)", Dim(symbol="T", least=1, greatest=9)),
+        ("n=offsets", Dim(symbol="K")),
+    ],
+)
+def test_lengths_and_offsets_find_what_they_count(text: str, of: Dim) -> None:
+    specs, _ = inputs.resolve(["n:int64[N]", "k:int64[K]", "x:float32[N,T=1..9,3]"], [text])
+    assert specs[0].values is not None
+    assert specs[0].values.of == of
 
 
 def test_whole_numbers_stay_exact() -> None:
@@ -358,10 +405,14 @@ BAD_VALUES = [
     ("0..5", 0, "expected a name"),
     ("ids", 3, "expected '=' after the name"),
     ("ids:int64[3]", 3, "expected '=' after the name"),
-    ("ids=", 4, "expected a number, uniform(low,high) or normal(mean,std)"),
-    ("ids=a..b", 4, "expected a number, uniform(low,high) or normal(mean,std)"),
-    ("ids=uniformly(0,1)", 4, "expected a number, uniform(low,high)"),
-    ("ids=..5", 4, "expected a number, uniform(low,high)"),
+    ("ids=", 4, "expected a number, or a kind such as uniform(low,high)"),
+    ("ids=a..b", 4, "unknown values 'a'"),
+    ("ids=uniformly(0,1)", 4, "unknown values 'uniformly'"),
+    ("ids=..5", 4, "expected a number, or a kind such as uniform(low,high)"),
+    ("mask=padding(up)", 13, "expected left or right"),
+    ("x=choice()", 9, "expected a number, true or false"),
+    ("x=constant(1,2)", 12, "expected ')' after the last number"),
+    ("x=sorted(9,0)", 11, "the range runs backwards"),
     ("ids=5", 5, "expected '..' after the low end"),
     ("ids=0-5", 5, "expected '..' after the low end"),
     ("ids=0..", 7, "expected a number after '..'"),
@@ -582,7 +633,12 @@ def test_a_constant_has_no_name_in_the_file_to_clash_with() -> None:
         (["  zzz=0..1"], "unknown input 'zzz'", 2, "Known are: image, ids, level, flag, state_h."),
         (["scale=0..1"], "scale is a constant and takes no values", 0, "Known are: image"),
         (["ids=0..1", "ids=0..2"], "the values of ids are given twice", 0, "Keep one"),
-        (["flag=0..1"], "flag: a bool input takes no values", 5, "It is flag:bool[]."),
+        (["flag=0..1"], "flag: a bool takes padding, causal, one-hot, choice or", 5, "It is flag"),
+        (["flag=choice(0,2)"], "flag: 2 is neither true nor false", 5, "It is flag:bool[]."),
+        (["flag=padding"], "flag: padding needs 1 dimension, it has 0", 5, "It is flag:bool[]."),
+        (["image=lengths(N)"], "image: lengths are whole numbers, not float16", 6, "It is image"),
+        (["image=lengths"], "image: which size do the lengths count? Write lengths(T)", 6, "It"),
+        (["image=offsets(Q)"], "image: no input has the symbol Q; known are: ", 6, "It is image"),
         (["ids= 0.5..1"], "ids: 0.5 is not a whole number, as int64 needs", 5, "ids:int64[N]"),
         (["ids=0..1.5"], "ids: 1.5 is not a whole number, as int64 needs", 4, "ids:int64[N]"),
         (["ids=normal(0,1)"], "ids: int64 takes a range such as 0..9, not normal", 4, ""),

@@ -1,4 +1,4 @@
-"""The input grammar: the texts of ``--input`` and ``--values``, read and written.
+"""The input grammar: the texts of ``--input``, read and written.
 
 ::
 
@@ -7,8 +7,6 @@
     mask:int64[N,P+1]   mask:int64[N,P+T]   linear in the symbols
     state.h:float32[2,N,64]   boxes.0:float32[K,4]   gain:float32[]     leaves, indices, scalars
     mask=None   scale=0.5   steps=2   causal=true   mode="bilinear"     constants
-
-    ids=0..30521   image=uniform(0,1)   noise=normal(0,1)               values
 """
 
 from __future__ import annotations
@@ -19,10 +17,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from torch2mobile.errors import InputError
-from torch2mobile.records import ConstantSpec, Dim, InputSpec, PathKey, Scalar, Values
+from torch2mobile.records import ConstantSpec, Dim, InputSpec, PathKey, Scalar
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _WHOLE = ("int8", "int16", "int32", "int64", "uint8", "bool")
@@ -45,7 +43,7 @@ _WORDS: dict[str, Scalar] = {
     "nan": math.nan,
 }
 
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _STRING = r""""(?:[^"\\]|\\.)*"|'[^']*'"""
 _MOST_DIMS = 64
@@ -60,10 +58,6 @@ _SUM_REMEDY = "Give the range where a symbol stands alone: ids:int64[N,T=1..8]."
 _CONSTANT_REMEDY = (
     "Constants are None, true, false, numbers and quoted text, for example "
     "--input 'mode=\"bilinear\"'; ranges of values belong to --values."
-)
-_VALUES_REMEDY = (
-    "Write for example --values 'ids=0..30521', --values 'image=uniform(0,1)' "
-    "or --values 'noise=normal(0,1)'."
 )
 
 
@@ -81,7 +75,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"{hint}Known are: {', '.join(known) or 'none'}."
 
 
-class _Scanner:
+class Scanner:
     """Reads a text from left to right; a failure shows the text with a caret under the spot."""
 
     def __init__(self, flag: str, text: str, remedy: str) -> None:
@@ -139,8 +133,8 @@ def parse_input(text: str) -> InputSpec | ConstantSpec:
     Raises:
         InputError: the text is not of that form; the message points at the character.
     """
-    scan = _Scanner("--input", text, _INPUT_REMEDY)
-    path = _path(scan)
+    scan = Scanner("--input", text, _INPUT_REMEDY)
+    path = read_path(scan)
     spec: InputSpec | ConstantSpec
     if scan.take("="):
         spec = ConstantSpec(path, _constant(scan))
@@ -152,15 +146,16 @@ def parse_input(text: str) -> InputSpec | ConstantSpec:
     return spec
 
 
-def _path(scan: _Scanner) -> tuple[PathKey, ...]:
-    keys: list[PathKey] = [scan.need(_NAME, "expected a name")]
+def read_path(scan: Scanner) -> tuple[PathKey, ...]:
+    """The keys that lead to a leaf."""
+    keys: list[PathKey] = [scan.need(NAME, "expected a name")]
     while scan.take(r"\.(?!\.)"):
-        key = scan.need(f"{_NAME}|[0-9]{{1,9}}", "expected a key or an index after '.'")
+        key = scan.need(f"{NAME}|[0-9]{{1,9}}", "expected a key or an index after '.'")
         keys.append(int(key) if key[0].isdigit() else key)
     return tuple(keys)
 
 
-def _dtype(scan: _Scanner) -> str:
+def _dtype(scan: Scanner) -> str:
     word = scan.need(r"[A-Za-z_][A-Za-z0-9_.]*", "expected a dtype after ':'")
     dtype = DTYPES.get(word.removeprefix("torch."))
     if dtype is None:
@@ -168,19 +163,20 @@ def _dtype(scan: _Scanner) -> str:
     return dtype
 
 
-def _dims(scan: _Scanner) -> tuple[Dim, ...]:
+def _dims(scan: Scanner) -> tuple[Dim, ...]:
     scan.need(r"\[", "expected '[' after the dtype")
     if scan.take(r"\]"):
         return ()
-    dims = [_dim(scan)]
+    dims = [read_dim(scan)]
     while scan.need(r"[,\]]", "expected ',' or ']' after a dimension") == ",":
-        dims.append(_dim(scan))
+        dims.append(read_dim(scan))
         if len(dims) > _MOST_DIMS:
             scan.fail(f"more than {_MOST_DIMS} dimensions, which no array has")
     return tuple(dims)
 
 
-def _dim(scan: _Scanner) -> Dim:
+def read_dim(scan: Scanner) -> Dim:
+    """One dimension, with its range if there is one."""
     scan.take("")
     first = scan.start
     terms, offset = _sum(scan)
@@ -195,7 +191,7 @@ def _dim(scan: _Scanner) -> Dim:
     return replace(own, least=least, greatest=greatest, offset=offset, others=tuple(others))
 
 
-def _sum(scan: _Scanner) -> tuple[dict[str, int], int]:
+def _sum(scan: Scanner) -> tuple[dict[str, int], int]:
     """A linear expression: the factor of each symbol, and the number that is added."""
     terms: dict[str, int] = {}
     offset, sign = 0, 1
@@ -216,7 +212,7 @@ def _sum(scan: _Scanner) -> tuple[dict[str, int], int]:
     return terms, offset
 
 
-def _term(scan: _Scanner, *, first: bool) -> tuple[int, str]:
+def _term(scan: Scanner, *, first: bool) -> tuple[int, str]:
     """A number and a symbol, of which it is the factor; no symbol for a number alone."""
     factor, problem = 1, "expected a size or a symbol"
     if scan.take("(?=[0-9])") is not None:
@@ -227,7 +223,7 @@ def _term(scan: _Scanner, *, first: bool) -> tuple[int, str]:
             return factor, ""
         if factor == 0:
             scan.fail("a factor must be at least 1")
-    symbol = scan.need(_NAME, problem)
+    symbol = scan.need(NAME, problem)
     if symbol in _WORDS:
         scan.fail(f"{symbol} is no symbol", remedy=f"Name the dimension. {_INPUT_REMEDY}")
     if scan.take(r"(?=\*\s*[^\s\w*]|\*\s*[0-9])") is not None:
@@ -237,16 +233,16 @@ def _term(scan: _Scanner, *, first: bool) -> tuple[int, str]:
 
 def parse_dim(text: str) -> Dim | None:
     """The dimension that is called so in a file, if it is one of this grammar's."""
-    scan = _Scanner("", text, "")
+    scan = Scanner("", text, "")
     try:
-        found = _dim(scan)
+        found = read_dim(scan)
         scan.need(r"\Z", "expected nothing after the dimension")
     except InputError:
         return None
     return found
 
 
-def _range(scan: _Scanner) -> tuple[int, int | None]:
+def _range(scan: Scanner) -> tuple[int, int | None]:
     least = scan.size("expected the least size after '='", _RANGE_REMEDY)
     scan.need(r"\.\.", "expected '..' after the least size", _RANGE_REMEDY)
     if scan.take("(?=[0-9])") is None:
@@ -259,9 +255,9 @@ def _range(scan: _Scanner) -> tuple[int, int | None]:
     return least, greatest
 
 
-def _constant(scan: _Scanner) -> Scalar:
+def _constant(scan: Scanner) -> Scalar:
     problem = "expected None, true, false, a number or a quoted text after '='"
-    word = scan.take(f"-?{_NAME}")
+    word = scan.take(f"-?{NAME}")
     if word is not None:
         if word not in _WORDS:
             scan.fail(problem, remedy=_CONSTANT_REMEDY)
@@ -275,36 +271,6 @@ def _constant(scan: _Scanner) -> Scalar:
         return str(json.loads(quoted, strict=False))
     except json.JSONDecodeError as error:
         scan.fail("the text has an unknown escape", scan.start + error.pos, _CONSTANT_REMEDY)
-
-
-def parse_values(text: str) -> tuple[str, Values]:
-    """Read one ``--values``: the input's ONNX name and a range or distribution.
-
-    Raises:
-        InputError: the text is not of that form; the message points at the character.
-    """
-    scan = _Scanner("--values", text, _VALUES_REMEDY)
-    name = onnx_name(_path(scan))
-    scan.need("=", "expected '=' after the name")
-    kind: Literal["range", "uniform", "normal"] = "range"
-    if scan.take(r"(?:uniform|normal)\b"):
-        kind = "normal" if scan.text.startswith("normal", scan.start) else "uniform"
-        scan.need(r"\(", f"expected '(' after {kind}")
-        low = scan.number(f"expected a number after '{kind}('")
-        scan.need(",", "expected ',' after the first number")
-        high = scan.number("expected a number after ','")
-    else:
-        low = scan.number("expected a number, uniform(low,high) or normal(mean,std) after '='")
-        scan.need(r"\.\.", "expected '..' after the low end")
-        high = scan.number("expected a number after '..'")
-    if kind == "normal" and high <= 0:
-        scan.fail("the standard deviation must be above 0")
-    if kind != "normal" and low > high:
-        scan.fail(f"the range runs backwards: {low}..{high}")
-    if kind != "range":
-        scan.need(r"\)", "expected ')' after the second number")
-    scan.need(r"\Z", "expected nothing after the values")
-    return name, Values(kind, low, high)
 
 
 def format_input(spec: InputSpec | ConstantSpec) -> str:
@@ -331,16 +297,3 @@ def range_text(dim: Dim) -> str:
     """The symbol's range as the grammar writes it; an undeclared least size is 1."""
     least = 1 if dim.least is None else dim.least
     return f"{least}.." if dim.greatest is None else f"{least}..{dim.greatest}"
-
-
-def format_values(name: str, values: Values) -> str:
-    """The text that :func:`parse_values` reads as these values."""
-    low, high = _number_text(values.low), _number_text(values.high)
-    if values.kind == "range":
-        return f"{name}={low}..{high}"
-    return f"{name}={values.kind}({low},{high})"
-
-
-def _number_text(value: float) -> str:
-    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**53)
-    return str(int(value)) if whole else repr(value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch2mobile import sizing
 from torch2mobile.errors import InputError
+from torch2mobile.exporter.loading import value_fit
 from torch2mobile.exporter.loading.grammar import (
     DTYPES,
     did_you_mean,
@@ -15,12 +15,11 @@ from torch2mobile.exporter.loading.grammar import (
     dotted,
     error,
     format_input,
-    format_values,
     onnx_name,
     parse_input,
-    parse_values,
     range_text,
 )
+from torch2mobile.exporter.loading.value_grammar import format_values, parse_values
 from torch2mobile.records import ConstantSpec, Dim, InputSpec, Values
 
 __all__ = [
@@ -33,16 +32,8 @@ __all__ = [
     "parse_input",
     "parse_values",
     "resolve",
+    "suggestions",
 ]
-
-_LIMITS: dict[str, tuple[float, float]] = {
-    **{f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
-    "uint8": (0, 255),
-    "float16": (-65504.0, 65504.0),
-    "bfloat16": (-(2.0**128 - 2.0**120), 2.0**128 - 2.0**120),
-    "float32": (-(2.0**128 - 2.0**104), 2.0**128 - 2.0**104),
-    "float64": (-sys.float_info.max, sys.float_info.max),
-}
 
 
 def resolve(
@@ -142,10 +133,13 @@ def _refuse_sizes(specs: Sequence[InputSpec]) -> None:
 def attach_values(
     specs: Sequence[InputSpec], values: Sequence[str], constants: Sequence[ConstantSpec] = ()
 ) -> tuple[InputSpec, ...]:
-    """The specs with the declared ``--values``; ``constants`` only sharpen the error message.
+    """The specs with the declared ``--values``, or those that their names suggest.
+
+    ``constants`` only sharpen the error message.
 
     Raises:
-        InputError: a text cannot be read, names no input or one twice, or does not fit its dtype.
+        InputError: a text cannot be read, names no input or one twice, or does not fit its dtype
+            or dimensions.
     """
     known = {spec.name: spec for spec in specs}
     given: dict[str, Values] = {}
@@ -158,34 +152,30 @@ def attach_values(
             problem = f"unknown input {name!r}"
         elif name in given:
             problem, remedy = f"the values of {name} are given twice", "Keep one of them."
-        elif misfit := _misfit(known[name].dtype, drawn):
-            problem, remedy = f"{name}: {misfit}", f"It is {format_input(known[name])}."
+        else:
+            drawn = value_fit.counting(drawn, known[name], specs)
+            problem, remedy = value_fit.misfit(known[name], drawn, specs), ""
+            problem = problem and f"{name}: {problem}"
+            remedy = f"It is {format_input(known[name])}."
             at = text.index("=") + 1
             at += _indent(text[at:])
         if problem:
             raise error("--values", problem, text, at, remedy)
         given[name] = drawn
-    return tuple(replace(spec, values=given.get(spec.name, spec.values)) for spec in specs)
+    return tuple(
+        replace(spec, values=given.get(spec.name) or spec.values or value_fit.suggested(spec))
+        for spec in specs
+    )
 
 
-def _misfit(dtype: str, values: Values) -> str:
-    """Why these values do not fit the dtype; empty if they do."""
-    if dtype == "bool":
-        return "a bool input takes no values, true and false are always tried"
-    if dtype not in _LIMITS:
-        return ""
-    least, greatest = _LIMITS[dtype]
-    ends = (values.low, values.high)
-    if isinstance(least, int):
-        if values.kind == "normal":
-            return f"{dtype} takes a range such as 0..9, not normal(mean,std)"
-        for end in ends:
-            if end != int(end):
-                return f"{end} is not a whole number, as {dtype} needs"
-    for end in ends:
-        if not least <= end <= greatest:
-            return f"{end} does not fit {dtype}, which holds {least}..{greatest}"
-    return ""
+def suggestions(specs: Sequence[InputSpec]) -> tuple[str, ...]:
+    """What is said of inputs whose values follow from their names alone."""
+    return tuple(
+        f"the values of {spec.name} follow from its name: --values "
+        f"'{format_values(spec.name, spec.values)}', unless others are given"
+        for spec in specs
+        if spec.values is not None and spec.values.suggested
+    )
 
 
 def check_against_example(

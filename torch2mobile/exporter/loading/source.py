@@ -192,7 +192,7 @@ def _assembled(
         program=program,
         dynamic_shapes=call.shapes,
         data=data,
-        notes=notes,
+        notes=(*notes, *inputs.suggestions(call.specs)),
         drawn=call.drawn,
     )
 

@@ -93,7 +93,7 @@ def settle(loaded: LoadedModel, references: Sequence[Reference]) -> Settled | No
     moved = {number: search.inside(references[number].probe) for number in bad}
     resized = {number for number in bad if _shapes(references[number].probe) != _shapes(example)}
     lost = any(moved[number] is None for number in bad if number not in resized)
-    strict = any(spec.values is not None for spec in loaded.specs)
+    strict = any(spec.values and not spec.values.suggested for spec in loaded.specs)
     probes = [item.probe for item in references]
     beside: list[Probe] = []
     for number in bad:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from torch2mobile import user_code
+from torch2mobile import sampling, user_code
 from torch2mobile.records import Finding, InputSpec, Location, Severity
 from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Subject
 from torch2mobile.validators.coverage.rules import RULES
@@ -186,7 +186,7 @@ def _domain(subject: Subject, node: Node, where: Location) -> Iterator[Finding]:
         return
     low, high = -math.inf, math.inf
     if spec.values is not None and spec.values.kind != "normal":
-        low, high = spec.values.low, spec.values.high
+        low, high = sampling.promised(spec) or (low, high)
     if low < bounds[0] or high > bounds[1]:
         declared = "declared" if spec.values else "not declared"
         yield RULES["T2M132"].found(

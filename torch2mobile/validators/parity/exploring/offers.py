@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torch2mobile import sampling, sizing
+from torch2mobile import sampling, sizing, value_forms
 from torch2mobile.records import InputSpec, LoadedModel, ParityOptions
 from torch2mobile.validators.parity.exploring.flow import Flow, follow, passes_nan_on
 from torch2mobile.validators.parity.probes import ELEMENT_BUDGET, Probe
@@ -63,7 +63,7 @@ class _Maker:
 
     def rows(self, spec: InputSpec, flow: Flow, rng: np.random.Generator) -> Iterator[Probe]:
         """Each row of the tables that an input indexes, in a few long probes."""
-        if spec.name not in flow.rows:
+        if spec.name not in flow.rows or value_forms.has_form(spec.values):
             return
         low, high = flow.rows[spec.name]
         if spec.values is not None:
@@ -106,6 +106,10 @@ class _Maker:
 
     def numbers(self, spec: InputSpec, flow: Flow, rng: np.random.Generator) -> Iterator[Probe]:
         """The numbers that an input is compared with, between and beside them, and ties."""
+        if spec.values is not None and (
+            value_forms.has_form(spec.values) or spec.values.kind in {"sorted", "nonzero"}
+        ):
+            return
         met = flow.met.get(spec.name, set())
         exactly = flow.exactly.get(spec.name, set())
         every = sorted(met | exactly)

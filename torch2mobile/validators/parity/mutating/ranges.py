@@ -93,9 +93,9 @@ def impossible(decision: Decision, known: Mapping[str, Range]) -> list[int]:
 def _declared(spec: InputSpec) -> Range:
     if spec.dtype == "bool":
         return 0, 1
-    if spec.values is None or spec.values.kind == "normal":
+    if spec.values is not None and spec.values.kind == "normal":
         return _ANY
-    return sampling.bounds(spec)
+    return sampling.promised(spec) or _ANY
 
 
 def _ends_of(array: np.ndarray) -> Range:

@@ -6,12 +6,13 @@ the best ones so far: an evolution strategy in its simplest form (Rechenberg, 19
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from torch2mobile import sampling
+from torch2mobile import sampling, sizing
 from torch2mobile.records import InputSpec
 
 Feeds = Mapping[str, np.ndarray]
@@ -21,6 +22,8 @@ Genome = Mapping[str, np.ndarray]
 Score = Callable[[Sequence[Feeds]], np.ndarray]
 
 BATCH = 8
+# Kinds of values of which each number stands for itself.
+_FREE = ("range", "uniform", "normal")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Space:
 
     def feeds(self, genome: Genome) -> Feeds:
         """The inputs that a genome stands for, of their exact dtypes."""
-        return {spec.name: _express(spec, genome[spec.name]) for spec in self._specs}
+        shapes = {name: unit.shape for name, unit in genome.items()}
+        sizes = sizing.sizes_of(self._specs, shapes)
+        return {spec.name: _express(spec, genome[spec.name], sizes) for spec in self._specs}
 
 
 def small_first(feeds: Sequence[Feeds]) -> list[Feeds]:
@@ -71,8 +76,12 @@ def small_first(feeds: Sequence[Feeds]) -> list[Feeds]:
     return [feeds[0], *rest]
 
 
-def _express(spec: InputSpec, unit: np.ndarray) -> np.ndarray:
+def _express(spec: InputSpec, unit: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     dtype = sampling.numpy_dtype(spec.dtype)
+    if spec.values is not None and spec.values.kind not in _FREE:
+        # What must keep a form is drawn anew, from what the genome is.
+        rng = np.random.default_rng(zlib.crc32(unit.tobytes()))
+        return sampling.draw(spec, sizes, "example", rng)
     if dtype.kind == "b":
         return np.asarray(unit > 0.5)
     low, high = sampling.bounds(spec)
