@@ -17,7 +17,8 @@ import torch
 from torch2mobile.copies import fresh
 from torch2mobile.exporter.capture import STRATEGIES
 from torch2mobile.exporter.loading import source
-from torch2mobile.pipeline.check import CheckOptions, check_loaded
+from torch2mobile.pipeline.check import check_loaded
+from torch2mobile.pipeline.check_options import CheckOptions
 from torch2mobile.records import LoadedModel, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.tensors import quiet

@@ -105,7 +105,8 @@ def check(source: str, **options: Any) -> int:
       torch2mobile check models.py:MyNet --input 'x:float32[N,3,64,64]'
       torch2mobile check model.onnx --provider nnapi --fix-dim N=1 --format sarif
     """
-    from torch2mobile.pipeline.check import CheckOptions, check_request
+    from torch2mobile.pipeline.check import check_request
+    from torch2mobile.pipeline.check_options import CheckOptions
     from torch2mobile.pipeline.config import read_selection
     from torch2mobile.records import ParityOptions, Request, Severity
 

@@ -19,7 +19,8 @@ from torch import nn
 import torch2mobile
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.translate import OpsetError
-from torch2mobile.pipeline.check import CheckOptions, check_request
+from torch2mobile.pipeline.check import check_request
+from torch2mobile.pipeline.check_options import CheckOptions
 from torch2mobile.pipeline.config import read_selection
 from torch2mobile.records import (
     Check,

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 from torch2mobile.cli import run
 from torch2mobile.errors import UsageError
 from torch2mobile.pipeline import inspection
-from torch2mobile.pipeline.check import CheckOptions, check_file
+from torch2mobile.pipeline.check import check_file
+from torch2mobile.pipeline.check_options import CheckOptions
 from torch2mobile.records import Severity, Status
 
 

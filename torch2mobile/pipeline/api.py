@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch2mobile.errors import UsageError
 from torch2mobile.interfaces import Observer
 from torch2mobile.pipeline import check as checking
+from torch2mobile.pipeline import check_options
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
@@ -305,11 +306,11 @@ def check(
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, a module that cannot be captured included, is in the result's report.
     """
-    options = checking.CheckOptions(
+    options = check_options.CheckOptions(
         targets=tuple(targets),
         providers=tuple(providers),
         selection=Selection(tuple(select), tuple(ignore), tuple(suppress)),
-        fail_on=checking.severity_of(fail_on),
+        fail_on=check_options.severity_of(fail_on),
         ort_version=ort_version,
         fixed=dict(fix_dims or {}),
         opset=opset,

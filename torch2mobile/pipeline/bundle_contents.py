@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.exporter.bundle import (
     MODEL,
+    PROVENANCE,
     REPORT,
     load_bundle,
     refuse_external_data,
@@ -214,3 +215,21 @@ def integrity(bundle: Bundle) -> Check:
         )
     count = len(bundle.manifest.files)
     return Check("integrity", Status.PASSED, f"{count} files as they were written")
+
+
+def write_provenance(folder: Path, model: OnnxModel) -> Check:
+    """``provenance.json``, and how many nodes it leads back."""
+    import onnx
+
+    from torch2mobile.exporter import provenance
+
+    proto = onnx.load(model.path, load_external_data=False)
+    text = provenance.to_json(proto, model.origins)
+    (folder / PROVENANCE).write_text(text, encoding="utf-8")
+    nodes = list(proto.graph.node)
+    known = sum(any(model.origins.get(name) for name in node.output) for node in nodes)
+    return Check(
+        "provenance",
+        Status.PASSED if known == len(nodes) else Status.SKIPPED,
+        f"{known} of {len(nodes)} nodes lead back to a module and a source line",
+    )

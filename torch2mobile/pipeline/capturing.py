@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch2mobile import sizing
 from torch2mobile.errors import CaptureError, ExitCode, Torch2MobileError
-from torch2mobile.records import Attempt, Capture, LoadedModel, Location
+from torch2mobile.records import Attempt, Capture, Check, LoadedModel, Location, Status
 
 if TYPE_CHECKING:
     import torch
+
+    from torch2mobile.exporter.translate import Translation
 
 # So many sizes that a graph was not captured for are tried.
 _TRIED = 4
@@ -121,3 +123,25 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
         return torch.equal(one, other)
     scale = float(one.nan_to_num().abs().max()) if one.numel() else 0.0
     return torch.allclose(one, other, rtol=1e-2, atol=1e-3 * scale, equal_nan=True)
+
+
+def capture_check(found: Capture) -> Check:
+    """How the module was captured, what was noted, and which strategies failed before."""
+    tries = [f"{a.strategy} failed: {a.reason}" for a in found.attempts if not a.succeeded]
+    how = f"torch.export, {found.strategy}" if found.program else found.strategy
+    notes = (*found.loaded.notes, *found.notes, *tries)
+    return Check("capture", Status.PASSED, how, notes=notes)
+
+
+def translate_check(found: Translation) -> Check:
+    """What the module became, and which operators were put right."""
+    model = found.model
+    dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
+    mended = ", ".join(row.name for row in found.mended)
+    return Check(
+        "translate",
+        Status.PASSED,
+        f"ONNX opset {model.opset}, {dims}",
+        metrics={"mended": mended} if mended else {},
+        notes=tuple(f"mended {row.name} (torch.onnx: {row.what})" for row in found.mended),
+    )

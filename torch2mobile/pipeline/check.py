@@ -7,100 +7,40 @@ looked at as it is, without torch.
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile import limits
 from torch2mobile.errors import (
     CaptureError,
     LostOutputError,
     ModelFileError,
     TranslateError,
-    UsageError,
-    did_you_mean,
 )
 from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import understood
 from torch2mobile.pipeline import ranges
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
-from torch2mobile.pipeline.conversion import find_variants
+from torch2mobile.pipeline.check_options import CheckOptions, refuse_module_options, refuse_sizes
+from torch2mobile.pipeline.check_report import report_of
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Capture,
-    Check,
-    Finding,
-    InputSpec,
     LoadedModel,
     Report,
     Request,
-    Severity,
-    Status,
 )
-from torch2mobile.validators.coverage import level_file, releases
-from torch2mobile.validators.coverage.accelerators import ACCELERATORS
+from torch2mobile.validators.coverage import level_file
 from torch2mobile.validators.coverage.levels import LEVELS
-from torch2mobile.validators.coverage.lint_context import Section, Subject
-from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.selection import Selection, counts
+from torch2mobile.validators.coverage.lint_context import Subject
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.translate import InMemory
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """What to look at and what counts; see :class:`Selection` and :class:`Subject`."""
-
-    targets: tuple[str, ...] = ()
-    providers: tuple[str, ...] = ()
-    selection: Selection = field(default_factory=Selection)
-    fail_on: Severity = Severity.ERROR
-    ort_version: str | None = None
-    fixed: Mapping[str, int] = field(default_factory=dict)
-    opset: int | None = None
-    mend: bool = True
-
-    @property
-    def wants_model(self) -> bool:
-        """Whether the ONNX that a module becomes is looked at."""
-        return bool(self.targets or self.providers or self.ort_version or self.opset)
-
-    def __post_init__(self) -> None:
-        find_variants(self.targets)
-        for name in self.providers:
-            if name not in ACCELERATORS:
-                raise UsageError(
-                    f"check knows no provider {name!r}", did_you_mean(name, list(ACCELERATORS))
-                )
-        if self.ort_version is not None:
-            releases.check_version(self.ort_version)
-        if self.fixed and not self.providers:
-            raise UsageError(
-                "--fix-dim says something about an accelerator, and none is asked for",
-                f"Add --provider {', or '.join(ACCELERATORS)}, or leave it out.",
-            )
-        for name, size in self.fixed.items():
-            limits.check_number("fix_dim", size, of=name)
-        if self.opset is not None:
-            limits.check_number("opset", self.opset)
-
-
-def severity_of(text: str) -> Severity:
-    """The severity of this name; UsageError for any other."""
-    if text not in tuple(Severity):
-        raise UsageError(
-            f"fail_on is {text!r}, which is no severity",
-            f"The severities are {', '.join(s.value for s in Severity)}.",
-        )
-    return Severity(text)
 
 
 def check_request(
@@ -110,56 +50,10 @@ def check_request(
     ranges.check_request(request)
     path = Path(request.source)
     if path.is_dir() or path.suffix in {".onnx", ".ort"}:
-        _refuse_module_options(request, options)
+        refuse_module_options(request, options)
         return check_file(path, options, observer=observer)
     load = partial(load_source, request)
     return check_loaded(load, options, subject=request.source, observer=observer)
-
-
-def _refuse_module_options(request: Request, options: CheckOptions) -> None:
-    about = ("weights", "inputs", "values", "data", "trust", "drop_outputs")
-    given = [name for name in about if getattr(request, name)]
-    if options.opset is not None:
-        given.append("opset")
-    if not options.mend:
-        given.append("no-mend")
-    if request.parity.seed:
-        given.append("seed")
-    if given:
-        flag = {"inputs": "input", "drop_outputs": "drop-output"}.get(given[0], given[0])
-        raise UsageError(
-            f"--{flag} says something about a module, and {request.source} is a file",
-            "Leave it out, or name the module.",
-        )
-
-
-def _refuse_sizes(
-    fixed: Mapping[str, int], inputs: Iterable[InputSpec], *, named: bool = True
-) -> None:
-    """UsageError for a size that these inputs cannot have; ``named``: they name all dimensions."""
-    known = {str(dim.label): dim for spec in inputs for dim in spec.dims if dim.symbol is not None}
-    for name, size in fixed.items():
-        dim = known.get(name)
-        if dim is None:
-            if not named:
-                continue
-            listed = ", ".join(known) or "none: all its sizes are fixed"
-            raise UsageError(
-                f"--fix-dim {name}: no input has a dimension of that name",
-                f"The model's dimensions are {listed}.",
-            )
-        least, most = dim.ends
-        if size < least or (most is not None and size > most):
-            raise UsageError(
-                f"--fix-dim {name}={size}: {name} was declared as {least}..{most or ''}",
-                "Give a size of that range, or declare another one with --input.",
-            )
-        found = dim.solved(size, {})
-        if found is not None and found[2]:
-            raise UsageError(
-                f"--fix-dim {name}={size}: no whole {dim.symbol} gives {size}",
-                f"Give a size that one does, for example {name}={least}.",
-            )
 
 
 def check_file(
@@ -169,13 +63,13 @@ def check_file(
     from torch2mobile.pipeline.inspection import stored_model
 
     if path.is_dir():
-        _refuse_sizes(options.fixed, load_bundle(path).manifest.inputs)
+        refuse_sizes(options.fixed, load_bundle(path).manifest.inputs)
     model, origins = stored_model(path)
     stages = Stages(observer or SilentObserver())
     folder = (path if path.is_dir() else path.parent).absolute()
     broken = level_file.broken(model, folder)
     if broken.findings:
-        return _report([broken], options, stages, str(path))
+        return report_of([broken], options, stages, str(path))
     subject = Subject(
         name=str(path),
         providers=options.providers,
@@ -189,7 +83,7 @@ def check_file(
             return _look(subject, options, stages, str(path))
     except ModelFileError as error:
         # What ONNX itself cannot make out of a file that it could read.
-        return _report([level_file.refused(error)], options, stages, str(path))
+        return report_of([level_file.refused(error)], options, stages, str(path))
 
 
 def check_loaded(
@@ -205,7 +99,7 @@ def check_loaded(
     loaded = load()
     # torch names the dimensions that were left to it (Dim.AUTO) while it captures.
     own = loaded.dynamic_shapes is None and loaded.program is None
-    _refuse_sizes(options.fixed, loaded.specs, named=own)
+    refuse_sizes(options.fixed, loaded.specs, named=own)
     from torch2mobile.exporter.loading import flat_module
     from torch2mobile.exporter.recurrent import whole_recurrent_layers
     from torch2mobile.exporter.translations.table import operators
@@ -308,71 +202,4 @@ def _translated(capture: Capture, options: CheckOptions, stages: Stages) -> InMe
 
 def _look(subject: Subject, options: CheckOptions, stages: Stages, name: str) -> CheckResult:
     sections = (section for level in LEVELS for section in level(subject))
-    return _report(sections, options, stages, name)
-
-
-def _report(
-    sections: Iterable[Section], options: CheckOptions, stages: Stages, name: str
-) -> CheckResult:
-    seen: list[Finding] = []
-    for section in sections:
-        stages.observer.started(f"check {section.name}")
-        check = _check(section, options)
-        seen += check.findings
-        stages.add(check)
-    codes = sorted({finding.code for finding in seen})
-    report = Report(
-        command="check",
-        subject=name,
-        checks=(*stages.checks, *_unused(options.selection, seen)),
-        environment=tool_versions(),
-        rules=tuple(RULES[code].info for code in codes),
-    )
-    return CheckResult(report)
-
-
-def _check(section: Section, options: CheckOptions) -> Check:
-    if section.skipped:
-        return Check(section.name, Status.SKIPPED, section.skipped, target=section.target)
-    findings = options.selection.apply(section.findings)
-    failed = any(counts(finding, options.fail_on) for finding in findings)
-    summary = section.instead or _tally(findings)
-    # What failed has not passed because its error was left out; a suppression has a reason for it.
-    unsaid = section.failure and not any(f.severity is Severity.ERROR for f in findings)
-    status = Status.FAILED if failed else Status.SKIPPED if unsaid else Status.PASSED
-    if unsaid:
-        summary = f"{section.failure}, and the error is left out: {summary}"
-        section = replace(section, summary="")
-    return Check(
-        section.name,
-        status,
-        f"{section.summary}: {summary}" if section.summary else summary,
-        target=section.target,
-        metrics=section.metrics,
-        tables=section.tables,
-        findings=findings,
-        notes=section.notes,
-    )
-
-
-def _tally(findings: Iterable[Finding]) -> str:
-    """``2 errors, 1 warning, 1 suppressed``, or that there is nothing."""
-    words = Counter("suppressed" if f.suppressed else f.severity.value for f in findings)
-    parts = [
-        f"{words[s.value]} {s.value}{'s' if words[s.value] > 1 and s is not Severity.INFO else ''}"
-        for s in Severity
-        if words[s.value]
-    ]
-    if words["suppressed"]:
-        parts.append(f"{words['suppressed']} suppressed")
-    return ", ".join(parts) or "nothing found"
-
-
-def _unused(selection: Selection, seen: list[Finding]) -> tuple[Check, ...]:
-    """A suppression of nothing is left over from something, or has a slip in its path."""
-    left = selection.unused(seen)
-    if not left:
-        return ()
-    texts = tuple(f"{s.code} in {s.path} ({s.reason})" for s in left)
-    summary = f"{len(left)} of {len(selection.suppress)} suppressed nothing here"
-    return (Check("suppressions", Status.SKIPPED, summary, notes=texts),)
+    return report_of(sections, options, stages, name)

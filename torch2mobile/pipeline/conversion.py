@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch2mobile.environments import HERE, Worker
 from torch2mobile.errors import (
@@ -14,7 +15,7 @@ from torch2mobile.errors import (
     UsageError,
 )
 from torch2mobile.exporter.targets import TARGETS, find_variant
-from torch2mobile.records import Artifact, Job, Variant
+from torch2mobile.records import Artifact, Capture, Check, Job, Metric, Status, Variant
 
 
 def find_variants(labels: Sequence[str]) -> list[Variant]:
@@ -58,3 +59,33 @@ def convert(job: Job, tools: Worker, timeout: float) -> Artifact:
         if not shared:
             worker.close()
     return artifact
+
+
+def convert_check(artifact: Artifact) -> Check:
+    """What a converter wrote, by which tools and settings."""
+    variant = artifact.variant
+    size = sum(path.stat().st_size for path in artifact.files)
+    summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
+    made: dict[str, Metric] = {"precision": variant.precision, **artifact.tools}
+    made |= {f"setting {name}": str(value) for name, value in variant.settings.items()}
+    return Check("convert", Status.PASSED, summary, target=variant.label, metrics=made)
+
+
+def example_shapes(capture: Capture, variant: Variant) -> dict[str, tuple[int, ...]]:
+    """The example's shapes, of a batch of 1 where the variant takes no other."""
+    shapes = {}
+    for spec, tensor in zip(capture.inputs, capture.loaded.tensors, strict=True):
+        single = not variant.batch and spec.dims and spec.dims[0].symbol is not None
+        shapes[spec.name] = (1, *tensor.shape[1:]) if single else tuple(tensor.shape)
+    return shapes
+
+
+def program_file(capture: Capture, folder: Path) -> Path | None:
+    """The captured program as a file, for the converters that start from it."""
+    import torch
+
+    if capture.program is None:
+        return None
+    path = folder / "program.pt2"
+    torch.export.save(capture.program, path)
+    return path

@@ -17,8 +17,14 @@ from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import bundle_contents, candidates, judging, ranges, rewriting
-from torch2mobile.pipeline.capturing import captured
-from torch2mobile.pipeline.conversion import convert, find_variants
+from torch2mobile.pipeline.capturing import capture_check, captured, translate_check
+from torch2mobile.pipeline.conversion import (
+    convert,
+    convert_check,
+    example_shapes,
+    find_variants,
+    program_file,
+)
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.localising import Basis, Localiser
@@ -33,12 +39,10 @@ from torch2mobile.records import (
     Check,
     Job,
     LoadedModel,
-    Metric,
     OnnxModel,
     Report,
     Request,
     Status,
-    Variant,
 )
 
 if TYPE_CHECKING:
@@ -135,12 +139,12 @@ class _Export:
         if made is None:
             return None
         capture, translation = made.capture, made.translation
-        self._tell_capture(capture)
+        self.stages.add(capture_check(capture))
         if made.refusal is not None:
             self.stages.add(error_check("translate", made.refusal))
         if translation is None:
             return None
-        self._tell_translation(translation)
+        self.stages.add(translate_check(translation))
         self.translation, raw = translation, translation.model
         if self.request.rewrites:
             raw, check = rewriting.rewritten(raw, self.request.rewrites)
@@ -170,17 +174,6 @@ class _Export:
             return None
         return self._write(model, capture, expected, artifacts)
 
-    def _tell_capture(self, found: Capture) -> None:
-        tries = [f"{a.strategy} failed: {a.reason}" for a in found.attempts if not a.succeeded]
-        self.stages.add(
-            Check(
-                "capture",
-                Status.PASSED,
-                f"torch.export, {found.strategy}" if found.program else found.strategy,
-                notes=(*self.loaded.notes, *found.notes, *tries),
-            )
-        )
-
     def _translate(self, capture: Capture) -> Translation:
         from torch2mobile.exporter.bundle import MODEL
         from torch2mobile.exporter.staging import writing
@@ -196,20 +189,6 @@ class _Export:
                 external_data=self.request.external_data,
                 mend=self.request.mend,
             )
-
-    def _tell_translation(self, found: Translation) -> None:
-        model = found.model
-        dims = "; ".join(f"{s.name} {[d.label for d in s.dims]}" for s in model.inputs)
-        mended = tuple(f"mended {row.name} (torch.onnx: {row.what})" for row in found.mended)
-        self.stages.add(
-            Check(
-                "translate",
-                Status.PASSED,
-                f"ONNX opset {model.opset}, {dims}",
-                metrics={"mended": ", ".join(row.name for row in found.mended)} if mended else {},
-                notes=mended,
-            )
-        )
 
     def _simplify(self, raw: OnnxModel, target: Path) -> Mapping[str, int] | str:
         """onnxsim's numbers of nodes, or why there is no simplified model."""
@@ -256,7 +235,7 @@ class _Export:
 
         variants = find_variants(self.request.targets)
         wanted = any(variant.source == "program" for variant in variants)
-        program = self._program_file(capture) if wanted else None
+        program = program_file(capture, self.folder) if wanted else None
         basis = Basis(capture, self.translation, model.origins)
         options, observer = self.request.parity, self.stages.observer
         self.localiser = Localiser(model.path, lambda: basis, options, observer)
@@ -268,30 +247,13 @@ class _Export:
                 contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
             )
             self._judge(found, expected, capture)
-        self._provenance(model)
-        jobs = [Job(model, v, program, self.folder, self._shapes(capture, v)) for v in variants]
+        self.stages.add(bundle_contents.write_provenance(self.folder, model))
+        jobs = [Job(model, v, program, self.folder, example_shapes(capture, v)) for v in variants]
         made = [self._variant(job, capture, expected) for job in jobs]
         return [artifact for artifact in made if artifact is not None]
 
-    def _shapes(self, capture: Capture, variant: Variant) -> dict[str, tuple[int, ...]]:
-        """The example's shapes, of a batch of 1 where the variant takes no other."""
-        shapes = {}
-        for spec, tensor in zip(capture.inputs, self.loaded.tensors, strict=True):
-            single = not variant.batch and spec.dims and spec.dims[0].symbol is not None
-            shapes[spec.name] = (1, *tensor.shape[1:]) if single else tuple(tensor.shape)
-        return shapes
-
     def _candidate(self, path: Path, entry: ArtifactEntry) -> candidates.Candidate:
         return candidates.candidate(path, entry, *self.interface, self.timeout, self.tools)
-
-    def _program_file(self, capture: Capture) -> Path | None:
-        import torch
-
-        if capture.program is None:
-            return None
-        path = self.folder / "program.pt2"
-        torch.export.save(capture.program, path)
-        return path
 
     def _variant(self, job: Job, capture: Capture, expected: Sequence[Expected]) -> Artifact | None:
         """One variant converted and judged; what goes wrong is its own check."""
@@ -301,13 +263,7 @@ class _Export:
         )
         if artifact is None:
             return None
-        size = sum(path.stat().st_size for path in artifact.files)
-        summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
-        made: dict[str, Metric] = {"precision": variant.precision, **artifact.tools}
-        made |= {f"setting {name}": str(value) for name, value in variant.settings.items()}
-        self.stages.add(
-            Check("convert", Status.PASSED, summary, target=variant.label, metrics=made)
-        )
+        self.stages.add(convert_check(artifact))
         entry = ArtifactEntry(variant, artifact.tools, artifact.names, artifact.shapes)
         found = self._candidate(artifact.files[0], entry)
         with found.process:
@@ -336,25 +292,6 @@ class _Export:
 
         options = self.request.parity
         judging.judge(self.stages, found, expected, options, capture, self.localiser, told=keep)
-
-    def _provenance(self, model: OnnxModel) -> None:
-        import onnx
-
-        from torch2mobile.exporter import provenance
-        from torch2mobile.exporter.bundle import PROVENANCE
-
-        proto = onnx.load(model.path, load_external_data=False)
-        text = provenance.to_json(proto, model.origins)
-        (self.folder / PROVENANCE).write_text(text, encoding="utf-8")
-        nodes = list(proto.graph.node)
-        known = sum(any(model.origins.get(name) for name in node.output) for node in nodes)
-        self.stages.add(
-            Check(
-                "provenance",
-                Status.PASSED if known == len(nodes) else Status.SKIPPED,
-                f"{known} of {len(nodes)} nodes lead back to a module and a source line",
-            )
-        )
 
     def _sides(self, feeds: Mapping[str, np.ndarray]) -> set[object]:
         """The sides of decisions that the module takes on an input."""

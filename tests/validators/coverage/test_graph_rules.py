@@ -20,7 +20,8 @@ from torch import nn
 
 import torch2mobile
 from torch2mobile.errors import UsageError
-from torch2mobile.pipeline.check import CheckOptions, check_file, check_loaded, check_request
+from torch2mobile.pipeline.check import check_file, check_loaded, check_request
+from torch2mobile.pipeline.check_options import CheckOptions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.records import Finding, ParityOptions, Request, Severity, Status
 from torch2mobile.validators.coverage import accelerators, level_runtime, releases, runtime

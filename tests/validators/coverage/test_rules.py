@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import torch2mobile
-from torch2mobile.pipeline.check import CheckOptions, check_request
+from torch2mobile.pipeline.check import check_request
+from torch2mobile.pipeline.check_options import CheckOptions
 from torch2mobile.pipeline.results import CheckResult
 from torch2mobile.records import ParityOptions, Request
 from torch2mobile.validators.coverage.rules import RULES, pages
