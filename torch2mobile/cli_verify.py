@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from torch2mobile.cli_support import (
     source_options,
 )
 from torch2mobile.environments import REPLAY_MODULES, Worker
-from torch2mobile.errors import UsageError
 from torch2mobile.records import MIN_CAUGHT
 
 if TYPE_CHECKING:
@@ -85,44 +85,22 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
       torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
       torch2mobile verify dist/MyNet --against models.py:MyNet --mutants 50
     """
-    path, observer = Path(artifact), observer_of(options)
-    earlier = Path(baseline) if baseline else None
-    if earlier is not None and not path.is_dir():
-        raise UsageError(
-            f"{path} is no bundle, and only bundles can be compared with a baseline",
-            "Give a bundle's folder, or leave out --baseline.",
-        )
-    if against is None:
-        _refuse_lonely(path, options)
-        # onnxruntime loads in its process while the rest of the program does so in this one.
-        with Worker(preload=REPLAY_MODULES) as worker:
-            from torch2mobile.pipeline import verify as verification
+    path = Path(artifact)
+    # onnxruntime loads in its process while the rest of the program does so in this one.
+    alone = against is None and path.is_dir()
+    with Worker(preload=REPLAY_MODULES) if alone else nullcontext() as worker:
+        from torch2mobile.pipeline import verify as verification
+        from torch2mobile.pipeline.mutation import Scrutiny
 
-            result = verification.verify_bundle(
-                path,
-                options=make_parity(options),
-                baseline=earlier,
-                observer=observer,
-                worker=worker,
-            )
-        return finish(result.report, options)
-    from torch2mobile.pipeline import verify as verification
-    from torch2mobile.pipeline.mutation import Scrutiny
-
-    if _typed("min_caught") and not options["mutants"]:
-        raise UsageError(
-            "--min-caught is a share of mutants, and none were asked for",
-            "Add --mutants N, or leave it out.",
+        result = verification.verify(
+            path,
+            _request(against or "", options),
+            baseline=Path(baseline) if baseline else None,
+            scrutiny=Scrutiny(options["mutants"], options["search"], options["min_caught"]),
+            observer=observer_of(options),
+            match=options["match"],
+            worker=worker,
         )
-    scrutiny = Scrutiny(options["mutants"], options["search"], options["min_caught"])
-    result = verification.verify_against(
-        path,
-        _request(against, options),
-        baseline=earlier,
-        scrutiny=scrutiny,
-        observer=observer,
-        match=options["match"],
-    )
     return finish(result.report, options)
 
 
@@ -171,53 +149,6 @@ def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     request = _request(against, options)
     result = debug_against(Path(artifact), request, probe=probe, observer=observer)
     return finish(result.report, options)
-
-
-_ABOUT_THE_MODULE = {
-    "weights": "--weights",
-    "inputs": "--input",
-    "values": "--values",
-    "data": "--data",
-    "trust": "--trust",
-    "drop_outputs": "--drop-output",
-}
-_ABOUT_PROBES = {
-    "probes": "--probes",
-    "seed": "--seed",
-    "mutants": "--mutants",
-    "search": "--search",
-    "min_caught": "--min-caught",
-    "accept_constant": "--accept-constant",
-    "match": "--match",
-}
-
-
-def _typed(name: str) -> bool:
-    """Whether an option was given on the command line."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is click.core.ParameterSource.COMMANDLINE
-
-
-def _refuse_lonely(path: Path, options: dict[str, Any]) -> None:
-    """Without a module, options about the module would be ignored: refuse them."""
-    if path.is_file():
-        raise UsageError(
-            f"{path} is a file: there is nothing to compare it with",
-            "Name the module with --against SOURCE, or give a bundle's folder.",
-        )
-    given = [name for name in _ABOUT_THE_MODULE if options[name]]
-    if given:
-        raise UsageError(
-            f"{_ABOUT_THE_MODULE[given[0]]} says something "
-            "about the module, which a bundle's golden data does not need",
-            "Add --against SOURCE, or leave it out.",
-        )
-    for name, option in _ABOUT_PROBES.items():
-        if _typed(name):
-            raise UsageError(
-                f"{option} is about probes, which need the module",
-                "Add --against SOURCE, or leave it out.",
-            )
 
 
 COMMANDS: tuple[click.Command, ...] = (verify, debug)

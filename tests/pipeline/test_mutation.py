@@ -359,7 +359,7 @@ def test_the_least_share_has_one_default() -> None:
 
 
 def test_without_a_module_it_is_refused(pair: Any) -> None:
-    with pytest.raises(UsageError, match="need the module"):
+    with pytest.raises(UsageError, match="says something about probes"):
         torch2mobile.verify(pair.path, mutants=5)
 
 

@@ -167,43 +167,15 @@ def verify(
     a .pt2 named by ``against`` also where it holds code. The names in a file are part of its
     contract; ``match="position"`` takes those of a file from elsewhere.
     """
-    path = Path(artifact)
-    options = parity or ParityOptions()
-    scrutiny = Scrutiny(mutants, search, min_caught)
-    earlier = Path(baseline) if baseline is not None else None
-    if earlier is not None and not path.is_dir():
-        raise UsageError(
-            f"{path} is no bundle, and only bundles can be compared with a baseline",
-            "Pass a bundle's folder, or leave out baseline=.",
-        )
-    if against is None:
-        if match is not None:
-            raise UsageError(
-                "match is about a file beside the module",
-                "Pass the module as against=, with its example call.",
-            )
-        if scrutiny != Scrutiny():
-            raise UsageError(
-                "mutants and the search are about probes, which need the module",
-                "Pass the module as against=, with its example call.",
-            )
-        if not path.is_dir():
-            raise UsageError(
-                f"{path} is no bundle: there is nothing to compare it with",
-                "Pass the module as against=, with its example call.",
-            )
-        return verification.verify_bundle(
-            path, options=options, baseline=earlier, observer=observer
-        )
     request, load = _against(
-        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, options
+        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, parity
     )
-    return verification.verify_against(
-        path,
+    return verification.verify(
+        Path(artifact),
         request,
         load=load,
-        baseline=earlier,
-        scrutiny=scrutiny,
+        baseline=Path(baseline) if baseline is not None else None,
+        scrutiny=Scrutiny(mutants, search, min_caught),
         observer=observer,
         match=match,
     )
@@ -231,15 +203,14 @@ def debug(
     ``against`` is as for :func:`verify`. ``probe`` is the label of the probe to look at; without
     one it is the smallest that fails. ``trust`` is as for :func:`verify`.
     """
-    options = parity or ParityOptions()
     request, load = _against(
-        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, options
+        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, parity
     )
     return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
 
 
 def _against(
-    against: torch.nn.Module | str,
+    against: torch.nn.Module | str | None,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
@@ -248,7 +219,7 @@ def _against(
     data: Sequence[Mapping[str, np.ndarray]],
     trust: bool,
     drop_outputs: Sequence[str],
-    options: ParityOptions,
+    parity: ParityOptions | None,
 ) -> tuple[Request, Loader | None]:
     """The request for a module to compare with, and how to load one that is in memory."""
     source = against if isinstance(against, str) else ""
@@ -258,9 +229,9 @@ def _against(
         values=tuple(values),
         trust=trust,
         drop_outputs=tuple(drop_outputs),
-        parity=options,
+        parity=parity or ParityOptions(),
     )
-    if isinstance(against, str):
+    if against is None or isinstance(against, str):
         return request, None
     _refuse_trust(trust)
     return request, lambda own: _from_memory(against, args, kwargs, dynamic_shapes, own, data)

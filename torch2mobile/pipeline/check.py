@@ -21,7 +21,7 @@ from torch2mobile.errors import (
 from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import understood
-from torch2mobile.pipeline import ranges
+from torch2mobile.pipeline import consistency
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
 from torch2mobile.pipeline.check_options import CheckOptions, refuse_module_options, refuse_sizes
 from torch2mobile.pipeline.check_report import report_of
@@ -47,7 +47,7 @@ def check_request(
     request: Request, options: CheckOptions, *, observer: Observer | None = None
 ) -> CheckResult:
     """Check what a request names: a source, or an .onnx file or bundle without loading torch."""
-    ranges.check_request(request)
+    consistency.check_request(request)
     path = Path(request.source)
     if path.is_dir() or path.suffix in {".onnx", ".ort"}:
         refuse_module_options(request, options)

@@ -11,7 +11,7 @@ from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import candidates, io_binding, judging, localising, ranges
+from torch2mobile.pipeline import candidates, consistency, io_binding, judging, localising
 from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import DebugResult
@@ -45,7 +45,7 @@ def debug_against(
     fault or the ONNX before it.
     """
     stages = Stages(observer or SilentObserver())
-    ranges.check_request(request)
+    consistency.check_request(request)
     options = request.parity
     if path.is_dir():
         bundle = open_bundle(path)

@@ -16,7 +16,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import bundle_contents, candidates, judging, ranges, rewriting
+from torch2mobile.pipeline import bundle_contents, candidates, consistency, judging, rewriting
 from torch2mobile.pipeline.capturing import capture_check, captured, translate_check
 from torch2mobile.pipeline.conversion import (
     convert,
@@ -68,7 +68,7 @@ def export_loaded(
     observer: Observer | None = None,
 ) -> ExportResult:
     """Export a module that is in memory."""
-    ranges.check_request(request)
+    consistency.check_request(request)
     find_variants(request.targets)
     request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
     with _simplifier(request) as simplifier:

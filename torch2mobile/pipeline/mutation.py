@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile import limits
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.onnx_files import read_whole
 from torch2mobile.pipeline.inspection import provenance_of
@@ -57,22 +56,6 @@ class Scrutiny:
     def searches(self) -> bool:
         """Whether to search for inputs."""
         return bool(self.mutants) if self.search is None else self.search
-
-
-def check_scrutiny(path: Path, scrutiny: Scrutiny) -> None:
-    """Refuse what cannot be done: mutants and decisions are of a graph, which an .ort hides."""
-    limits.check_number("min_caught", scrutiny.min_caught)
-    limits.check_number("mutants", scrutiny.mutants)
-    if scrutiny.min_caught != MIN_CAUGHT and not scrutiny.mutants:
-        raise UsageError(
-            "a least share of mutants to be caught was given, but no mutants were asked for",
-            "Add --mutants N, or leave --min-caught out.",
-        )
-    if scrutiny.asked and path.is_file() and path.suffix == ".ort":
-        raise UsageError(
-            f"{path.name} is no .onnx: mutants and the search need the graph",
-            "Give the .onnx that the .ort was made from, or the bundle.",
-        )
 
 
 class Scrutinizer:

@@ -15,7 +15,7 @@ from torch2mobile.exporter.loading import grammar, inputs
 from torch2mobile.exporter.output import OutputFile
 from torch2mobile.exporter.staging import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
-from torch2mobile.pipeline import ranges
+from torch2mobile.pipeline import consistency
 from torch2mobile.pipeline.candidates import check_tolerances, onnx_runner
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.results import SimplifyResult
@@ -171,7 +171,7 @@ def simplify_file(
     from torch2mobile.onnx_files import read_model
 
     options = options or ParityOptions()
-    ranges.check_parity(options)
+    consistency.check_parity(options)
     limits.check_number("simplify_timeout", timeout)
     stages = Stages(observer or SilentObserver())
     read_model(source, reads=".onnx files")

@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from torch2mobile import limits
 from torch2mobile.environments import REPLAY_MODULES, Worker
-from torch2mobile.errors import MissingToolError, ModelFileError, Torch2MobileError, UsageError
+from torch2mobile.errors import MissingToolError, ModelFileError, Torch2MobileError
 from torch2mobile.exporter.bundle import (
     MODEL,
     read_case,
 )
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import candidates, io_binding, judging, localising, ranges
+from torch2mobile.pipeline import candidates, consistency, io_binding, judging, localising
 from torch2mobile.pipeline.baseline import drift
 from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
 from torch2mobile.pipeline.module_side import module_side
-from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny, check_scrutiny
+from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -54,7 +54,7 @@ def verify_bundle(
     ``worker`` is a process to load them in, for a caller who has started one ahead of time.
     """
     options = options or ParityOptions()
-    ranges.check_parity(options)
+    consistency.check_parity(options)
     stages = Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
@@ -77,7 +77,7 @@ def verify_bundle(
     return _result(stages, str(path), {})
 
 
-def verify_against(
+def verify(
     path: Path,
     request: Request,
     *,
@@ -86,47 +86,40 @@ def verify_against(
     scrutiny: Scrutiny | None = None,
     observer: Observer | None = None,
     match: io_binding.Match | None = None,
+    worker: Worker | None = None,
 ) -> VerifyResult:
-    """The whole comparison with the module: of a bundle, or of one .onnx or .ort file.
+    """A bundle on its golden data, or a bundle or file beside the module that is named or loaded.
 
     ``match`` says how the names of a file's inputs and outputs are taken: as part of its contract
-    (``"name"``), or for a file from elsewhere by ``"position"``.
+    (``"name"``), or for a file from elsewhere by ``"position"``. ``worker`` is a process for the
+    golden data, for a caller who has started one ahead of time.
     """
     asked = scrutiny or Scrutiny()
-    if match not in {None, *get_args(io_binding.Match)}:
-        raise UsageError(f"match is {match!r}", "Give 'name' or 'position'.")
-    if path.is_dir() and match is not None:
-        raise UsageError(
-            f"{path} is a bundle, and its manifest has the names",
-            "Leave out --match, or give a file.",
+    alone = load is None and not request.source
+    consistency.check_verification(path, request, asked, baseline, match, alone=alone)
+    if alone:
+        return verify_bundle(
+            path, options=request.parity, baseline=baseline, observer=observer, worker=worker
         )
+    stages = Stages(observer or SilentObserver())
     if path.is_dir():
-        return verify_bundle_against(
-            path, request, load=load, baseline=baseline, scrutiny=asked, observer=observer
-        )
-    return verify_model_against(
-        path, request, load=load, scrutiny=asked, observer=observer, match=match or "name"
-    )
+        return _bundle_against(path, request, load, baseline, stages, asked)
+    return _model_against(path, request, load, stages, asked, match or "name")
 
 
-def verify_bundle_against(
+def _bundle_against(
     path: Path,
     request: Request,
-    *,
-    load: io_binding.Loader | None = None,
-    baseline: Path | None = None,
-    observer: Observer | None = None,
-    scrutiny: Scrutiny | None = None,
+    load: io_binding.Loader | None,
+    baseline: Path | None,
+    stages: Stages,
+    asked: Scrutiny,
 ) -> VerifyResult:
     """The whole comparison of a bundle's artefacts with the module, on fresh probes.
 
     Inputs that the request does not describe are as they were when the bundle was exported.
     ``baseline`` is an earlier bundle, on whose golden inputs the module is then run as well.
     """
-    stages = Stages(observer or SilentObserver())
-    asked = scrutiny or Scrutiny()
-    ranges.check_request(request)
-    check_scrutiny(path, asked)
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
     request = io_binding.as_exported(request, bundle)
@@ -160,14 +153,13 @@ def verify_bundle_against(
     return _result(stages, str(path), {"source": bundle.manifest.source})
 
 
-def verify_model_against(
+def _model_against(
     path: Path,
     request: Request,
-    *,
-    load: io_binding.Loader | None = None,
-    observer: Observer | None = None,
-    scrutiny: Scrutiny | None = None,
-    match: io_binding.Match = "name",
+    load: io_binding.Loader | None,
+    stages: Stages,
+    asked: Scrutiny,
+    match: io_binding.Match,
 ) -> VerifyResult:
     """The whole comparison of one file with the module, in the runtime that its kind tells.
 
@@ -175,10 +167,6 @@ def verify_model_against(
     by position, which fails unless it was to be matched so.
     """
     options = request.parity
-    stages = Stages(observer or SilentObserver())
-    asked = scrutiny or Scrutiny()
-    ranges.check_request(request)
-    check_scrutiny(path, asked)
     candidates.check_file(path)
     loaded = io_binding.loaded_for(request, load)
     lost = io_binding.lost_outputs(loaded)
