@@ -17,9 +17,7 @@ import torch
 from torch2mobile import sampling, sizing, tensors, user_code
 from torch2mobile.errors import InputError, SourceError, did_you_mean
 from torch2mobile.exporter.loading import inputs, npz, shapes
-from torch2mobile.exporter.loading.flat_module import (
-    Path as LeafPath,
-)
+from torch2mobile.exporter.loading.containers import Path as LeafPath
 from torch2mobile.exporter.loading.flat_module import (
     Template,
     fill_template,

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import inspect
 import itertools
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from torch2mobile.errors import InputError, UsageError
+from torch2mobile.exporter.loading.containers import (
+    Path,
+    as_declared,
+    replace,
+    takes_cache,
+    walk,
+)
 from torch2mobile.exporter.loading.inputs import onnx_name
 from torch2mobile.records import ConstantSpec, LoadedModel, PathKey
 
-Path = tuple[PathKey, ...]
 Template = tuple[tuple[Any, ...], dict[str, Any]]
 _KIND = inspect.Parameter
 KINDS = (
@@ -33,48 +38,6 @@ class Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
-
-
-def walk(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
-    """All leaves of nested mappings, sequences and dataclasses, with the path to each."""
-    items = _children(value)
-    if items is None:
-        return [(path, value)]
-    return [leaf for key, child in items for leaf in walk(child, (*path, key))]
-
-
-def _children(value: Any) -> list[tuple[PathKey, Any]] | None:
-    if isinstance(value, Mapping):
-        return [(key if isinstance(key, int) else str(key), item) for key, item in value.items()]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return [(name, getattr(value, name)) for name in value._fields]
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        return list(enumerate(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    return None
-
-
-def replace(value: Any, leaf: Any) -> Any:
-    """A copy of a nested value in which every leaf ``x`` is ``leaf(x)``."""
-    if isinstance(value, Mapping):
-        items = {key: replace(item, leaf) for key, item in value.items()}
-        if type(value) is dict or not isinstance(value, MutableMapping):
-            return items
-        mapping = copy.copy(value)
-        mapping.update(items)
-        return mapping
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(replace(item, leaf) for item in value))
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        return type(value)([replace(item, leaf) for item in value])
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Not through its constructor, which may compute and would do so a second time.
-        record = copy.copy(value)
-        for field in dataclasses.fields(value):
-            object.__setattr__(record, field.name, replace(getattr(value, field.name), leaf))
-        return record
-    return leaf(value)
 
 
 def forward_signature(module: torch.nn.Module) -> inspect.Signature:
@@ -131,7 +94,8 @@ def make_template(
     """The (args, kwargs) with a Slot for each path and each constant in its place.
 
     A first key that is a parameter's name goes there; other names fill the remaining positional
-    parameters in order, so that an ONNX name need not be the parameter's. Raises InputError for
+    parameters in order, a cache the one that takes it, so that an ONNX name need not be the
+    parameter's. Raises InputError for
     a name that has no place.
     """
     groups: dict[PathKey, list[tuple[Path, Any]]] = {}
@@ -153,7 +117,9 @@ def make_template(
         if key in positional or key in by_kind[kinds.KEYWORD_ONLY]:
             placed[key] = value
         elif free:
-            placed[free.pop(0)] = value
+            taker = next((n for n in free if takes_cache(value, parameters[n])), free[0])
+            placed[taker] = value
+            free.remove(taker)
         elif by_kind[kinds.VAR_POSITIONAL]:
             extra.append(value)
         elif by_kind[kinds.VAR_KEYWORD]:
@@ -163,6 +129,10 @@ def make_template(
                 f"forward({', '.join(parameters)}) has no place for the input {key!r}",
                 f"Name the inputs after its parameters: {', '.join(parameters) or 'it has none'}.",
             )
+    placed = {
+        key: as_declared(value, parameters[key], module) if key in parameters else value
+        for key, value in placed.items()
+    }
     args = [placed.pop(n) for n in itertools.takewhile(lambda n: n in placed, positional)]
     return (*args, *extra), placed
 

@@ -12,8 +12,9 @@ import torch
 from torch2mobile.errors import InputError
 from torch2mobile.exporter.dims import finite
 from torch2mobile.exporter.loading import inputs
-from torch2mobile.exporter.loading.flat_module import Path as LeafPath
-from torch2mobile.exporter.loading.flat_module import forward_signature, walk
+from torch2mobile.exporter.loading.containers import Path as LeafPath
+from torch2mobile.exporter.loading.containers import walk
+from torch2mobile.exporter.loading.flat_module import forward_signature
 from torch2mobile.records import Dim, InputSpec
 
 _AUTOMATIC = type(torch.export.Dim.AUTO)
