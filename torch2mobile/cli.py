@@ -21,6 +21,7 @@ from torch2mobile.cli_support import (
     complain,
     complete_source,
     constant_option,
+    device_option,
     finish,
     make_parity,
     observer_of,
@@ -64,6 +65,7 @@ def cli() -> None:
     show_default=True,
     help="A mobile runtime to convert for; see 'torch2mobile targets'.",
 )
+@device_option
 @click.option(
     "--rewrite",
     "rewrites",
@@ -115,6 +117,7 @@ def export(source: str, **options: Any) -> int:
         simplify_timeout=options["simplify_timeout"],
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
+        devices=tuple(options["devices"]),
         rewrites=tuple(options["rewrites"]),
         mend=not options["no_mend"],
         parity=make_parity(options),

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from torch2mobile import limits
-from torch2mobile.cli_support import FORMATS, common, echo_table, finish
+from torch2mobile.cli_support import FORMATS, common, echo_table, finish, observer_of
 from torch2mobile.errors import ExitCode, UsageError
 
 
@@ -118,19 +118,31 @@ def samples(**options: Any) -> int:
 
 
 @click.command()
+@click.option(
+    "--install",
+    type=click.Choice(["arm64"]),
+    help="Make this device in your cache first: an emulated ARM64, at the versions of this Python.",
+)
 @common
-def doctor(**options: Any) -> int:
+def doctor(install: str | None, **options: Any) -> int:
     """Show the versions of all tools, what is missing, and the command that installs it.
 
-    Exits 3 where something that export needs is missing.
+    Exits 3 where something that export needs is missing, or could not be installed.
 
     \b
     Example:
       torch2mobile doctor
+      torch2mobile doctor --install arm64
     """
+    from torch2mobile import devices
+    from torch2mobile.pipeline import on_devices
     from torch2mobile.pipeline.installed_tools import installed
 
-    tools = installed()
+    if install is not None:
+        progress = observer_of(options)
+        devices.install(on_devices.packages(), lambda what: progress.started(f"install {what}"))
+        progress.clear()
+    tools = [*installed(), on_devices.as_tool()]
     rows = [
         {
             "tool": t.name,
@@ -140,7 +152,7 @@ def doctor(**options: Any) -> int:
         for t in tools
     ]
     echo_table(rows, options["form"])
-    complete = all(tool.version for tool in tools)
+    complete = all(tool.version for tool in tools if tool.needed)
     return int(ExitCode.PASSED if complete else ExitCode.STAGE)
 
 

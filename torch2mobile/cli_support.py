@@ -64,13 +64,18 @@ class ProgressObserver:
         text = _one_line(f"{stage} ...")
         self._write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
 
-    def finished(self, check: Check) -> None:
-        """Clear the line; with -v say what was found."""
+    def clear(self) -> None:
+        """Leave no line behind on a terminal."""
         if self._live:
             self._write("\r\x1b[K")
-        elif self._verbosity > 0:
+
+    def finished(self, check: Check) -> None:
+        """Clear the line; with -v say what was found."""
+        self.clear()
+        if not self._live and self._verbosity > 0:
             word = click.style(check.status.value, fg=_COLOURS[check.status.value])
-            text = _one_line(f"{check.name} {check.target}: {check.summary}")
+            about = " ".join(filter(None, (check.name, check.target, check.device)))
+            text = _one_line(f"{about}: {check.summary}")
             self._write(f"  {word if use_colour(sys.stderr) else click.unstyle(word)} {text}\n")
             for found in check.findings:
                 if found.suppressed:
@@ -181,6 +186,18 @@ def parity_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def device_option(command: F) -> F:
+    """The processors on which artefacts run besides this machine's own."""
+    return click.option(
+        "--device",
+        "devices",
+        multiple=True,
+        metavar="DEVICE",
+        help="Run every artefact on this processor as well: arm64, arm64:cortex-a53, "
+        "arm64:cortex-a76, arm64:max or all; see 'doctor --install arm64'.",
+    )(command)
 
 
 def constant_option(command: F) -> F:

@@ -12,6 +12,7 @@ from torch2mobile.cli_support import (
     Number,
     complete_source,
     constant_option,
+    device_option,
     finish,
     make_parity,
     observer_of,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     help="An earlier bundle, or its manifest.json: what drifted since, and what changed.",
 )
 @source_options
+@device_option
 @click.option(
     "--match",
     type=click.Choice(["name", "position"]),
@@ -115,6 +117,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
         data=options["data"],
         trust=options["trust"],
         drop_outputs=options["drop_outputs"],
+        devices=tuple(options.get("devices", ())),
         parity=make_parity(options),
     )
 

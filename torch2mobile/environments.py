@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from torch2mobile import limits
 from torch2mobile.errors import (
+    DeviceError,
     MissingToolError,
     Torch2MobileError,
     WorkerCallError,
@@ -56,7 +57,8 @@ class Environment:
     before it (an emulator with its options), ``variables`` are added to the process's own. Without
     ``torch`` that module cannot be imported there: onnxsim would, for seconds, and never use it.
     ``memory`` is the most bytes that a process may take there, where the system has such a limit.
-    ``install`` is the command that makes the environment where it is not there.
+    ``needs`` are folders that it cannot do without, and ``install`` is the command that makes what
+    is not there. Calls may take ``patience`` times as long there.
     """
 
     name: str = "this Python"
@@ -65,17 +67,21 @@ class Environment:
     variables: Mapping[str, str] = field(default_factory=dict)
     torch: bool = False
     memory: int = field(default_factory=limits.worker_memory)
+    needs: tuple[str, ...] = ()
     install: str = ""
+    patience: float = 1.0
 
     def command(self, *arguments: str) -> list[str]:
         """The command of its interpreter; MissingToolError where a part of it is not there."""
         python = self.python or sys.executable
-        for program in (*self.launcher[:1], python):
-            if shutil.which(program) is None:
-                raise MissingToolError(
-                    f"{self.name} needs {program}, which is not there",
-                    f"Run: {self.install}" if self.install else "Install it, or check its path.",
-                )
+        programs = (*self.launcher[:1], python)
+        absent = [program for program in programs if shutil.which(program) is None]
+        absent += [folder for folder in self.needs if not Path(folder).is_dir()]
+        if absent:
+            raise MissingToolError(
+                f"{self.name} needs {absent[0]}, which is not there",
+                f"Run: {self.install}" if self.install else "Install it, or check its path.",
+            )
         return [*self.launcher, python, *arguments]
 
 
@@ -179,6 +185,7 @@ class Worker:
         self._pending -= 1
         if self._watchdog is None:
             self._watchdog = _Watchdog(self._process.kill)
+        timeout *= self.environment.patience
         self._watchdog.guard(timeout)
         try:
             kind, value = pickle.load(cast("BinaryIO", self._process.stdout))  # noqa: S301 (our own worker)
@@ -189,6 +196,11 @@ class Worker:
                 raise WorkerTimeoutError(
                     f"gave no answer within {timeout:g} s and was stopped",
                     "Allow more time with --timeout, or look at what makes it slow.",
+                ) from None
+            if self.environment.launcher:
+                raise DeviceError(
+                    f"{self.environment.name} {describe_exit(code)}{self._tail()}",
+                    self.environment.install and f"Make it anew: {self.environment.install}",
                 ) from None
             raise WorkerCrashError(
                 f"the worker process {describe_exit(code)}{self._tail()}",

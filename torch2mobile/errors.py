@@ -94,6 +94,14 @@ class MissingToolError(Torch2MobileError):
     """A converter or runtime is not installed; the remedy is the command that installs it."""
 
 
+class InstallError(Torch2MobileError):
+    """Something could not be downloaded, or written into the user's cache."""
+
+
+class DeviceError(Torch2MobileError):
+    """What stands for a device died or gave no answer: that says nothing about the file."""
+
+
 class ProbeRefusedError(Torch2MobileError):
     """An artefact cannot take a probe, by what its variant is: another size, a batch."""
 

@@ -40,6 +40,8 @@ class Target(Protocol):
     """What it can make; the first has the target's own name."""
     environment: Environment
     """Where its converter and its runtime run."""
+    packages: tuple[str, ...]
+    """The distributions that its runtime is, for devices that have Pythons of their own."""
 
     def missing(self) -> Sequence[str]:
         """The commands that install what is missing; empty when all is there."""

@@ -192,6 +192,7 @@ class Request:
     simplify_timeout: float = 120.0
     external_data: bool = False
     targets: tuple[str, ...] = ("ort",)
+    devices: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
     mend: bool = True
     parity: ParityOptions = field(default_factory=ParityOptions)
@@ -509,12 +510,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and what was found."""
+    """One thing that was looked at, and what was found.
+
+    ``device`` is where the artefact ran, where that was not this machine.
+    """
 
     name: str
     status: Status
     summary: str
     target: str = ""
+    device: str = ""
     hint: str = ""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     locations: tuple[Location, ...] = ()

@@ -95,6 +95,7 @@ class Plain:
     name = "plain"
     title = "numpy"
     environment = Environment(variables=SEES_THIS)
+    packages: tuple[str, ...] = ()
     refusal = ""
 
     def __init__(self, **odd: Any) -> None:

@@ -7,6 +7,7 @@ module's mode and its weights are afterwards as they were, also after an error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,6 +94,7 @@ def export(
     data: Sequence[Mapping[str, np.ndarray]] = (),
     opset: int | None = None,
     targets: Sequence[str] = ("ort",),
+    devices: Sequence[str] = (),
     rewrites: Sequence[str] = (),
     mend: bool = True,
     drop_outputs: Sequence[str] = (),
@@ -107,6 +109,7 @@ def export(
     ``args`` and ``kwargs`` are an example call with tensors in it; ``dynamic_shapes`` is
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
+    ``devices`` are processors that every artefact is run on besides this one's (``"arm64"``).
     ``rewrites`` are codes of rules whose remedy is applied to the exported graph. Without ``mend``
     torch.onnx translates every operator, also those that it translates wrongly.
     Without ``drop_outputs``, names of outputs or of what holds them, one that is no tensor fails.
@@ -123,6 +126,7 @@ def export(
         simplify_timeout=simplify_timeout,
         external_data=external_data,
         targets=tuple(targets),
+        devices=tuple(devices),
         rewrites=tuple(rewrites),
         mend=mend,
         drop_outputs=tuple(drop_outputs),
@@ -149,6 +153,7 @@ def verify(
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
     drop_outputs: Sequence[str] = (),
+    devices: Sequence[str] = (),
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
     mutants: int = 0,
@@ -160,7 +165,8 @@ def verify(
     """Verify a bundle, or an .onnx or .ort file against a module.
 
     ``against`` is a module with its example call, or a source as on the command line. A bundle
-    without it is replayed on its golden data, and torch is not imported. ``baseline`` is an
+    without it is replayed on its golden data, and torch is not imported. ``devices`` are as for
+    :func:`export`. ``baseline`` is an
     earlier bundle, or its manifest.json: what of a bundle has drifted since, and why. ``mutants``
     faults are put into the .onnx, and at least ``min_caught`` of them have to be caught;
     ``search`` looks for inputs that take decisions both ways (None: with mutants). ``trust`` loads
@@ -172,7 +178,7 @@ def verify(
     )
     return verification.verify(
         Path(artifact),
-        request,
+        replace(request, devices=tuple(devices)),
         load=load,
         baseline=Path(baseline) if baseline is not None else None,
         scrutiny=Scrutiny(mutants, search, min_caught),

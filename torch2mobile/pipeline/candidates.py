@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import devices
 from torch2mobile.environments import HERE, IsolatedRunner, Worker
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import MODEL, refuse_external_data, refuse_undecodable
@@ -40,11 +41,15 @@ _ANYTHING = Tolerance(atol=math.inf)
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artefact to be judged: how it was made, its process, and that under the contract."""
+    """An artefact to be judged: how it was made, its process, and that under the contract.
+
+    ``device`` is where it runs, if that is not this machine.
+    """
 
     entry: ArtifactEntry
     process: IsolatedRunner
     runner: Runner
+    device: str = ""
 
     @property
     def label(self) -> str:
@@ -78,19 +83,24 @@ class Candidate:
 
 
 def runner_of(
-    path: Path, variant: Variant, timeout: float, worker: Worker | None = None
+    path: Path, variant: Variant, timeout: float, worker: Worker | None = None, device: str = ""
 ) -> IsolatedRunner:
-    """An artefact in its runtime, in a process of its own or, if that may be shared, ``worker``."""
+    """An artefact in its runtime, in a process of its own or, if that may be shared, ``worker``.
+
+    Raises NotApplicableError where the runtime does not run on the device.
+    """
     target = TARGETS[variant.target]
-    here = target.environment == HERE
+    place = target.environment
+    if device in devices.DEVICES:
+        place = devices.environment(device, target.packages)
     return IsolatedRunner(
         _LOADER,
         target,
         path,
         variant,
         timeout=timeout,
-        worker=worker if here else None,
-        environment=target.environment,
+        worker=worker if place == HERE else None,
+        environment=place,
     )
 
 
@@ -106,10 +116,11 @@ def candidate(
     outputs: Sequence[OutputSpec],
     timeout: float,
     worker: Worker | None = None,
+    device: str = "",
 ) -> Candidate:
     """An artefact under the contract that these inputs and outputs are."""
-    process = runner_of(path, entry.variant, timeout, worker)
-    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs))
+    process = runner_of(path, entry.variant, timeout, worker, device)
+    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs), device)
 
 
 def interface(

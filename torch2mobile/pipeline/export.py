@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,14 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import bundle_contents, candidates, consistency, judging, rewriting
+from torch2mobile.pipeline import (
+    bundle_contents,
+    candidates,
+    consistency,
+    judging,
+    on_devices,
+    rewriting,
+)
 from torch2mobile.pipeline.capturing import capture_check, captured, translate_check
 from torch2mobile.pipeline.conversion import (
     convert,
@@ -69,11 +77,20 @@ def export_loaded(
 ) -> ExportResult:
     """Export a module that is in memory."""
     consistency.check_request(request)
-    find_variants(request.targets)
-    request = replace(request, rewrites=rewriting.check_codes(request.rewrites))
+    request = _settled(request)
     with _simplifier(request) as simplifier:
         loaded = load()
         return _export(loaded, request, out or Path("dist") / loaded.name, observer, simplifier)
+
+
+def _settled(request: Request) -> Request:
+    """The request with its names looked up; UsageError for one that is unknown."""
+    find_variants(request.targets)
+    return replace(
+        request,
+        rewrites=rewriting.check_codes(request.rewrites),
+        devices=on_devices.find(request.devices),
+    )
 
 
 def _simplifier(request: Request) -> AbstractContextManager[Worker | None]:
@@ -103,7 +120,7 @@ def _report(request: Request, loaded: LoadedModel, stages: Stages) -> Report:
         command="export",
         subject=request.source or loaded.name,
         checks=tuple(stages.checks),
-        environment=tool_versions(),
+        environment={**tool_versions(), **on_devices.versions(request.devices)},
         request=request,
     )
 
@@ -247,13 +264,25 @@ class _Export:
                 contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
             )
             self._judge(found, expected, capture)
+        self._on_devices(found, model.path, expected)
         self.stages.add(bundle_contents.write_provenance(self.folder, model))
         jobs = [Job(model, v, program, self.folder, example_shapes(capture, v)) for v in variants]
         made = [self._variant(job, capture, expected) for job in jobs]
+        on_devices.side_by_side(self.stages, self.request.devices)
         return [artifact for artifact in made if artifact is not None]
 
-    def _candidate(self, path: Path, entry: ArtifactEntry) -> candidates.Candidate:
-        return candidates.candidate(path, entry, *self.interface, self.timeout, self.tools)
+    def _candidate(
+        self, path: Path, entry: ArtifactEntry, device: str = ""
+    ) -> candidates.Candidate:
+        return candidates.candidate(path, entry, *self.interface, self.timeout, self.tools, device)
+
+    def _on_devices(
+        self, found: candidates.Candidate, path: Path, expected: Sequence[Expected]
+    ) -> None:
+        """The same file on the devices that were asked for."""
+        on = partial(self._candidate, path, found.entry)
+        options, labels = self.request.parity, self.request.devices
+        on_devices.parity(self.stages, found.label, on, labels, expected, options)
 
     def _variant(self, job: Job, capture: Capture, expected: Sequence[Expected]) -> Artifact | None:
         """One variant converted and judged; what goes wrong is its own check."""
@@ -275,6 +304,7 @@ class _Export:
             if check is not None:
                 self.stages.add(check)
                 self._judge(found, expected, capture)
+                self._on_devices(found, artifact.files[0], expected)
         return artifact
 
     def _judge(

@@ -38,6 +38,7 @@ class Installed:
     name: str
     version: str | None
     command: str
+    needed: bool = True
 
 
 @functools.cache

@@ -17,7 +17,14 @@ from torch2mobile.exporter.bundle import (
     read_case,
 )
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import candidates, consistency, io_binding, judging, localising
+from torch2mobile.pipeline import (
+    candidates,
+    consistency,
+    io_binding,
+    judging,
+    localising,
+    on_devices,
+)
 from torch2mobile.pipeline.baseline import drift
 from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
 from torch2mobile.pipeline.module_side import module_side
@@ -37,6 +44,7 @@ from torch2mobile.records import (
 
 if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
+    from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.golden import Golden
 
 
@@ -44,6 +52,7 @@ def verify_bundle(
     path: Path,
     *,
     options: ParityOptions | None = None,
+    devices: Sequence[str] = (),
     baseline: Path | None = None,
     observer: Observer | None = None,
     worker: Worker | None = None,
@@ -51,10 +60,12 @@ def verify_bundle(
     """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported.
 
     ``baseline`` is an earlier bundle, or its manifest.json: what has drifted since, and why.
-    ``worker`` is a process to load them in, for a caller who has started one ahead of time.
+    ``devices`` are replayed on besides this machine. ``worker`` is a process to load them in, for
+    a caller who has started one ahead of time.
     """
     options = options or ParityOptions()
     consistency.check_parity(options)
+    labels = on_devices.find(devices)
     stages = Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
@@ -74,7 +85,26 @@ def verify_bundle(
                 _replay(stages, each, bundle, cases, options)
                 if compared is not None:
                     compared.target_check(stages, each)
-    return _result(stages, str(path), {})
+            on = partial(_on, bundle, each, options)
+            on_devices.golden(stages, each.label, on, labels, cases, options)
+    on_devices.side_by_side(stages, labels)
+    return _result(stages, str(path), on_devices.versions(labels))
+
+
+def _on(
+    bundle: Bundle, found: candidates.Candidate, options: ParityOptions, device: str
+) -> candidates.Candidate:
+    """An artefact of a bundle on a device."""
+    manifest = bundle.manifest
+    name = manifest.targets.get(found.label, (MODEL,))[0]
+    return candidates.candidate(
+        bundle.file(name),
+        found.entry,
+        manifest.inputs,
+        manifest.outputs,
+        options.timeout,
+        device=device,
+    )
 
 
 def verify(
@@ -99,8 +129,14 @@ def verify(
     consistency.check_verification(path, request, asked, baseline, match, alone=alone)
     if alone:
         return verify_bundle(
-            path, options=request.parity, baseline=baseline, observer=observer, worker=worker
+            path,
+            options=request.parity,
+            devices=request.devices,
+            baseline=baseline,
+            observer=observer,
+            worker=worker,
         )
+    request = replace(request, devices=on_devices.find(request.devices))
     stages = Stages(observer or SilentObserver())
     if path.is_dir():
         return _bundle_against(path, request, load, baseline, stages, asked)
@@ -122,6 +158,7 @@ def _bundle_against(
     """
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
+    labels = request.devices
     request = io_binding.as_exported(request, bundle)
     options = request.parity
     loaded = io_binding.loaded_for(request, load)
@@ -146,11 +183,16 @@ def _bundle_against(
             if compared is not None:
                 compared.target_check(stages, each)
         with localising.localiser(loaded, model, asked_then, options, stages.observer) as localiser:
-            _against(stages, loaded, names, found, options, localiser, scrutinizer)
+            expected = _against(stages, loaded, names, found, options, localiser, scrutinizer)
+        for each in found if expected else []:
+            on = partial(_on, bundle, each, options)
+            on_devices.parity(stages, each.label, on, labels, expected, options)
+        on_devices.side_by_side(stages, labels)
     finally:
         for each in found:
             each.process.close()
-    return _result(stages, str(path), {"source": bundle.manifest.source})
+    ran_on = on_devices.versions(labels)
+    return _result(stages, str(path), {"source": bundle.manifest.source, **ran_on})
 
 
 def _model_against(
@@ -168,6 +210,7 @@ def _model_against(
     """
     options = request.parity
     candidates.check_file(path)
+    labels = request.devices
     loaded = io_binding.loaded_for(request, load)
     lost = io_binding.lost_outputs(loaded)
     if lost is not None:
@@ -175,6 +218,7 @@ def _model_against(
         return _result(stages, str(path), {"source": loaded.name})
     variant = candidates.kind_of(path)
     with candidates.runner_of(path, variant, options.timeout) as process:
+        own = loaded
         matched = io_binding.match_file(loaded, process, path, variant, match)
         loaded, names, label = matched.loaded, matched.outputs, variant.label
         candidates.check_tolerances(options, names, [label])
@@ -184,8 +228,18 @@ def _model_against(
         found = candidates.Candidate(ArtifactEntry(variant), process, matched.runner)
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
-            _against(stages, loaded, names, [found], options, localiser, scrutinizer)
-    return _result(stages, str(path), {"source": loaded.name})
+            expected = _against(stages, loaded, names, [found], options, localiser, scrutinizer)
+
+        def on(device: str) -> candidates.Candidate:
+            other = candidates.runner_of(path, variant, options.timeout, None, device)
+            runner = io_binding.match_file(own, other, path, variant, match).runner
+            return candidates.Candidate(found.entry, other, runner, device)
+
+        if expected:
+            on_devices.parity(stages, label, on, labels, expected, options)
+        on_devices.side_by_side(stages, labels)
+    ran_on = on_devices.versions(labels)
+    return _result(stages, str(path), {"source": loaded.name, **ran_on})
 
 
 def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> VerifyResult:
@@ -242,12 +296,14 @@ def _against(
     options: ParityOptions,
     localiser: Localiser,
     scrutinizer: Scrutinizer,
-) -> None:
+) -> Sequence[Expected]:
+    """Judge every artefact; the module's side, for devices, or nothing where there is none."""
     expected = module_side(stages, loaded, names, options, None)
     if expected is None:
         reason = "there is nothing repeatable to compare with"
         stages.add(Check("parity", Status.SKIPPED, reason))
-        return
+        return ()
     expected = scrutinizer.decisions(expected)
     passed = [judging.judge(stages, each, expected, options, None, localiser) for each in found]
     scrutinizer.mutants(expected, passed=passed[0])
+    return expected

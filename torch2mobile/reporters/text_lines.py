@@ -105,8 +105,9 @@ def _count(number: int, status: Status) -> str:
 
 
 def label(check: Check) -> str:
-    """Return the check's name, with its target where it has one: ``parity [ort]``."""
-    return one_line(f"{check.name} [{check.target}]" if check.target else check.name)
+    """Return the check's name, with its target and device if any: ``parity [ort, arm64:max]``."""
+    about = ", ".join(filter(None, (check.target, check.device)))
+    return one_line(f"{check.name} [{about}]" if about else check.name)
 
 
 def own_place(location: Location) -> tuple[str, int]:

@@ -141,6 +141,7 @@ class NcnnTarget:
     )
     # A process of its own: pnnx and ncnn abort where others raise.
     environment = Environment("this Python, for ncnn")
+    packages: tuple[str, ...] = ("ncnn", "numpy")
 
     def missing(self) -> Sequence[str]:
         """The command that installs ncnn and pnnx, if one is not there."""

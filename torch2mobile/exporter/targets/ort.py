@@ -90,6 +90,7 @@ class OrtTarget:
     suffixes: tuple[str, ...] = (".ort", ".onnx")
     variants: tuple[Variant, ...] = (Variant("ort", "ort"),)
     environment = HERE
+    packages: tuple[str, ...] = ("onnxruntime", "numpy")
 
     def missing(self) -> Sequence[str]:
         """The command that installs onnxruntime, if it is not there."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import (
+    DeviceError,
     MissingToolError,
     ProbeRefusedError,
     Torch2MobileError,
@@ -87,7 +88,7 @@ def run_probes(runner: Runner, expected: Sequence[Expected]) -> Answers:
     for case in expected:
         try:
             answers.append(runner.run(case.probe.feeds))
-        except (WorkerTimeoutError, MissingToolError):
+        except (WorkerTimeoutError, MissingToolError, DeviceError):
             raise  # of the machine, not of the file
         except Torch2MobileError as error:
             answers.append(error)
@@ -218,11 +219,17 @@ def typical_of(expected: Sequence[Expected]) -> Mapping[str, Yardstick]:
 
 
 def parity_check(
-    target: str, expected: Sequence[Expected], answers: Answers, options: ParityOptions
+    target: str,
+    expected: Sequence[Expected],
+    answers: Answers,
+    options: ParityOptions,
+    *,
+    usual: Mapping[str, Yardstick] | None = None,
 ) -> Check:
     """One Check for all outputs on all probes.
 
-    Nothing to compare is an ERROR, never a pass.
+    Nothing to compare is an ERROR, never a pass. ``usual`` is what is usual for each output, where
+    it is known from more probes than these.
     """
     if not expected:
         return Check(
@@ -235,7 +242,7 @@ def parity_check(
     skipped = refusals(answers)
     if skipped.all:
         return none_fits("parity", target, skipped)
-    usual = typical_of(expected)
+    usual = typical_of(expected) if usual is None else usual
     pairs = [
         (case, answer)
         for case, answer in zip(expected, answers, strict=True)

@@ -1,0 +1,135 @@
+"""Artefacts on other processors: here the launcher is `env`, and what it runs is this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import torch2mobile
+from torch2mobile import devices
+from torch2mobile.environments import Environment
+from torch2mobile.errors import UsageError
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.pipeline import candidates
+from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+
+A53, A76, LATEST = devices.DEVICES
+emulated = pytest.mark.skipif(
+    devices.installed(("onnxruntime", "numpy")) is None, reason=f"not there: {devices.INSTALL}"
+)
+on_x86 = pytest.mark.skipif(devices.find("all") == ["arm64"], reason="this machine is ARM")
+pytestmark = on_x86
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two devices are this machine, and the third is one whose emulator dies."""
+
+    def environment(label: str, packages: Sequence[str]) -> Environment:
+        last = ("sh", "-c", "echo 'signal 11' >&2; exit 139") if label == LATEST else ("env",)
+        return Environment(label, launcher=last, install="make it")
+
+    monkeypatch.setattr(devices, "environment", environment)
+
+
+def on(report: Any, name: str) -> dict[tuple[str, str], Check]:
+    found = [check for check in report.checks if check.name == name]
+    return {(check.target, check.device): check for check in found}
+
+
+def test_a_bundle_is_replayed_side_by_side(pair: Any, pretended: None) -> None:
+    report = torch2mobile.verify(pair.path, devices=["arm64:cortex-a53", "arm64"]).report
+    golden = on(report, "golden")
+    wanted = {(label, device) for label in ("onnx", "ort") for device in ("", A53, A76)}
+    assert set(golden) == wanted
+    assert {check.status for check in golden.values()} == {Status.PASSED}
+    (table,) = on(report, "devices")["", ""].tables
+    assert [row[:2] for row in table.rows] == [
+        (label, device) for label in ("onnx", "ort") for device in ("this machine", A53, A76)
+    ]
+    assert all(isinstance(row[2], float) for row in table.rows)
+
+
+def test_a_device_that_dies_is_an_error_and_stops_no_other(pair: Any, pretended: None) -> None:
+    report = torch2mobile.verify(pair.path, devices=[LATEST, A53]).report
+    golden = on(report, "golden")
+    assert golden["ort", LATEST].status is Status.ERROR
+    assert "signal 11" in golden["ort", LATEST].summary
+    assert golden["ort", A53].status is Status.PASSED
+    assert report.exit_code == 3
+
+
+def test_a_file_that_does_not_load_there_is_a_failure(
+    pair: Any, pretended: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = candidates.runner_of
+
+    def broken(*args: Any) -> Any:
+        found = real(*args)
+        if args[-1] == A53:
+            found._loader, found._args = "torch2mobile.onnx_files:read_model", (Path("no.onnx"),)
+        return found
+
+    monkeypatch.setattr(candidates, "runner_of", broken)
+    report = torch2mobile.verify(pair.path, devices=[A53]).report
+    assert on(report, "golden")["ort", A53].status is Status.FAILED
+
+
+def test_an_unknown_device_is_refused_before_any_work(pair: Any) -> None:
+    with pytest.raises(UsageError, match="there is no device 'pixel'"):
+        torch2mobile.verify(pair.path, devices=["pixel"])
+    with pytest.raises(UsageError, match="there is no device 'pixel'"):
+        torch2mobile.export(pair.module, inputs=["x:float32[N=1..5,6]"], devices=["pixel"])
+
+
+@pytest.mark.slow
+def test_export_and_verify_against_compare_on_the_probes(
+    pair: Any, pretended: None, tmp_path: Path
+) -> None:
+    common: dict[str, Any] = {"inputs": ["x:float32[N=1..5,6]"], "devices": [A53]}
+    few = ParityOptions(probes=30)
+    made = torch2mobile.export(
+        pair.module, **common, parity=few, simplify=False, out=tmp_path / "b"
+    )
+    parity = on(made.report, "parity")
+    assert parity["onnx", A53].status is parity["ort", A53].status is Status.PASSED
+    assert any("the first 20 of" in note for note in parity["ort", A53].notes)
+    assert made.bundle is not None
+    for artifact in (made.bundle.path, made.bundle.file("model.onnx")):
+        report = torch2mobile.verify(artifact, pair.module, **common, parity=few).report
+        assert on(report, "parity")["onnx", A53].status is Status.PASSED
+        assert "devices" in {check.name for check in report.checks}
+
+
+class Winograd(nn.Module):
+    """Convolutions of 3x3, which ncnn's float16 kernels transform."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(2)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.slow
+@emulated
+@pytest.mark.skipif(bool(TARGETS["ncnn"].missing()), reason="ncnn is not installed")
+def test_float16_arithmetic_is_seen_where_the_processor_has_it(tmp_path: Path) -> None:
+    loose = ParityOptions(probes=1, tolerances={"@ncnn-fp16": Tolerance(atol=1.0)})
+    made = torch2mobile.export(
+        Winograd().eval(), inputs=["x:float32[1,16,16,16]"], values=["x=uniform(-1,1)"],
+        targets=["ncnn-fp16"], devices=[A53, A76], simplify=False, parity=loose, out=tmp_path / "b",
+    )  # fmt: skip
+    assert made.passed, str(made)
+    (table,) = on(made.report, "devices")["", ""].tables
+    error = {row[:2]: float(str(row[2])) for row in table.rows}
+    assert error["onnx", A76] < 1e-5
+    assert error["ncnn-fp16", A76] > 2 * error["ncnn-fp16", A53]
+    assert made.report.environment["arm64"].startswith("python 3")

@@ -1,0 +1,171 @@
+"""The artefacts of a run on other processors, judged by the same rules, and all side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch2mobile import devices
+from torch2mobile.errors import ModelFileError, Torch2MobileError
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.pipeline.candidates import Candidate
+from torch2mobile.pipeline.installed_tools import Installed
+from torch2mobile.pipeline.stages import Stages, error_check
+from torch2mobile.records import Check, Metric, ParityOptions, Status, Table
+
+if TYPE_CHECKING:
+    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.golden import Golden
+
+# An emulator takes seconds for a call.
+MOST_PROBES = 20
+_HERE = "this machine"
+_GRAVE = (Status.FAILED, Status.ERROR, Status.SKIPPED)
+
+On = Callable[[str], Candidate]
+"""An artefact as a candidate on a device, by its label."""
+
+
+def find(labels: Sequence[str]) -> tuple[str, ...]:
+    """The devices that labels name, each once; UsageError for an unknown one."""
+    return tuple(dict.fromkeys(name for label in labels for name in devices.find(label)))
+
+
+def packages() -> list[str]:
+    """The distributions that the runtimes which are installed here need on a device."""
+    there = [target for target in TARGETS.values() if not target.missing()]
+    return list(dict.fromkeys(name for target in there for name in target.packages))
+
+
+def as_tool() -> Installed:
+    """The emulated ARM64 as doctor shows it: what is there, or how to make it."""
+    found = devices.installed(packages())
+    text = " ".join(f"{name}={version}" for name, version in found.items()) if found else None
+    return Installed(devices.ARM64, text, devices.INSTALL, needed=False)
+
+
+def versions(labels: Sequence[str]) -> Mapping[str, str]:
+    """What a report says of where it ran: the versions and hashes of an emulated device's parts."""
+    if not any(label in devices.DEVICES for label in labels):
+        return {}
+    found = devices.installed(packages()) or {}
+    digest = devices.digest(packages())
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    return {devices.ARM64: f"{text} (sha256 of its archives: {digest})"} if found else {}
+
+
+def parity(
+    stages: Stages,
+    label: str,
+    on: On,
+    labels: Sequence[str],
+    expected: Sequence[Expected],
+    options: ParityOptions,
+) -> None:
+    """One artefact on each device against the module, on the first probes."""
+    from torch2mobile.validators.parity import gate
+
+    first = expected[:MOST_PROBES]
+    left = len(expected) - len(first)
+    notes = (f"the first {len(first)} of {len(expected)} probes",) if left else ()
+
+    def compare(found: Candidate) -> Check:
+        held = found.gate(options)
+        answers = gate.run_probes(found.runner, first)
+        # What is usual is taken from all probes, as on this machine.
+        check = gate.parity_check(label, first, answers, held, usual=gate.typical_of(expected))
+        return replace(found.verdict(check, held), notes=(*check.notes, *notes))
+
+    for device in labels:
+        _attempt(stages, "parity", label, device, on, compare)
+
+
+def golden(
+    stages: Stages,
+    label: str,
+    on: On,
+    labels: Sequence[str],
+    cases: Sequence[Golden],
+    options: ParityOptions,
+) -> None:
+    """The replay of one artefact's golden data on each device."""
+    from torch2mobile.validators.parity.golden import golden_check
+
+    def compare(found: Candidate) -> Check:
+        held = found.gate(options, held=any(label in case.limits for case in cases))
+        return found.verdict(golden_check(label, found.runner, cases, held.tolerances), held)
+
+    for device in labels:
+        _attempt(stages, "golden", label, device, on, compare)
+
+
+def _attempt(
+    stages: Stages,
+    name: str,
+    label: str,
+    device: str,
+    on: On,
+    compare: Callable[[Candidate], Check],
+) -> None:
+    """One artefact on one device: what goes wrong with the device is no verdict about the file."""
+    stages.observer.started(f"{name} {label} on {device}")
+    try:
+        found = on(device)
+        with found.process as process:
+            process.load()
+            check = compare(found)
+    except ModelFileError as error:
+        check = replace(error_check(name, error, target=label), status=Status.FAILED)
+    except Torch2MobileError as error:
+        check = error_check(name, error, target=label)
+    here = next((c for c in reversed(stages.checks) if (c.name, c.target) == (name, label)), None)
+    if check.status is Status.FAILED and here is not None and here.status is not Status.FAILED:
+        note = f"it does not fail on this machine: {device} computes otherwise"
+        check = replace(check, notes=(*check.notes, note), hint=_hint(label))
+    stages.add(replace(check, device=device))
+
+
+def _hint(label: str) -> str:
+    return (
+        "Turn off what that processor's kernels lose by (float16 arithmetic, Winograd transforms), "
+        f"or say how far it may be off: --atol @{label}=A."
+    )
+
+
+def side_by_side(stages: Stages, labels: Sequence[str]) -> None:
+    """One check for all artefacts on all devices: its table has a row an artefact and device."""
+    if not labels:
+        return
+    compared = [check for check in stages.checks if check.name in {"parity", "golden"}]
+    rows = tuple(
+        (check.target, check.device or _HERE, *_figures(check), check.status.value)
+        for check in sorted(compared, key=lambda check: _order(compared, check))
+        if check.target
+    )
+    table = Table("on each device", ("artefact", "device", "error", "noise", "status"), rows)
+    wrong = [check for check in compared if check.device and check.status is not Status.PASSED]
+    wrong.sort(key=lambda check: _GRAVE.index(check.status))
+    if wrong:
+        status, summary = wrong[0].status, f"{wrong[0].target} on {wrong[0].device}"
+    else:
+        made = len({row[0] for row in rows})
+        status, summary = Status.PASSED, f"{made} artefacts here and on {', '.join(labels)}"
+    stages.add(Check("devices", status, summary, tables=(table,)))
+
+
+def _order(compared: Sequence[Check], check: Check) -> int:
+    """Artefacts in the order of the run, each with its devices after this machine."""
+    return [other.target for other in compared].index(check.target)
+
+
+def _figures(check: Check) -> tuple[Metric | None, Metric | None]:
+    """The greatest error of all outputs, and its noise."""
+    found: list[tuple[Metric | None, Metric | None]] = [
+        (row[table.columns.index("error")], row[table.columns.index("noise")])
+        for table in check.tables
+        if table.title == "by output"
+        for row in table.rows
+    ]
+    known = [pair for pair in found if isinstance(pair[0], float)]
+    return max(known, key=lambda pair: float(pair[0] or 0), default=(None, None))
