@@ -72,7 +72,7 @@ def test_order_of_the_strategies() -> None:
     names = [name for name, _ in capture.STRATEGIES]
     assert names == [
         *("non-strict", "non-strict from size 2", "non-strict, guards deferred"),
-        *("non-strict after a call", "strict", "torchscript"),
+        *("non-strict, sizes as hints", "non-strict after a call", "strict", "torchscript"),
     ]
 
 
@@ -157,6 +157,22 @@ def test_a_guard_that_cannot_be_proven_is_put_off() -> None:
     assert len(assumptions.assumptions(found)) > 2
     # Tried at every size of the range: nothing is left for the probes to prove.
     assert assumptions.exceptions(found) == []
+
+
+class Halves(nn.Module):
+    """``(3 * n - 1) // n == 2``, which torch's solver takes for ``n == 2``."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        left, right = torch.cat([x, y]).chunk(2)
+        return left - 2 * right
+
+
+def test_halves_of_a_varying_size_are_captured() -> None:
+    found = capture.capture(specified(Halves(), "x:float32[N=1..4,6]", "y:float32[N,6]"))
+    assert found.strategy == "non-strict, sizes as hints"
+    assert labels(found) == [["N", 6], ["N", 6]]
+    # Captured from size 2 on: only 1 is left for the probes.
+    assert {sizes["N"] for _, sizes in assumptions.exceptions(found)} == {1}
 
 
 class Seven(nn.Module):

@@ -21,6 +21,7 @@ from torch2mobile.exporter import assumptions
 from torch2mobile.exporter.dims import (
     SIZE_REMEDY,
     final_inputs,
+    left_to_torch,
     torch_shapes,
     without_special_sizes,
 )
@@ -36,9 +37,11 @@ def _export(
     strict: bool = False,
     floor: int = 0,
     deferred: bool = False,
+    hints: bool = False,
 ) -> torch.export.ExportedProgram:
     shapes = torch_shapes(loaded, floor)
     tensors = without_special_sizes(loaded, shapes)
+    shapes = left_to_torch(shapes) if hints else shapes
     # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
     from torch.fx.experimental import _config
 
@@ -64,6 +67,11 @@ def _from_two(loaded: LoadedModel) -> torch.export.ExportedProgram:
 def _deferred(loaded: LoadedModel) -> torch.export.ExportedProgram:
     """As if every guard held that torch cannot prove; where one does not, the probes decide."""
     return _export(loaded, floor=2, deferred=True)
+
+
+def _hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """With sizes that torch solves no guards for: it reads (3 * n - 1) // n == 2 as n == 2."""
+    return _export(loaded, floor=2, deferred=True, hints=True)
 
 
 def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
@@ -116,6 +124,7 @@ STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict", _non_strict),
     ("non-strict from size 2", _from_two),
     ("non-strict, guards deferred", _deferred),
+    ("non-strict, sizes as hints", _hinted),
     ("non-strict after a call", _after_a_call),
     ("strict", _strict),
     ("torchscript", _torchscript),
@@ -209,9 +218,7 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
         return
     worked = False
     for name, strategy in STRATEGIES:
-        if strategy is _deferred and not _stopped_by_guards(attempts):
-            continue
-        if strategy is _after_a_call and not loaded.copies.changing:
+        if _is_pointless(strategy, loaded, attempts):
             continue
         if strategy is _torchscript and _is_users_fault(attempts):
             reason = "not tried: a trace would fix in the file what the others refuse"
@@ -349,9 +356,23 @@ REMEDIES = (
 )
 
 
+def _is_pointless(strategy: Any, loaded: LoadedModel, attempts: Sequence[Attempt]) -> bool:
+    """Whether what a strategy does differently is not what stopped the others."""
+    if strategy is _deferred:
+        return not _stopped_by_guards(attempts)
+    if strategy is _hinted:
+        return not _taken_for_constant(attempts)
+    return strategy is _after_a_call and not loaded.copies.changing
+
+
 def _stopped_by_guards(attempts: Sequence[Attempt]) -> bool:
     """Whether putting guards off could help."""
     return any("Constraints violated" in attempt.reason for attempt in attempts)
+
+
+def _taken_for_constant(attempts: Sequence[Attempt]) -> bool:
+    """Whether torch's solver found a single size where guards are put off: it may misread them."""
+    return bool(attempts) and "Specializations unexpectedly" in attempts[-1].reason
 
 
 def _is_users_fault(attempts: Sequence[Attempt]) -> bool:
@@ -360,19 +381,23 @@ def _is_users_fault(attempts: Sequence[Attempt]) -> bool:
     return any(mark in text for marks, _ in REMEDIES for mark in marks)
 
 
-def _all_failed(attempts: list[Attempt]) -> CaptureError:
-    first = next((a for a in attempts if a.locations), attempts[0])
+def remedy_of(attempts: Sequence[Attempt]) -> str:
+    """What to do about what torch.export met."""
     text = " ".join(attempt.reason for attempt in attempts)
-    remedy = next(
+    return next(
         (advice for marks, advice in (_PACKED, *REMEDIES) if any(m in text for m in marks)),
         "Rewrite the line named above in plain torch operations on tensors.",
     )
+
+
+def _all_failed(attempts: list[Attempt]) -> CaptureError:
+    first = next((a for a in attempts if a.locations), attempts[0])
     where = ""
     if first.locations:
         where = f" at {user_code.told(first.locations[0])}"
     return CaptureError(
         f"the module could not be captured as a graph{where}",
-        remedy,
+        remedy_of(attempts),
         first.locations,
         tuple(f"{attempt.strategy}: {attempt.reason}" for attempt in attempts),
     )

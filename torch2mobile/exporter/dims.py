@@ -75,6 +75,19 @@ def _raised(entry: Any, floor: int, made: dict[str, TorchDim]) -> Any:
     return base if root is entry else derived.fn(base)
 
 
+def left_to_torch(entry: Any) -> Any:
+    """The same with the named dimensions as hints, which torch solves no guards for."""
+    if isinstance(entry, Mapping):
+        return {axis: left_to_torch(dim) for axis, dim in entry.items()}
+    if isinstance(entry, list | tuple):
+        return type(entry)(left_to_torch(dim) for dim in entry)
+    if not isinstance(entry, TorchDim):
+        return entry
+    if _root(entry) is not entry:
+        return TorchDim.AUTO
+    return TorchDim.AUTO(min=entry.min, max=finite(entry.max))
+
+
 def _root(dim: Any) -> Any:
     """The dimension itself, or the one that a formula (``4 * h``) is made of."""
     return getattr(dim, "root", dim)

@@ -164,7 +164,7 @@ def _program_to_ir(
 ) -> tuple[ir.Model, torch.export.ExportedProgram]:
     assert capture.program is not None
     program = torch.onnx.export(
-        capture.program,
+        _with_sizes_of_pieces(capture.program),
         (),
         dynamo=True,
         opset_version=opset,
@@ -175,6 +175,20 @@ def _program_to_ir(
     assert program is not None
     assert program.exported_program is not None
     return program.model, program.exported_program
+
+
+def _with_sizes_of_pieces(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Pieces of a varying size with all their sizes listed: the exporter stops at others."""
+    chunk = torch.ops.aten.chunk.default
+    table = {**torch._decomp.get_decompositions([torch.ops.aten.split.Tensor])}
+    table[chunk] = chunk.decompose
+    for node in program.graph.nodes:
+        if node.target in table:
+            pieces = [size for piece in node.meta["val"] for size in piece.shape]
+            if any(isinstance(size, torch.SymInt) for size in pieces):
+                listed: torch.export.ExportedProgram = program.run_decompositions(table)
+                return listed
+    return program
 
 
 def _trace(capture: Capture, folder: Path, opset: int | None) -> ir.Model:
