@@ -169,7 +169,7 @@ class Slotted:
 
 
 class Deep(nn.Module):
-    """State where nobody looks: in an object's list, in slots, in a closure, in an iterator."""
+    """State where nobody looks: in an object's list, slots, closures, iterators, behind methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,6 +177,8 @@ class Deep(nn.Module):
         self.settings, self.slotted = Settings(), Slotted()
         self.count, self.lock = itertools.count(1), threading.Lock()
         self.array = np.ones(1)
+        self.history: list[float] = []
+        self.push = self.history.append
         total = 0
 
         def add() -> int:
@@ -191,8 +193,9 @@ class Deep(nn.Module):
             self.settings.nested["scale"][0] += 1
             self.slotted.scale += 1
             self.array += 1
+            self.push(1.0)
         factor = self.settings.nested["scale"][0] + self.slotted.scale + float(self.array[0])
-        return self.layer(x) * factor * self.add() * next(self.count)
+        return self.layer(x) * factor * self.add() * len(self.history) * next(self.count)
 
 
 class WritesData(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from torch2mobile import user_code
-from torch2mobile.snapshot import BOXES, Contents, box_items, set_item
+from torch2mobile.snapshot import BOUND_IN_C, BOXES, Contents, box_items, set_item
 
 
 class CopyError(Exception):
@@ -28,7 +28,7 @@ class Original:
     def __init__(self, root: torch.nn.Module) -> None:
         self._root = root
         self._held = Contents(root)
-        self._closures = any(function.__closure__ for function in self._held.functions)
+        self._closures = any(map(_has_closure, self._held.seen.values()))
         # Nothing else can lead from a copy to its original.
         self._entangled = bool(self._held.references) or any(
             map(_may_hold, self._held.seen.values())
@@ -132,6 +132,8 @@ class _Rebinding:
         """What is called in place of a function, or of a partial or bound one."""
         if isinstance(value, types.MethodType):
             return types.MethodType(self._own(value.__func__), value.__self__)
+        if isinstance(value, BOUND_IN_C):
+            return getattr(copy.deepcopy(value.__self__, self._memo), value.__name__)
         if isinstance(value, functools.partial):
             made = functools.partial(self._own(value.func), *value.args, **value.keywords)
             vars(made).update(vars(value))
@@ -186,6 +188,8 @@ _COPIED_WELL = (torch.Tensor, np.ndarray, np.generic, enum.Enum)
 
 
 def _has_closure(value: Any) -> bool:
+    if isinstance(value, BOUND_IN_C):
+        return isinstance(value.__self__, BOXES)
     if isinstance(value, functools.partial | types.MethodType):
         return _has_closure(getattr(value, "func", None) or getattr(value, "__func__", None))
     return isinstance(value, types.FunctionType) and bool(value.__closure__)

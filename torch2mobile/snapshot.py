@@ -35,7 +35,6 @@ _FIXED = (
     slice,
     property,
     types.ModuleType,
-    types.BuiltinFunctionType,
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
     types.CodeType,
@@ -59,6 +58,8 @@ _FIXED = (
     torch._ops.OpOverload,
     torch._ops.OpOverloadPacket,
 )
+# Functions of C's, and methods of its objects, such as a list's ``append``.
+BOUND_IN_C = (types.BuiltinFunctionType, types.MethodWrapperType)
 _HEAP_TYPE = 1 << 9
 
 
@@ -105,8 +106,8 @@ class Contents:
             return list(value)
         elif isinstance(value, types.FunctionType):
             return self._function(value)
-        elif isinstance(value, types.MethodType):
-            return [value.__self__, value.__func__]
+        elif isinstance(value, (types.MethodType, *BOUND_IN_C)):
+            return [value.__self__, getattr(value, "__func__", None)]
         elif isinstance(value, functools.partial):
             return [value.func, value.args, value.keywords]
         elif isinstance(value, types.MappingProxyType):
