@@ -7,6 +7,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,40 @@ class TestGolden:
             sides=lambda feeds: {"all", feeds["x"].max() > 20},
         )
         assert [case.probe for case in written] == ["p0", "p3", "p6", "p9", "p12", "p15", "p21"]
+
+    def test_and_small_further_sizes(self, tmp_path: Path) -> None:
+        def case(number: int, size: int) -> Expected:
+            x = np.zeros((number, size), np.float32)
+            return Expected(Probe(f"N={number}", {"x": x}), [("y", x)], [x])
+
+        cases = [case(2, 9), *(case(number, 9) for number in range(3, 30)), case(30, 9000)]
+        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        assert [each.probe for each in written] == [f"N={number}" for number in range(2, 30)]
+
+    def test_ties_are_left_out_or_stored_as_the_artefacts_have_them(self, tmp_path: Path) -> None:
+        cases = [self.case(number, 4) for number in range(3)]
+        cases = [replace(c, outputs=[("y", np.array([n]))]) for n, c in enumerate(cases)]
+        other, none = [("y", np.array([7]))], []
+        for tied, probes, first in (
+            ({0: other}, ["p1", "p2"], 1),
+            ({0: other, 1: none, 2: other}, ["p0", "p2"], 7),
+        ):
+            written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [], tied)
+            assert [case.probe for case in written] == probes
+            assert read_case(tmp_path / written[0].file)[1][0][1][0] == first
+
+    def test_a_bundle_whose_probes_all_tie_is_verified(self, tmp_path: Path) -> None:
+        class Ties(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.topk(torch.cat([x * 0, x[:, :1].round()], 1), 3).indices
+
+        out = tmp_path / "b"
+        result = torch2mobile.export(
+            Ties(), inputs=["x:float32[N=1..3,64]"], out=out, simplify=False, targets=[],
+            parity=ParityOptions(probes=2),
+        )  # fmt: skip
+        assert [c.summary for c in result.report.checks if c.status is Status.FAILED] == []
+        assert torch2mobile.verify(out).passed
 
     def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
         (written,) = bundle_contents.write_golden(

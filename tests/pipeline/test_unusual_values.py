@@ -6,8 +6,9 @@ file passes on the same inputs is shown by one export of all twins' originals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,18 @@ import torch
 from torch import nn
 
 import torch2mobile
+from torch2mobile import limits
+from torch2mobile.exporter.bundle import read_case
 from torch2mobile.exporter.loading import source
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import SilentObserver
+from torch2mobile.pipeline import bundle_contents
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.validators.parity import gate
+from torch2mobile.validators.parity.exploring.sides import taken_on
+from torch2mobile.validators.parity.golden import Golden, golden_check
 
 Forward = Callable[..., torch.Tensor]
 ROWS = 3000
@@ -148,20 +155,41 @@ def loaded(twins: Twins) -> LoadedModel:
     return source.from_specs("m", module, twins.inputs, twins.values, Request(source=""), ())
 
 
-def verdict(model: LoadedModel, runner: Any) -> Check:
-    stages = Stages(SilentObserver())
-    expected = module_side(stages, model, ["output"], ParityOptions(), None)
-    assert expected
+def against(expected: Sequence[gate.Expected], runner: Any) -> Check:
+    """As ``verify --against`` judges it."""
     return gate.parity_check("onnx", expected, gate.run_probes(runner, expected), ParityOptions())
 
 
+def taken_sides(model: LoadedModel, feeds: Mapping[str, np.ndarray]) -> set[object]:
+    return {side for side, margin in taken_on(model, feeds).sides.items() if margin > 0}
+
+
+def replayed(model: LoadedModel, expected: Sequence[gate.Expected], folder: Path) -> list[Golden]:
+    """What a bundle would hold of these."""
+    (folder / "golden").mkdir()
+    options, sides = ParityOptions(), partial(taken_sides, model)
+    cases = bundle_contents.write_golden(folder, expected, options, {}, [ONNX], (), sides)
+    return [
+        Golden(case.probe, *read_case(folder / case.file, limits.Budget()), case.allowed)
+        for case in cases
+    ]
+
+
 @pytest.mark.parametrize("kind", TWINS)
-def test_a_fault_on_unusual_values(kind: str) -> None:
+def test_a_fault_on_unusual_values(kind: str, tmp_path: Path) -> None:
     twins = TWINS[kind]
-    model = loaded(twins)
-    right = verdict(model, Torch(twins.right))
-    assert right.status is Status.PASSED, right.mismatches
-    assert verdict(model, Torch(twins.wrong)).status is Status.FAILED
+    model, stages = loaded(twins), Stages(SilentObserver())
+    expected = module_side(stages, model, ["output"], ParityOptions(), None)
+    assert expected
+    right, wrong = Torch(twins.right), Torch(twins.wrong)
+    found = against(expected, right)
+    assert found.status is Status.PASSED, found.mismatches
+    assert against(expected, wrong).status is Status.FAILED
+    # A bundle alone sees it too.
+    cases = replayed(model, expected, tmp_path)
+    found = golden_check("onnx", right, cases, {})
+    assert found.status is Status.PASSED, found.mismatches
+    assert golden_check("onnx", wrong, cases, {}).status is Status.FAILED
 
 
 class Everything(nn.Module):

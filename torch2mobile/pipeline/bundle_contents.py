@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torch2mobile.exporter.bundle import (
@@ -34,6 +35,7 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from torch2mobile.validators.parity.compare import Outputs
     from torch2mobile.validators.parity.gate import Expected
 
 # Golden data stays small enough to check in.
@@ -42,6 +44,8 @@ GOLDEN_BYTES = 1 << 20
 # And so many more, which take a decision as none of the others does or were found for the module's
 # own operations; together as large as one case may be.
 MORE_CASES = 10
+# And as many further sizes as are together no larger than this.
+SIZES_BYTES = 1 << 15
 _SCRATCH = ("simplified.onnx", "simplified.onnx.data", "program.pt2")
 
 
@@ -61,15 +65,16 @@ def write_golden(
     options: ParityOptions,
     errors: Mapping[str, Sequence[Mapping[str, float]]],
     variants: Sequence[Variant],
-    tied: Container[int] = (),
+    tied: Mapping[int, Outputs] = MappingProxyType({}),
     sides: Callable[[Mapping[str, np.ndarray]], Collection[object]] = lambda _: (),
 ) -> tuple[GoldenCase, ...]:
     """The example, other sizes, then other values, as far as they are small.
 
-    Then what takes decisions as these do not, by the ``sides`` of decisions that inputs take.
-    ``errors`` has by artefact, for each of the expected, how far it was off, by output. Variants
-    that the user's tolerances hold to something else have limits of their own. Left out are those
-    of ``tied``, on which an artefact picked others of equal values.
+    Then what takes decisions as these do not, by the ``sides`` of decisions that inputs take, and
+    small further sizes. ``errors`` has by artefact, for each of the expected, how far it was off,
+    by output. Variants that the user's tolerances hold to something else have limits of their own.
+    Those of ``tied``, on which an artefact picked others of equal values, are left out; if all are,
+    they are stored with what the artefacts picked, where all picked the same.
     """
     from torch2mobile.exporter.bundle import write_case
     from torch2mobile.validators.parity.gate import typical_of
@@ -85,7 +90,11 @@ def write_golden(
     }
     cases: list[GoldenCase] = []
     order = [number for number in _golden_order(expected) if number not in tied]
-    for number in [*order[:GOLDEN_CASES], *_more(expected, order, sides)]:
+    if not order:
+        order = [number for number in _golden_order(expected) if tied[number]]
+        expected = [replace(c, outputs=tied.get(n, c.outputs)) for n, c in enumerate(expected)]
+    chosen = [*order[:GOLDEN_CASES], *_more(expected, order, sides)]
+    for number in [*chosen, *_sizes(expected, order, chosen)]:
         case = expected[number]
         label = "".join(c if c.isalnum() else "_" for c in case.probe.label)
         name = f"golden/{len(cases)}_{label}.npz"
@@ -185,6 +194,23 @@ def _more(
     return found
 
 
+def _sizes(expected: Sequence[Expected], order: Sequence[int], chosen: Sequence[int]) -> list[int]:
+    """Cases of further sizes, smallest first: a fault may show at a single one."""
+    seen = {expected[number].probe.shapes for number in chosen}
+    found: list[int] = []
+    room = SIZES_BYTES
+    for number in sorted(order, key=lambda each: _bytes_of(expected[each])):
+        case = expected[number]
+        if case.probe.shapes in seen:
+            continue
+        room -= _bytes_of(case)
+        if room < 0:
+            break
+        seen.add(case.probe.shapes)
+        found.append(number)
+    return sorted(found)
+
+
 def _bytes_of(case: Expected) -> int:
     arrays = [*case.probe.feeds.values(), *(array for _, array in case.outputs)]
     return sum(array.nbytes for array in arrays)
@@ -196,7 +222,7 @@ def _golden_order(expected: Sequence[Expected]) -> list[int]:
     seen: set[tuple[tuple[int, ...], ...]] = set()
     ranked = []
     for number in small:
-        shapes = tuple(array.shape for array in expected[number].probe.feeds.values())
+        shapes = expected[number].probe.shapes
         ranked.append((number != small[0], shapes in seen, number))
         seen.add(shapes)
     return [number for *_, number in sorted(ranked)]

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from torch2mobile.exporter.bundle import BundleWriter
     from torch2mobile.exporter.translate import Translation
+    from torch2mobile.validators.parity.compare import Outputs
     from torch2mobile.validators.parity.gate import Answers, Expected
 
 
@@ -145,7 +146,8 @@ class _Export:
         self.folder = writer.stage
         self.timeout = request.parity.timeout
         self.errors: dict[str, list[dict[str, float]]] = {}
-        self.tied: set[int] = set()
+        # By artefact, for each probe, what it picked other indices of equal values in.
+        self.picked: list[list[Outputs | None]] = []
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
@@ -316,9 +318,7 @@ class _Export:
         def keep(answers: Answers) -> None:
             pairs = list(zip(expected, answers, strict=True))
             self.errors[found.label] = [errors_of(case, answer) for case, answer in pairs]
-            self.tied |= {
-                n for n, (case, answer) in enumerate(pairs) if other_indices(case, answer)
-            }
+            self.picked.append([other_indices(case, answer) for case, answer in pairs])
 
         options = self.request.parity
         judging.judge(self.stages, found, expected, options, capture, self.localiser, told=keep)
@@ -339,8 +339,11 @@ class _Export:
     ) -> Bundle | None:
         from torch2mobile.exporter.staging import writing
         from torch2mobile.user_code import shown_path
+        from torch2mobile.validators.parity.golden import agreed
 
         self.stages.observer.started("bundle")
+        picked = enumerate(zip(*self.picked, strict=True))
+        tied = {number: agreed(each) for number, each in picked if any(each)}
         try:
             with writing(self.folder):
                 variants = [ONNX, *(artifact.variant for artifact in artifacts)]
@@ -350,7 +353,7 @@ class _Export:
                     self.request.parity,
                     self.errors,
                     variants,
-                    self.tied,
+                    tied,
                     self._sides,
                 )
                 report = _report(self.request, self.loaded, self.stages)

@@ -18,6 +18,7 @@ from torch2mobile.records import (
     Capture,
     Check,
     LoadedModel,
+    Location,
     Mismatch,
     Origin,
     ParityOptions,
@@ -81,7 +82,9 @@ class Localiser:
             found = self.find(expected, case)
         except Torch2MobileError as error:
             note = f"where it starts could not be found: {error.message}"
-            return replace(check, notes=(*check.notes, note))
+            places = tuple(each for each in error.locations if isinstance(each, Location))
+            hint = error.remedy if places else check.hint
+            return replace(check, hint=hint, notes=(*check.notes, note), locations=places)
         except Exception as error:  # noqa: BLE001 (a search for a cause must not end the run)
             note = f"where it starts could not be found: {type(error).__name__}: {error}"
             return replace(check, notes=(*check.notes, note[:400]))
@@ -99,6 +102,7 @@ class Localiser:
             return self._find(expected, case, process)
 
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
+        from torch2mobile.exporter.capture import remedy_of
         from torch2mobile.pipeline.places import departures
         from torch2mobile.validators.parity import gate
         from torch2mobile.validators.parity.localise import localise
@@ -109,7 +113,8 @@ class Localiser:
         if program is None:
             raise UsageError(
                 "the module was captured by a TorchScript trace, whose values have no names",
-                "Rewrite what torch.export refuses (see the attempts).",
+                remedy_of(basis.capture.attempts),
+                _refused_at(basis.capture),
             )
         question = Question(
             artifact=self._path,
@@ -185,6 +190,11 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
     origins = provenance.carry(before, after, found.model.origins)
     simplify = partial(_simplified, path)
     return Basis(made.capture, found, origins, fresh=True, simplify=simplify)
+
+
+def _refused_at(capture: Capture) -> tuple[Location, ...]:
+    """The lines at which the strategies stopped before the one that worked."""
+    return tuple(dict.fromkeys(place for one in capture.attempts for place in one.locations))
 
 
 def _simplified(path: Path) -> Path | None:

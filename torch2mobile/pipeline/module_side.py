@@ -35,8 +35,13 @@ def module_side(
     outputs: Sequence[str],
     options: ParityOptions,
     capture: Capture | None,
+    recorded: Sequence[Probe] = (),
 ) -> list[Expected] | None:
-    """The module on every probe; None where it is not fit to be compared with."""
+    """The module on every probe; None where it is not fit to be compared with.
+
+    Of those ``recorded`` the ones of other sizes than all others: without a capture, nothing else
+    tells of the sizes at which what it assumed is not so.
+    """
     from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import (
         determinism,
@@ -54,11 +59,14 @@ def module_side(
     assumed = [assumption for assumption, _ in exceptions]
     built = probes.build(specs, example, options, loaded.data, assumed, drawn=loaded.drawn)
     built += offers.offers(loaded, specs, example, options)
+    shapes = [probe.shapes for probe in built]
+    built += [probe for probe in recorded if probe.shapes not in shapes]
     references = reference.evaluate(loaded, outputs, built)
     settled = domain.settle(loaded, references)
     if settled is not None:
         references = reference.evaluate(loaded, outputs, settled.probes)
-    references = reference.answered(references)
+    overflown = [item.probe.label for item in references if domain.overflows(item)]
+    references = reference.answered([i for i in references if not domain.overflows(i)])
     tried = [item.probe for item in references]
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = determinism.diagnose(loaded, again) if again is not None else None
@@ -68,6 +76,8 @@ def module_side(
     said = (*_untried(loaded, tried), *_fused(loaded), *_without_truth(references))
     notes = (*told, *first, *said)
     notes += tuple(_taken_for_granted(exceptions))
+    if overflown:
+        notes += (f"{', '.join(overflown)}: too large for the float16 within, and left out",)
     check = replace(check, notes=notes)
     if check.status is Status.FAILED:
         check = replace(check, locations=_suspects(loaded, references, unsteady))

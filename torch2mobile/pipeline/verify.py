@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
     from torch2mobile.validators.parity.gate import Expected
     from torch2mobile.validators.parity.golden import Golden
+    from torch2mobile.validators.parity.probes import Probe
 
 
 def verify_bundle(
@@ -156,6 +157,8 @@ def _bundle_against(
     Inputs that the request does not describe are as they were when the bundle was exported.
     ``baseline`` is an earlier bundle, on whose golden inputs the module is then run as well.
     """
+    from torch2mobile.validators.parity.probes import Probe
+
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
     labels = request.devices
@@ -183,7 +186,14 @@ def _bundle_against(
             if compared is not None:
                 compared.target_check(stages, each)
         with localising.localiser(loaded, model, asked_then, options, stages.observer) as localiser:
-            expected = _against(stages, loaded, names, found, options, localiser, scrutinizer)
+            recorded = [
+                Probe(case.probe, case.feeds, searched=True)
+                for case in _golden(bundle, stages)
+                if drift.fits(case.feeds, loaded.specs)
+            ]
+            expected = _against(
+                stages, loaded, names, found, options, localiser, scrutinizer, recorded
+            )
         for each in found if expected else []:
             on = partial(_on, bundle, each, options)
             on_devices.parity(stages, each.label, on, labels, expected, options)
@@ -296,9 +306,10 @@ def _against(
     options: ParityOptions,
     localiser: Localiser,
     scrutinizer: Scrutinizer,
+    recorded: Sequence[Probe] = (),
 ) -> Sequence[Expected]:
     """Judge every artefact; the module's side, for devices, or nothing where there is none."""
-    expected = module_side(stages, loaded, names, options, None)
+    expected = module_side(stages, loaded, names, options, None, recorded)
     if expected is None:
         reason = "there is nothing repeatable to compare with"
         stages.add(Check("parity", Status.SKIPPED, reason))

@@ -15,11 +15,12 @@ from torch2mobile.exporter.loading import source
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
+from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.validators.parity import domain, gate
 from torch2mobile.validators.parity.gate import Expected
 
 Load = Callable[..., LoadedModel]
+SEEDLESS = Request(source="")
 
 
 class Of(nn.Module):
@@ -46,6 +47,21 @@ def side(loaded: LoadedModel) -> tuple[Check, list[Expected]]:
 
 def finite(expected: list[Expected]) -> list[Expected]:
     return [case for case in expected if np.isfinite(case.outputs[0][1]).all()]
+
+
+def test_large_values_that_overflow_float16_within_are_left_out() -> None:
+    def half(x: torch.Tensor) -> torch.Tensor:
+        return (x.half() * 4).float() + x
+
+    check, expected = side(source.from_specs("m", Of(half), ["x:float32[N,64]"], [], SEEDLESS, ()))
+    assert check.status is Status.PASSED
+    assert "large: too large for the float16 within, and left out" in check.notes
+    assert finite(expected) == expected
+    assert "large" not in {case.probe.label for case in expected}
+    # What the user declared is held to.
+    declared = source.from_specs("m", Of(half), ["x:float32[N,64]"], ["x=0..60000"], SEEDLESS, ())
+    _, expected = side(declared)
+    assert finite(expected) != expected
 
 
 class TestExplored:

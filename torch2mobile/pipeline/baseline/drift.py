@@ -114,7 +114,7 @@ class Drift:
         self.cases = [
             (number, case)
             for number, case in enumerate(_read_golden(earlier))
-            if _fits(case.feeds, bundle.manifest.inputs)
+            if fits(case.feeds, bundle.manifest.inputs)
         ]
         here = Here(tool_versions(), machine())
         if loaded is not None:
@@ -223,7 +223,7 @@ def _read_golden(bundle: Bundle) -> list[Golden]:
     ]
 
 
-def _fits(feeds: Mapping[str, np.ndarray], specs: Sequence[InputSpec]) -> bool:
+def fits(feeds: Mapping[str, np.ndarray], specs: Sequence[InputSpec]) -> bool:
     """Whether inputs have the names, dtypes, ranks and fixed sizes of these specifications."""
     return set(feeds) == {spec.name for spec in specs} and all(
         str(feeds[spec.name].dtype) == spec.dtype

@@ -150,8 +150,8 @@ def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Ex
     first probe is called twice, so that state shows that only counts.
     """
     first = expected[0]
-    shapes = _shapes(first.probe)
-    alike = [case for case in expected if not case.probe.extreme and _shapes(case.probe) == shapes]
+    shapes = first.probe.shapes
+    alike = [case for case in expected if not case.probe.extreme and case.probe.shapes == shapes]
     cases = [first, first, *alike[1:], first][:CALLS]
     answers: Answers = []
     with fresh(loaded) as own, quiet():
@@ -184,10 +184,6 @@ def in_its_own_modes(loaded: LoadedModel, case: Expected) -> Outputs | Torch2Mob
         for given, child in zip(loaded.module.modules(), own.module.modules(), strict=True):
             child.training = given.training
         return _called(own, case)
-
-
-def _shapes(probe: Probe) -> list[tuple[int, ...]]:
-    return [array.shape for array in probe.feeds.values()]
 
 
 def _called(loaded: LoadedModel, case: Expected) -> Outputs | Torch2MobileError:

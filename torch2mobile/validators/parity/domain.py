@@ -52,6 +52,20 @@ DOMAINS = (
 )
 
 
+def overflows(item: Reference) -> bool:
+    """Whether large values, which nobody declared, overflow the float16 within the module.
+
+    Some runtimes compute it in float32, ONNX Runtime on x86 among them, and do not.
+    """
+    return (
+        item.lack is not None
+        and item.lack.narrow == "float16"
+        and item.probe.extreme
+        and bool(item.probe.explored)
+        and any(is_float(array) and np.isinf(wide(array)).any() for _, array in item.outputs)
+    )
+
+
 def has_nan(reference: Reference) -> bool:
     """Whether finite inputs of ordinary size made the module return NaN."""
     nan = any(_nan(array) for _, array in reference.outputs)
@@ -91,7 +105,7 @@ def settle(loaded: LoadedModel, references: Sequence[Reference]) -> Settled | No
     example = references[0].probe
     search = _Search(loaded, example)
     moved = {number: search.inside(references[number].probe) for number in bad}
-    resized = {number for number in bad if _shapes(references[number].probe) != _shapes(example)}
+    resized = {number for number in bad if references[number].probe.shapes != example.shapes}
     lost = any(moved[number] is None for number in bad if number not in resized)
     strict = any(spec.values and not spec.values.suggested for spec in loaded.specs)
     probes = [item.probe for item in references]
@@ -143,10 +157,6 @@ def refusal(loaded: LoadedModel, probe: Probe) -> Exception | None:
         except Exception as error:  # noqa: BLE001 (the module is the user's code)
             return error
     return None
-
-
-def _shapes(probe: Probe) -> list[tuple[int, ...]]:
-    return [array.shape for array in probe.feeds.values()]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import (
@@ -70,7 +71,8 @@ class Expected:
         known = self.later.known if self.later is not None else None
         late = self.later is not None and not self.later.done
         truth = self.truth if self.truth is not None else known
-        return Case(self.outputs, truth, self.probe.magnitude, self.roundings, late)
+        rough = self.rough.known if self.rough is not None else None
+        return Case(self.outputs, truth, self.probe.magnitude, self.roundings, late, rough)
 
     def sure(self) -> Expected:
         """The same with its truth evaluated."""
@@ -152,6 +154,8 @@ def judge_probe(
         if closer is not None and not closer.done and _out_of_limit(judged):
             closer()
             judged = _judge_outputs(case, answer, limits_of(case, usual, tolerances))
+    if _out_of_limit(judged) and isinstance(usual, Usual):
+        judged = _judge_outputs(case, answer, limits_of(case, usual.coarse, tolerances))
     judged = [_by_value(one, number, case, answer[number][1]) for number, one in enumerate(judged)]
     return judged, [one.mismatch for one in judged if one.mismatch is not None]
 
@@ -186,7 +190,6 @@ def limits_of(
 ) -> list[Limit]:
     """What each output of a probe is compared with, and how far it may be off."""
     limits = []
-    rough = case.rough.known if case.rough is not None else None
     whole = case.case
     for number, (name, want) in enumerate(case.outputs):
         own = tolerances.get(name, tolerances.get(""))
@@ -200,22 +203,45 @@ def limits_of(
                     whole.known(number),
                     usual.get(name, Yardstick()).fitting(want),
                     case.probe.magnitude,
-                    None if rough is None else rough[number],
                 )
             )
     return limits
 
 
-def typical_of(expected: Sequence[Expected]) -> Mapping[str, Yardstick]:
+class Usual(dict[str, Yardstick]):
+    """The yardstick of every output, from these probes."""
+
+    def __init__(self, built: Sequence[Expected]) -> None:
+        self._built = built
+        super().__init__(tolerance.yardsticks([_measured(case) for case in built]))
+
+    @cached_property
+    def coarse(self) -> Mapping[str, Yardstick]:
+        """The same with all sums in a plain loop as well: luck on one probe may be luck on all."""
+        cases = [_measured(case) for case in self._built]
+        pairs = list(zip(cases, self._built, strict=True))
+        return tolerance.yardsticks(
+            [
+                replace(case, rough=built.rough())
+                if built.rough is not None and (case.truth or case.roundings)
+                else case
+                for case, built in pairs
+            ]
+        )
+
+
+def _measured(case: Expected) -> Case:
+    return Case(case.outputs, case.truth, case.probe.magnitude, case.roundings)
+
+
+def typical_of(expected: Sequence[Expected]) -> Usual:
     """What is usual for each output, over the probes with ordinary values.
 
     From what was measured on all of them alike: a truth that was asked for later plays no part.
     Nor do searched probes, which go where the module is at its worst: a search must not loosen
     what the others are held to.
     """
-    built = [c for c in expected if not c.probe.searched]
-    cases = [Case(c.outputs, c.truth, c.probe.magnitude, c.roundings) for c in built]
-    return tolerance.yardsticks(cases)
+    return Usual([c for c in expected if not c.probe.searched])
 
 
 def parity_check(

@@ -95,12 +95,29 @@ def errors_of(
     }
 
 
-def other_indices(case: Expected, answer: list[tuple[str, np.ndarray]] | Torch2MobileError) -> bool:
-    """Whether an artefact that passed gives other whole numbers: indices of equal values."""
+def other_indices(
+    case: Expected, answer: list[tuple[str, np.ndarray]] | Torch2MobileError
+) -> compare.Outputs | None:
+    """The outputs with an artefact's whole numbers, where it passed with others than the module's.
+
+    Those are indices of equal values. None where it gives the same ones.
+    """
     if isinstance(answer, Torch2MobileError) or compare.structure(case.outputs, answer, ""):
-        return False
-    pairs = zip(case.outputs, answer, strict=True)
-    return any(not is_float(want) and (want != got).any() for (_, want), (_, got) in pairs)
+        return None
+    pairs = list(zip(case.outputs, answer, strict=True))
+    if all(is_float(want) or (want == got).all() for (_, want), (_, got) in pairs):
+        return None
+    return [(name, want if is_float(want) else got) for (name, want), (_, got) in pairs]
+
+
+def agreed(picked: Sequence[compare.Outputs | None]) -> compare.Outputs:
+    """What all artefacts picked; nothing where they do not agree."""
+    first = picked[0]
+    if first is None:
+        return []
+    arrays = [array for _, array in first]
+    alike = all(each and compare.same([a for _, a in each], arrays) for each in picked)
+    return first if alike else []
 
 
 def greatest_difference(first: np.ndarray, second: np.ndarray) -> float:

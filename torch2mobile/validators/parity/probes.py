@@ -42,6 +42,11 @@ class Probe:
         return self.magnitude > 1
 
     @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of its inputs."""
+        return tuple(array.shape for array in self.feeds.values())
+
+    @property
     def finite(self) -> bool:
         """Whether neither NaN nor infinities were put in."""
         return all(bool(np.isfinite(a).all()) for a in self.feeds.values() if a.dtype.kind in "fV")

@@ -55,7 +55,7 @@ class Reference:
 
 
 def answered(references: Sequence[Reference]) -> list[Reference]:
-    """Without the searched probes that the module refuses, or that have no finite answer.
+    """Without the searched probes that the module refuses, or answers with NaN.
 
     Nobody declared those. Where NaN or an infinity was given, it may be the answer, and so it may
     outside of the module's domain.
@@ -65,13 +65,13 @@ def answered(references: Sequence[Reference]) -> list[Reference]:
         for item in references
         if not item.probe.searched
         or item.probe.outside
-        or (not item.refusal and (_finite(item) or not item.probe.finite))
+        or (not item.refusal and not (_has_nan(item) and item.probe.finite))
     ]
 
 
-def _finite(item: Reference) -> bool:
+def _has_nan(item: Reference) -> bool:
     arrays = [array for _, array in item.outputs if is_float(array)]
-    return all(bool(np.isfinite(array.astype(np.float64)).all()) for array in arrays)
+    return any(bool(np.isnan(array.astype(np.float64)).any()) for array in arrays)
 
 
 def accepted(references: Sequence[Reference]) -> list[Expected]:

@@ -57,7 +57,8 @@ class Roundings:
 class Case:
     """The module on one probe; ``magnitude`` is that of its inputs, 1 where they are ordinary.
 
-    ``roundings`` stand in where there is no float64 ``truth``.
+    ``roundings`` stand in where there is no float64 ``truth``; ``rough`` are the outputs with all
+    sums taken in a plain loop.
     """
 
     outputs: Outputs
@@ -65,15 +66,18 @@ class Case:
     magnitude: float = 1.0
     roundings: Roundings | None = None
     late: bool = False
+    rough: Sequence[np.ndarray] | None = None
 
     def known(self, number: int) -> Known:
         """One output and what there is to judge by."""
         want = self.outputs[number][1]
+        others = [] if self.rough is None else [self.rough[number]]
+        others = [each for each in others if each.shape == want.shape]
         if self.truth is not None:
-            return Known(want, self.truth[number])
+            return Known(want, self.truth[number], others)
         if self.roundings is None:
-            return Known(want, late=self.late)
-        others = [each[number] for each in self.roundings.others]
+            return Known(want, others=others, late=self.late)
+        others += [each[number] for each in self.roundings.others]
         return Known(want, self.roundings.least[number], others, "compensated")
 
 
@@ -286,18 +290,12 @@ def limit_for(
     known: Known,
     yardstick: Yardstick,
     magnitude: float = 1.0,
-    rough: np.ndarray | None = None,
 ) -> Limit:
-    """The limit of one output on one probe by the best rule that there is evidence for.
-
-    ``rough`` is the module's own output as float32 gives it in a plain loop of its sums.
-    """
+    """The limit of one output on one probe by the best rule that there is evidence for."""
     want = known.want
     # An output's scale may shrink with its inputs, but cancelling by chance is no smaller scale.
     least = yardstick.scale * min(1.0, magnitude)
     least = np.maximum(least, least.max() * LEAST)
-    if rough is not None and rough.shape == want.shape:
-        known = replace(known, others=[*known.others, rough])
     if known.truth is not None and _is_truth(known, yardstick, least, magnitude):
         limit, floor = _measured(known, yardstick, least, magnitude)
         exact = wide(known.truth)

@@ -21,10 +21,14 @@ TRUTH_WEIGHT_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Lack:
-    """Why there is no float64 truth; ``error`` is the module's own, with its traceback."""
+    """Why there is no float64 truth; ``error`` is the module's own, with its traceback.
+
+    ``narrow`` is the dtype below float32 that the module computes in, if that is why.
+    """
 
     reason: str
     error: BaseException | None = None
+    narrow: str = ""
 
 
 class Truth:
@@ -67,7 +71,8 @@ class Truth:
             return None
         if narrow:
             # What is rounded to float16 there is rounded alike in both: its noise would not show.
-            self._fail(f"it computes in {narrow.pop()} within", None)
+            dtype = narrow.pop()
+            self.lack = Lack(f"it computes in {dtype} within", narrow=dtype)
             return None
         if [t.shape for t in found] != [a.shape for a in arrays]:
             self._fail("its outputs have other shapes in float64", None)

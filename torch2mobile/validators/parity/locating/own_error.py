@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch2mobile.validators.parity import compare, tolerance
@@ -53,5 +54,6 @@ def _by_noise(
         truth = None
     case = Case([(labels[0], want)], None if truth is None else [truth])
     yardstick = tolerance.yardsticks([case]).get(labels[0], Yardstick())
-    limit = tolerance.limit_for(case.known(0), yardstick, rough=rough)
+    known = replace(case, rough=None if rough is None else [rough]).known(0)
+    limit = tolerance.limit_for(known, yardstick)
     return compare.judge(*labels, want, got, limit)
