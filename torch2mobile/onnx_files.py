@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.errors import ModelFileError
+from torch2mobile.onnx_graph import subgraphs, walk
 
 if TYPE_CHECKING:
     import onnx
@@ -216,7 +217,7 @@ def _functions(model: onnx.ModelProto) -> Iterator[str]:
     functions = {(each.domain, each.name, each.overload): each for each in model.functions}
     sizes: dict[tuple[str, str, str], int] = {}
     graph = graphlib.TopologicalSorter(
-        {key: [_key(n) for n in _all_nodes(each)] for key, each in functions.items()}
+        {key: [_key(n) for _, n in walk(each)] for key, each in functions.items()}
     )
     try:
         order = [key for key in graph.static_order() if key in functions]
@@ -224,8 +225,8 @@ def _functions(model: onnx.ModelProto) -> Iterator[str]:
         yield f"the function {error.args[1][0][1]} calls itself"
         return
     for key in order:
-        sizes[key] = sum(sizes.get(_key(node), 1) for node in _all_nodes(functions[key]))
-    total = sum(sizes.get(_key(node), 1) for node in _all_nodes(model.graph))
+        sizes[key] = sum(sizes.get(_key(node), 1) for _, node in walk(functions[key]))
+    total = sum(sizes.get(_key(node), 1) for _, node in walk(model.graph))
     if functions and total > MOST_NODES:
         count = f"{total:,}" if total < 10**9 else f"some 2^{total.bit_length() - 1}"
         yield f"its functions, written out, are {count} nodes: at most {MOST_NODES:,} are looked at"
@@ -233,15 +234,6 @@ def _functions(model: onnx.ModelProto) -> Iterator[str]:
 
 def _key(node: onnx.NodeProto) -> tuple[str, str, str]:
     return node.domain, node.op_type, node.overload
-
-
-def _all_nodes(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph or function, and those of the graphs in them."""
-    for node in body.node:
-        yield node
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _all_nodes(graph)
 
 
 def _graph(graph: onnx.GraphProto, folder: Path) -> Iterator[Problem]:
@@ -262,9 +254,8 @@ def _node(node: onnx.NodeProto, folder: Path) -> Iterator[Problem]:
         yield Problem(f"{node.op_type}: {text}", label, node.op_type)
     if node.op_type == "Constant" and len(node.output) != 1:
         yield Problem(f"Constant has {len(node.output)} outputs, and needs 1", label, node.op_type)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            yield from _graph(graph, folder)
+    for _, graph in subgraphs(node):
+        yield from _graph(graph, folder)
 
 
 def _attributes(node: onnx.NodeProto, folder: Path) -> Iterator[str]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import torch2mobile
 from torch2mobile.exporter import rewrite
 from torch2mobile.exporter.rewrite import REWRITES
+from torch2mobile.onnx_graph import attribute
 from torch2mobile.pipeline import rewriting
 from torch2mobile.records import OnnxModel, Origin, ParityOptions, Status
 from torch2mobile.validators.coverage.rules import RULES
@@ -122,7 +123,7 @@ def test_depth_to_space_in_the_other_order(name: str, tmp_path: Path) -> None:
     after, count = apply(model_of(conv, *between, SHUFFLE, **weights), "T2M402", tmp_path)
     assert count == 1
     shuffle = next(node for node in after.graph.node if node.op_type == "DepthToSpace")
-    assert rewrite.attribute(shuffle, "mode") == b"DCR"
+    assert attribute(shuffle, "mode") == "DCR"
     assert "Gather" not in operators(after)
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile import user_code
+from torch2mobile.onnx_graph import Scope
 from torch2mobile.records import Location, NodeOrigins, Origin, Provenance
 
 if TYPE_CHECKING:
@@ -172,20 +173,15 @@ def carry(
     and the next values that are still there: those it replaced. A value with a new name gets the
     origins of the nearest old values around it.
     """
-    producers = {name: node for node in before.graph.node for name in node.output if name}
-    made = {name: node for node in after.graph.node for name in node.output if name}
+    producers, now = Scope(before.graph).producers, Scope(after.graph)
     result: dict[str, tuple[Origin, ...]] = {}
     for node in after.graph.node:
         for name in node.output:
             if name in producers:
-                result[name] = _span(name, made, producers, origins)
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in after.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    for name in made:
+                result[name] = _span(name, now.producers, producers, origins)
+    for name in now.producers:
         if not result.get(name):
-            result[name] = _nearest(name, made, consumers, result)
+            result[name] = _nearest(name, now, result)
     return {name: found for name, found in result.items() if found}
 
 
@@ -204,19 +200,14 @@ def _span(
     return merge(groups)
 
 
-def _nearest(
-    name: str,
-    made: Mapping[str, onnx.NodeProto],
-    consumers: Mapping[str, list[onnx.NodeProto]],
-    known: Origins,
-) -> tuple[Origin, ...]:
+def _nearest(name: str, scope: Scope, known: Origins) -> tuple[Origin, ...]:
     """The origins of the nearest values with any, first downstream, then upstream."""
 
     def downstream(value: str) -> list[str]:
-        return [out for node in consumers.get(value, []) for out in node.output]
+        return [out for node in scope.uses.get(value, []) for out in node.output]
 
     def upstream(value: str) -> list[str]:
-        return list(made[value].input) if value in made else []
+        return list(scope.producers[value].input) if value in scope.producers else []
 
     for step in (downstream, upstream):
         queue, seen = [name], {name}

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from torch2mobile import onnx_graph
 from torch2mobile.exporter import provenance
+from torch2mobile.onnx_graph import attribute, drop_unread, every_graph
 from torch2mobile.records import OnnxModel
 
 
@@ -28,49 +29,20 @@ class Rewrite:
     apply: Callable[[_Graph], int] = field(repr=False)
 
 
-class _Graph:
-    """A model's main graph, with its constants, shapes, and who reads what."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model, self.graph = model, model.graph
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-        known = (*inferred.value_info, *inferred.input, *inferred.output)
-        self.types = {value.name: value.type.tensor_type for value in known}
-        self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.makers = {name: node for node in self.graph.node for name in node.output if name}
-        self.outputs = {value.name for value in self.graph.output}
-
-    def constant(self, name: str) -> np.ndarray | None:
-        """The values of an initializer or Constant node; None where they are computed."""
-        if name in self.weights:
-            return numpy_helper.to_array(self.weights[name])
-        maker = self.makers.get(name)
-        if maker is not None and maker.op_type == "Constant":
-            value = attribute(maker, "value")
-            return None if value is None else numpy_helper.to_array(value)
-        return None
-
-    def dims(self, name: str) -> list[int | None] | None:
-        """The sizes of a value, None for one that varies; None where the rank is unknown."""
-        found = self.types.get(name)
-        if found is None or not found.HasField("shape"):
-            if name in self.weights:
-                return list(self.weights[name].dims)
-            return None
-        return [d.dim_value if d.HasField("dim_value") else None for d in found.shape.dim]
+class _Graph(onnx_graph.Graph):
+    """A model's graph, and the changes of it."""
 
     def readers(self, name: str) -> int:
         """How many inputs of nodes this value is, and whether it is an output."""
-        used = sum(list(node.input).count(name) for node in self.graph.node)
-        return used + (name in self.outputs)
+        return len(self.uses.get(name, ())) + (name in self.outputs)
 
     def replace_weight(self, node: onnx.NodeProto, index: int, values: np.ndarray) -> None:
         """Give a node's input other values, under a name of its own."""
         name = f"{node.input[index]}_rewritten"
-        while name in self.weights or name in self.types or name in self.makers:
+        while self.defines(name) or name in self.constants:
             name += "_again"
         self.graph.initializer.append(numpy_helper.from_array(values, name))
-        self.weights[name] = self.graph.initializer[-1]
+        self.constants[name] = self.graph.initializer[-1]
         node.input[index] = name
 
     def put(self, old: onnx.NodeProto, *new: onnx.NodeProto) -> None:
@@ -79,30 +51,6 @@ class _Graph:
         self.graph.node.remove(old)
         for offset, node in enumerate(new):
             self.graph.node.insert(place + offset, node)
-
-    def drop_unused(self) -> None:
-        """Remove weights that nothing reads any more."""
-        for tensor in list(self.graph.initializer):
-            if not self.readers(tensor.name) and not _in_subgraphs(self.graph, tensor.name):
-                self.graph.initializer.remove(tensor)
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
-    found = next((a for a in node.attribute if a.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
-
-
-def _in_subgraphs(graph: onnx.GraphProto, name: str) -> bool:
-    return any(name in node.input for inner in _subgraphs(graph) for node in inner.node)
-
-
-def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    for node in graph.node:
-        for found in node.attribute:
-            for inner in (*found.graphs, *([found.g] if found.HasField("g") else [])):
-                yield inner
-                yield from _subgraphs(inner)
 
 
 # --- T2M401: a mean over all positions is what the accelerators call global average pooling -----
@@ -132,8 +80,7 @@ def _is_spatial_mean(graph: _Graph, node: onnx.NodeProto) -> bool:
         axes = None if found is None else found.tolist()
     if dims is None or axes is None or len(dims) != 4:
         return False
-    kind = graph.types[node.input[0]].elem_type
-    floating = kind in {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    floating = graph.type(node.input[0]).text in {"tensor(float)", "tensor(float16)"}
     return floating and sorted(axis % 4 for axis in axes) == [2, 3]
 
 
@@ -143,18 +90,18 @@ def _is_spatial_mean(graph: _Graph, node: onnx.NodeProto) -> bool:
 def _depth_first(graph: _Graph) -> int:
     done = 0
     for node in list(graph.graph.node):
-        if node.op_type != "DepthToSpace" or attribute(node, "mode", b"DCR") != b"CRD":
+        if node.op_type != "DepthToSpace" or attribute(node, "mode", "DCR") != "CRD":
             continue
         found = _conv_before(graph, node.input[0])
         if found is None:
             continue
         conv, constants = found
         block = int(attribute(node, "blocksize"))
-        channels = graph.weights[conv.input[1]].dims[0]
+        channels = graph.constants[conv.input[1]].dims[0]
         # CRD reads channel c * block^2 + k where DCR reads k * C + c.
         order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
         for index in range(1, len(conv.input)):
-            weight = numpy_helper.to_array(graph.weights[conv.input[index]])
+            weight = numpy_helper.to_array(graph.constants[conv.input[index]])
             graph.replace_weight(conv, index, np.ascontiguousarray(weight[order]))
         for reader, index, values in constants:
             graph.replace_weight(reader, index, np.take(values, order, axis=-3))
@@ -174,12 +121,13 @@ def _conv_before(graph: _Graph, name: str) -> tuple[onnx.NodeProto, _Constants] 
     """The convolution whose channels can be reordered, and constants to reorder with them."""
     constants: _Constants = []
     while True:
-        node = graph.makers.get(name)
+        node = graph.producers.get(name)
         if node is None or graph.readers(name) != 1:
             return None
         if node.op_type == "Conv":
             inputs = [n for n in node.input[1:] if n]
-            whole = attribute(node, "group", 1) == 1 and all(n in graph.weights for n in inputs)
+            weights = {tensor.name for tensor in graph.graph.initializer}
+            whole = attribute(node, "group", 1) == 1 and all(n in weights for n in inputs)
             return (node, constants) if whole else None
         if node.op_type in _UNARY:
             name = node.input[0]
@@ -213,7 +161,7 @@ def _single(graph: _Graph) -> int:
     if any(value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE for value in interface):
         return 0
     done = 0
-    for inner in (graph.graph, *_subgraphs(graph.graph)):
+    for inner in every_graph(graph.graph):
         for tensor in _tensors(inner):
             if tensor.data_type == onnx.TensorProto.DOUBLE:
                 values = numpy_helper.to_array(tensor).astype(np.float32)
@@ -284,7 +232,7 @@ def rewrite(model: OnnxModel, codes: tuple[str, ...]) -> tuple[OnnxModel, Mappin
         for one in REWRITES[code]:
             graph = _Graph(after)
             counts[one.name] = one.apply(graph)
-            graph.drop_unused()
+            drop_unread(after.graph)
     if not any(counts.values()):
         return model, counts
     _save(after, model.path, data if external else None)

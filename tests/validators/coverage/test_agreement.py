@@ -15,11 +15,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, defs, helper
 
+from torch2mobile import onnx_types
 from torch2mobile.errors import ModelFileError
+from torch2mobile.onnx_types import ValueType
 from torch2mobile.records import Severity
-from torch2mobile.validators.coverage import graph, kernels, level_runtime, runtime, value_types
+from torch2mobile.validators.coverage import graph, kernels, level_runtime, runtime
 from torch2mobile.validators.coverage.lint_context import Subject
-from torch2mobile.validators.coverage.value_types import ValueType
 
 OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
 INCOMPLETE = {
@@ -122,7 +123,7 @@ def _node(schema: defs.OpSchema, types: list[str], outputs: int, opset: int) -> 
     reads = [f"i{number}" for number in range(len(types))]
     gives = [f"o{number}" for number in range(outputs)]
     values = [
-        onnx.ValueInfoProto(name=name, type=value_types.type_proto(ValueType(kind)))
+        onnx.ValueInfoProto(name=name, type=onnx_types.type_proto(ValueType(kind)))
         for name, kind in zip(reads, types, strict=True)
     ]
     body = helper.make_graph(

@@ -3,9 +3,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from torch2mobile import onnx_types
 from torch2mobile.errors import ModelFileError, UsageError
-from torch2mobile.validators.coverage import graph, value_types
-from torch2mobile.validators.coverage.value_types import ValueType
+from torch2mobile.onnx_types import ValueType
+from torch2mobile.validators.coverage import graph
 
 F = TensorProto.FLOAT
 
@@ -38,7 +39,7 @@ def test_types_constants_and_ranks_are_there() -> None:
     assert mean.constant(1).tolist() == [2, 3]
     assert mean.output_type(0).dims == ("N", 16, 1, 1)
     assert not mean.has_input(2)
-    assert mean.input_type(2) is value_types.UNKNOWN
+    assert mean.input_type(2) is onnx_types.UNKNOWN
 
 
 def test_weights_are_left_out_and_still_have_a_size() -> None:
@@ -169,4 +170,4 @@ def test_types_of_onnx_runtimes_own_operators_come_from_its_schemas() -> None:
     ["tensor(float16)", "seq(tensor(int64))", "optional(seq(tensor(float)))", "tensor(int4)"],
 )
 def test_a_type_survives_the_way_to_a_proto_and_back(text: str) -> None:
-    assert value_types.type_of(value_types.type_proto(ValueType(text))).text == text
+    assert onnx_types.type_of(onnx_types.type_proto(ValueType(text))).text == text

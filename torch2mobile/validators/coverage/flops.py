@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from torch2mobile.onnx_types import ValueType
 from torch2mobile.validators.coverage.graph import Node
-from torch2mobile.validators.coverage.value_types import ValueType
 
 _MOVES = frozenset(
     (

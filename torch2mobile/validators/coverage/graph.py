@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile import onnx_files
 from torch2mobile.errors import UsageError
+from torch2mobile.onnx_graph import Scope, stripped, subgraphs
+from torch2mobile.onnx_types import UNKNOWN, ValueType
 from torch2mobile.validators.coverage import kernels
-from torch2mobile.validators.coverage.value_types import (
-    UNKNOWN,
-    ValueType,
-    element,
-    tensor_type,
-    type_of,
-)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,71 +25,6 @@ SMALL = 4096
 """Elements up to which a constant's values are kept, for the axes, pads and sizes among them."""
 _LONG = 1 << 20
 _WORD = re.compile(r"[A-Za-z_]\w*")
-
-
-class Scope:
-    """A graph or subgraph: the types, constants and makers of the values that can be seen there."""
-
-    def __init__(self, graph: onnx.GraphProto, outer: Scope | None = None) -> None:
-        self.graph = graph
-        self.outer = outer
-        self.types: dict[str, ValueType] = {}
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            self.types[value.name] = type_of(value.type)
-        overridable = {value.name for value in graph.input}
-        self.given = set(overridable)
-        self.constants: dict[str, Any] = {}
-        for tensor in graph.initializer:
-            self.types[tensor.name] = tensor_type(tensor)
-            self.given.add(tensor.name)
-            if tensor.name not in overridable:
-                self.constants[tensor.name] = tensor
-        for sparse in graph.sparse_initializer:
-            kind = f"sparse_tensor({element(sparse.values.data_type)})"
-            self.types[sparse.values.name] = ValueType(kind, tuple(sparse.dims))
-            self.constants[sparse.values.name] = None
-            self.given.add(sparse.values.name)
-        self.made = {name for node in graph.node for name in node.output if name}
-        for node in graph.node:
-            if node.op_type == "Constant" and not node.domain:
-                self.constants[node.output[0]] = _constant_value(node)
-
-    def defines(self, name: str) -> bool:
-        """Whether a value comes from somewhere: an input, a weight or a node, here or further out.
-
-        In which order nodes stand does not matter: ONNX Runtime sorts them.
-        """
-        scope: Scope | None = self
-        while scope is not None and name not in scope.given and name not in scope.made:
-            scope = scope.outer
-        return scope is not None
-
-    def type(self, name: str) -> ValueType:
-        """The type of a value here or further out; UNKNOWN where there is none."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.types:
-                return scope.types[name]
-            scope = scope.outer
-        return UNKNOWN
-
-    def is_constant(self, name: str) -> bool:
-        """Whether a value is an initializer that no input overrides, or a Constant's output."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.constants:
-                return True
-            if name in scope.types:
-                return False
-            scope = scope.outer
-        return False
-
-    def constant(self, name: str) -> np.ndarray | None:
-        """The values of a small constant; None for what is no constant, or a large one."""
-        scope: Scope | None = self
-        while scope is not None and name not in scope.constants:
-            scope = scope.outer
-        return None if scope is None else _array(scope.constants[name])
 
 
 @dataclass(frozen=True)
@@ -201,7 +131,7 @@ def of_inferred(model: onnx.ModelProto) -> Model:
     opsets: dict[str, int] = {}
     for entry in model.opset_import:
         opsets["" if entry.domain == "ai.onnx" else entry.domain] = entry.version
-    main = Scope(model.graph)
+    main = Scope(model.graph, most=SMALL)
     inner: list[Node] = []
     nodes = tuple(_walk(main, opsets, inner))
     return Model(model, opsets, main, nodes, tuple(inner))
@@ -213,10 +143,8 @@ def _walk(scope: Scope, opsets: Mapping[str, int], inner: list[Node]) -> Iterato
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         node = Node(proto, scope, opsets.get(domain, 0))
         _complete_types(node)
-        for attribute in proto.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            for graph in graphs:
-                inner.extend(list(_walk(Scope(graph, scope), opsets, inner)))
+        for _, graph in subgraphs(proto):
+            inner.extend(list(_walk(Scope(graph, scope), opsets, inner)))
         yield node
 
 
@@ -246,38 +174,6 @@ def symbols(model: onnx.ModelProto) -> dict[str, None]:
     }
 
 
-def _constant_value(node: onnx.NodeProto) -> Any:
-    import onnx
-
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            return attribute.t
-        if attribute.name.startswith("value_"):
-            return onnx.helper.get_attribute_value(attribute)
-    return None
-
-
-def _array(value: Any) -> np.ndarray | None:
-    import numpy as np
-    import onnx
-
-    if not isinstance(value, onnx.TensorProto):
-        return None if value is None else np.asarray(value)
-    if _stripped(value):
-        return None
-    return onnx.numpy_helper.to_array(value)
-
-
-def _stripped(tensor: onnx.TensorProto) -> bool:
-    """Whether the values lie elsewhere: in another file, or left out by :func:`read`."""
-    import onnx
-
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count > SMALL or tensor.data_location == onnx.TensorProto.EXTERNAL
-
-
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the model in which large initializers have a type and a size, but no values."""
     import onnx
@@ -290,7 +186,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     for name in ("node", "input", "output", "value_info", "sparse_initializer"):
         getattr(graph, name).extend(getattr(source, name))
     for tensor in source.initializer:
-        if _stripped(tensor):
+        if stripped(tensor, SMALL):
             graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         else:
             graph.initializer.append(tensor)

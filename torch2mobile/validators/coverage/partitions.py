@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch2mobile.onnx_graph import reads
+
 Edges = Sequence[Sequence[int]]
 
 
@@ -23,31 +25,17 @@ def edges(nodes: Sequence[Any]) -> list[list[int]]:
     made: dict[str, int] = {}
     found = []
     for number, node in enumerate(nodes):
-        names = _reads(node)
-        found.append(sorted({made[name] for name in names if name in made}))
+        found.append(sorted({made[name] for name in reads(node) if name in made}))
         made.update((name, number) for name in node.output if name)
     return found
-
-
-def _reads(node: Any) -> set[str]:
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for graph in graphs:
-            own = {value.name for value in (*graph.input, *graph.initializer)}
-            for inner in graph.node:
-                names |= _reads(inner) - own
-                own |= set(inner.output)
-            names |= {value.name for value in graph.output} - own
-    return names
 
 
 def rounds(sources: Edges, taken: Sequence[bool]) -> list[int]:
     """The round in which each node is handed out; see the module's text."""
     found: list[int] = []
-    for number, reads in enumerate(sources):
+    for number, read in enumerate(sources):
         waits = not taken[number]
-        found.append(max((found[s] + (waits and taken[s]) for s in reads), default=0))
+        found.append(max((found[s] + (waits and taken[s]) for s in read), default=0))
     return found
 
 
@@ -70,8 +58,8 @@ def between(sources: Edges, taken: Sequence[bool]) -> list[int]:
     """
     count = len(taken)
     before, after = [False] * count, [False] * count
-    for number, reads in enumerate(sources):
-        before[number] = any(taken[s] or before[s] for s in reads)
+    for number, read in enumerate(sources):
+        before[number] = any(taken[s] or before[s] for s in read)
     for number in range(count - 1, -1, -1):
         for source in sources[number]:
             after[source] = after[source] or taken[number] or after[number]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from torch2mobile.onnx_types import type_proto
 from torch2mobile.validators.coverage import graph, kernels, validity
 from torch2mobile.validators.coverage.graph import Model, Node
 from torch2mobile.validators.coverage.kernels import Kernel, Schema, Types
-from torch2mobile.validators.coverage.value_types import type_proto
 
 if TYPE_CHECKING:
     import onnx

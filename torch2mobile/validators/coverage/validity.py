@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.validators.coverage.graph import Model, Node, Scope
+from torch2mobile.onnx_graph import Scope
+from torch2mobile.onnx_types import type_proto
+from torch2mobile.validators.coverage.graph import Model, Node
 from torch2mobile.validators.coverage.kernels import Schema
-from torch2mobile.validators.coverage.value_types import type_proto
 
 if TYPE_CHECKING:
     import onnx

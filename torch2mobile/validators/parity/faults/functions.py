@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from torch2mobile.onnx_graph import attribute
 from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,
-    attribute,
     fixed,
     fresh,
     input_at,
@@ -213,7 +213,7 @@ def epsilon(graph: Graph, node: NodeProto) -> Iterator[Maker]:
         yield fixed(Change(f"epsilon to {other}", [with_attributes(node, epsilon=other)]))
         return
     roots = {"Sqrt", "Rsqrt", "Pow", "Reciprocal", "Div"}
-    if not any(user.op_type in roots for user in graph.users.get(node.output[0], [])):
+    if not any(user.op_type in roots for user in graph.uses.get(node.output[0], [])):
         return
     for index, name in enumerate(node.input):
         if graph.is_constant(name) and graph.dims(name) in ((), (1,)) and graph.is_float(name):

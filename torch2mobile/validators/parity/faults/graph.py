@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# Where a node stands: its index, after the index and attribute of each node it is inside of.
-Address = tuple[int | str, ...]
+from torch2mobile import onnx_graph
+from torch2mobile.onnx_graph import Address, drop_unread, subgraphs
+
 Size = int | str | None
 
 _LINEAR = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)(?: ([+-]) (\d+))?")
@@ -46,12 +47,8 @@ class Patch:
     change: Change
 
 
-class Graph:
-    """Look-ups in a model: constants, types, producers and users of values.
-
-    ``sizes`` are those of the example, by symbol; ``weights`` holds tensors whose bytes are not in
-    the model itself.
-    """
+class Graph(onnx_graph.Graph):
+    """A model's graph with the sizes that its symbols have at the example."""
 
     def __init__(
         self,
@@ -59,59 +56,20 @@ class Graph:
         sizes: Mapping[str, int] | None = None,
         weights: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.model, self.sizes = model, dict(sizes or {})
-        self._weights = dict(weights or {})
-        self.opset = max((o.version for o in model.opset_import if not o.domain), default=0)
-        self.nodes = list(_walk(model.graph, ()))
-        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        for _, node in self.nodes:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self._tensors[node.output[0]] = node.attribute[0].t
-        self.producers = {name: node for _, node in self.nodes for name in node.output if name}
-        self.users: dict[str, list[onnx.NodeProto]] = {}
-        for _, node in self.nodes:
-            for name in node.input:
-                self.users.setdefault(name, []).append(node)
-        self._types = _types(model)
-
-    def constant(self, name: str) -> np.ndarray | None:
-        """The value of an initializer or Constant node; None for what is computed."""
-        if name in self._weights:
-            return self._weights[name]
-        tensor = self._tensors.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def is_constant(self, name: str) -> bool:
-        """Whether a value is an initializer or a Constant, without reading it."""
-        return name in self._tensors
-
-    def dims(self, name: str) -> tuple[Size, ...] | None:
-        """A value's dimensions: numbers, symbols, or None for what is not known."""
-        tensor = self._tensors.get(name)
-        if tensor is not None:
-            return tuple(tensor.dims)
-        found = self._types.get(name)
-        return None if found is None else found[1]
-
-    def rank(self, name: str) -> int | None:
-        """A value's number of dimensions, where it is known."""
-        dims = self.dims(name)
-        return None if dims is None else len(dims)
+        super().__init__(model, weights)
+        self.sizes = dict(sizes or {})
 
     def elem_type(self, name: str) -> int:
         """ONNX's number for a value's dtype, 0 where it is not known."""
-        tensor = self._tensors.get(name)
-        if tensor is not None:
-            return int(tensor.data_type)
-        return self._types.get(name, (0, ()))[0]
+        return self.type(name).code
 
     def is_float(self, name: str) -> bool:
         """Whether a value is known to be a float32."""
-        return self.elem_type(name) == onnx.TensorProto.FLOAT
+        return self.type(name).text == "tensor(float)"
 
     def is_whole(self, name: str) -> bool:
         """Whether a value is known to be an integer."""
-        return self.elem_type(name) in {onnx.TensorProto.INT64, onnx.TensorProto.INT32}
+        return self.type(name).text in {"tensor(int64)", "tensor(int32)"}
 
     def size(self, label: Size) -> int | None:
         """A dimension's size at the example: of a number, or of ``H``, ``8*h``, ``L + 1``."""
@@ -122,26 +80,6 @@ class Graph:
             return None
         more = int(match[4] or 0) * (-1 if match[3] == "-" else 1)
         return int(match[1] or 1) * self.sizes[match[2]] + more
-
-
-def _walk(graph: onnx.GraphProto, prefix: Address) -> Iterator[tuple[Address, onnx.NodeProto]]:
-    for number, node in enumerate(graph.node):
-        yield (*prefix, number), node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _walk(attribute.g, (*prefix, number, attribute.name))
-
-
-def _types(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[Size, ...] | None]]:
-    graph = model.graph
-    if len(graph.value_info) < len(graph.node) // 2:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    found: dict[str, tuple[int, tuple[Size, ...] | None]] = {}
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        tensor = info.type.tensor_type
-        dims = tuple(dim.dim_param or dim.dim_value or None for dim in tensor.shape.dim)
-        found[info.name] = tensor.elem_type, dims if tensor.HasField("shape") else None
-    return found
 
 
 def apply(model: onnx.ModelProto, patch: Patch) -> None:
@@ -159,7 +97,7 @@ def apply(model: onnx.ModelProto, patch: Patch) -> None:
             graph.node.insert(index + offset, node)
     for name, array in change.tensors.items():
         model.graph.initializer.append(numpy_helper.from_array(array, name))
-    _drop_unread(model.graph)
+    drop_unread(model.graph)
     if change.renamed:
         _rename(model.graph, change.renamed)
     for info in (*model.graph.input, *model.graph.output) if change.frozen else ():
@@ -168,14 +106,6 @@ def apply(model: onnx.ModelProto, patch: Patch) -> None:
             if size is not None:
                 dim.Clear()
                 dim.dim_value = size
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for _, node in _walk(graph, ()) for name in node.input}
-    read |= {info.name for info in graph.output}
-    for number in reversed(range(len(graph.initializer))):
-        if graph.initializer[number].name not in read:
-            del graph.initializer[number]
 
 
 def frozen_size(label: str, sizes: Mapping[str, int]) -> int | None:
@@ -217,9 +147,8 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _rename(attribute.g, names)
+        for _, inner in subgraphs(node):
+            _rename(inner, names)
     types = {info.name: info.type.SerializeToString() for info in graph.output}
     for info in graph.output:
         if names.get(info.name) in types:
@@ -227,15 +156,6 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 # --- what kinds are made of -------------------------------------------------------------------
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """An attribute's value, text as ``str``; the default where the node has none of the name."""
-    for item in node.attribute:
-        if item.name == name:
-            value = helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
 
 
 def with_attributes(node: onnx.NodeProto, **values: Any) -> onnx.NodeProto:

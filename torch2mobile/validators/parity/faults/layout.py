@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from torch2mobile.onnx_graph import attribute
 from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,
-    attribute,
     fixed,
     input_at,
     swapped,
@@ -97,7 +97,7 @@ def reduce_kind(graph: Graph, node: NodeProto) -> Iterator[Maker]:
 
 def axis(graph: Graph, node: NodeProto) -> Iterator[Maker]:
     """The neighbouring axis, where the shape stays or broadcasting hides that it does not."""
-    rank = graph.rank(node.input[0])
+    rank = graph.type(node.input[0]).rank
     if rank is None or rank < 2:
         return
     if node.op_type.startswith("Reduce"):
@@ -120,7 +120,7 @@ def _neighbour(axis_: int, rank: int) -> int:
 
 def _reduced_axis(graph: Graph, node: NodeProto, rank: int) -> Iterator[Maker]:
     given = graph.constant(input_at(node, 1)) if input_at(node, 1) else None
-    users = graph.users.get(node.output[0], [])
+    users = graph.uses.get(node.output[0], [])
     kept = bool(attribute(node, "keepdims", 1)) and {u.op_type for u in users} <= _SHAPE_KEEPERS
     dims = graph.dims(node.input[0]) or ()
     if given is None or given.size != 1 or not users:
@@ -168,7 +168,7 @@ def resize_mode(_: Graph, node: NodeProto) -> Iterator[Maker]:
 def transpose_perm(graph: Graph, node: NodeProto) -> Iterator[Maker]:
     """Two axes exchanged in a Transpose, where sizes are equal or a Reshape hides it."""
     perm, dims = list(attribute(node, "perm", ())), graph.dims(node.input[0])
-    users = graph.users.get(node.output[0], [])
+    users = graph.uses.get(node.output[0], [])
     hidden = bool(users) and {user.op_type for user in users} <= {"Reshape", "Flatten"}
     for a, b in itertools.combinations(range(len(perm)), 2):
         alike = dims is not None and dims[perm[a]] is not None and dims[perm[a]] == dims[perm[b]]

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from torch2mobile.onnx_graph import attribute
 from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,
-    attribute,
     fixed,
     fresh,
     with_attributes,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from torch2mobile.onnx_graph import attribute
 from torch2mobile.validators.parity.faults.graph import (
     Change,
     Graph,
     Maker,
-    attribute,
     fixed,
     input_at,
     with_attributes,

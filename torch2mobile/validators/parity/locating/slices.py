@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from torch2mobile.onnx_graph import array_of, constant_value, reads
 from torch2mobile.validators.parity.tolerance import LEAST, SCALE_STEP, USUAL, is_float
 
 Feeds = Mapping[str, Any]
@@ -48,25 +49,6 @@ class Topology:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     nodes: tuple[NodeInfo, ...]
-
-
-def _subgraphs(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def reads(node: Any) -> list[str]:
-    """What a node reads from its own scope, its subgraphs included, each once."""
-    found = [name for name in node.input if name]
-    for graph in _subgraphs(node):
-        own = {value.name for value in graph.input} | {t.name for t in graph.initializer}
-        for inner in graph.node:
-            found += [name for name in reads(inner) if name not in own]
-            own.update(inner.output)
-        found += [value.name for value in graph.output if value.name not in own]
-    return list(dict.fromkeys(found))
 
 
 Glance = tuple[float, float, float, str]
@@ -256,14 +238,8 @@ class Sliced:
         self._model, self._constants, self._constant_nodes, self._nodes = None, {}, {}, []
 
     def _array(self, name: str) -> np.ndarray | None:
-        if name in self._constants:
-            return numpy_helper.to_array(self._constants[name])
-        if name in self._constant_nodes:
-            value = self._constant_nodes[name].attribute[0]
-            if value.name == "value":
-                return numpy_helper.to_array(value.t)
-            return np.asarray(helper.get_attribute_value(value))
-        return None
+        node = self._constant_nodes.get(name)
+        return array_of(self._constants.get(name) if node is None else constant_value(node))
 
 
 @dataclass(frozen=True)
@@ -327,16 +303,12 @@ def _shown(value: Any) -> str:
 def _attribute(attribute: Any) -> Any:
     if attribute.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}:
         return "a subgraph of " + ", ".join(
-            node.op_type for graph in _subgraphs_of(attribute) for node in graph.node
+            node.op_type for graph in (attribute.g, *attribute.graphs) for node in graph.node
         )
     if attribute.type == onnx.AttributeProto.TENSOR:
         return numpy_helper.to_array(attribute.t).tolist()
     value = helper.get_attribute_value(attribute)
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _subgraphs_of(attribute: Any) -> list[Any]:
-    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [*attribute.graphs]
 
 
 def _size(tensor: Any) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torch2mobile.validators.parity.faults.graph import Graph, attribute
+from torch2mobile.onnx_graph import attribute
+from torch2mobile.validators.parity.faults.graph import Graph
 from torch2mobile.validators.parity.mutating.ranges import Range
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def proof(graph: Graph, mutation: Mutation, ranges: Mapping[str, Range]) -> str:
     node = graph.producers.get(mutation.output)
     if node is None:
         return ""
-    results = {info.name for info in graph.model.graph.output}
-    if not any(name in results or graph.users.get(name) for name in node.output):
+    if not any(name in graph.outputs or graph.uses.get(name) for name in node.output):
         return f"nothing reads {mutation.output}"
     if mutation.kind == "relu_slope":
         least = ranges.get(node.input[0], (-np.inf, np.inf))[0]

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from torch2mobile.onnx_graph import walk
+
 Feeds = Mapping[str, np.ndarray]
 
 # A float64 copy of the weights has to fit beside everything else.
@@ -65,12 +67,10 @@ def widened(model: onnx.ModelProto, weights: Feeds) -> onnx.ModelProto:
 
 
 def _widen_nodes(graph: onnx.GraphProto) -> None:
-    for node in graph.node:
+    for _, node in walk(graph):
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _widen(attribute.t)
-            elif attribute.type == onnx.AttributeProto.GRAPH:
-                _widen_nodes(attribute.g)
             elif attribute.name in {"to", "dtype"} and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.DOUBLE
 

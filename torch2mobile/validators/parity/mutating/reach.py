@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch2mobile.validators.parity.faults.graph import Address, Graph
+from torch2mobile.onnx_graph import Address, Graph, reads
 from torch2mobile.validators.parity.mutating.decisions import Decision
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Reach:
 
     def __init__(self, graph: Graph, untaken: Sequence[Untaken]) -> None:
         self._nodes = [node for address, node in graph.nodes if len(address) == 1]
-        self._producers = {name: n for n in self._nodes for name in n.output if name}
+        self._producers = graph.producers
         self._untaken: dict[str, list[Untaken]] = {}
         for each in untaken:
             self._untaken.setdefault(each.decision.output, []).append(each)
@@ -58,7 +58,7 @@ class Reach:
             return own
         changed = set(start.output)
         for node in self._nodes[int(address[0]) + 1 :]:
-            names = _reads(node)
+            names = set(reads(node))
             if changed & names:
                 found = next(self._passing(node, changed), None)
                 if found is not None:
@@ -74,7 +74,7 @@ class Reach:
         own = next(self._at(start, address), None)
         if own is not None:
             return own
-        return next(self._upstream(_reads(start), _reads), None)
+        return next(self._upstream(reads(start), reads), None)
 
     def _upstream(
         self, names: Iterable[str], onward: Callable[[onnx.NodeProto], Iterable[str]]
@@ -141,15 +141,6 @@ class Reach:
         yield from self._upstream([name], carry)
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """What a node reads, its branches and loops included."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            names |= _reads(inner)
-    return names
-
-
 def _sides_read(node: onnx.NodeProto, changed: set[str]) -> set[int]:
     """The sides on which a Where or If uses what has changed."""
     if node.input[0] in changed:
@@ -159,6 +150,6 @@ def _sides_read(node: onnx.NodeProto, changed: set[str]) -> set[int]:
     return {
         int(attribute.name == "then_branch")
         for attribute in node.attribute
-        if any(changed & _reads(inner) for inner in attribute.g.node)
+        if any(changed & set(reads(inner)) for inner in attribute.g.node)
         or changed & {info.name for info in attribute.g.output}
     }

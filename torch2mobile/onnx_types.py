@@ -31,6 +31,14 @@ class ValueType:
         """Whether every dimension is known."""
         return self.dims is not None and all(isinstance(dim, int) for dim in self.dims)
 
+    @property
+    def code(self) -> int:
+        """ONNX's number for a tensor's elements, 0 for what is no tensor or not known."""
+        import onnx
+
+        outer, _, inner = self.text.removesuffix(")").partition("(")
+        return onnx.TensorProto.DataType.Value(inner.upper()) if outer == "tensor" else 0
+
 
 UNKNOWN = ValueType()
 
