@@ -281,3 +281,25 @@ def test_each_verdict_has_its_words(verdict: str) -> None:
     assert described.notes[0] == check.summary
     assert described.status is Status.FAILED
     assert replace(described, notes=(), hint="") == Check("parity", Status.FAILED, "no")
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_that_is_wrong_shows_where_torch_export_stopped(tmp_path: Path) -> None:
+    example = (torch.rand(2, 5, 8), torch.tensor([5, 3]))
+    result = torch2mobile.export(
+        Packed().eval(), example, out=tmp_path / "b", targets=[], simplify=False
+    )
+    parity = find(result, "parity")
+    assert parity.status is Status.FAILED
+    assert any("pack_padded_sequence" in place.code for place in parity.locations)
+    assert "padded batch" in parity.hint
