@@ -365,6 +365,14 @@ class Packed(nn.Module):
         return self.layer(packed)[1]
 
 
+class Sizes(Packed):
+    """What only data tell."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        return super().forward(x, lengths) * packed.batch_sizes[1]
+
+
 class LastStep(Packed):
     """As the remedy says."""
 
@@ -379,10 +387,13 @@ class LastStep(Packed):
 )
 def test_a_packed_sequence_is_named_and_its_remedy_works() -> None:
     given = (torch.rand(3, 6, 4), torch.tensor([4, 6, 1]))
-    packed, last = Packed().eval(), LastStep().eval()
+    packed, sizes, last = Packed().eval(), Sizes().eval(), LastStep().eval()
+    program = capture.capture(called(packed, *given)).program
+    assert program is not None
+    assert torch.allclose(program.module()(*given)[0], packed(*given), atol=1e-6)
     with pytest.raises(CaptureError) as caught:
-        capture.capture(called(packed, *given))
-    assert line_of(caught.value) == "return self.layer(packed)[1]"
+        capture.capture(called(sizes, *given))
+    assert "packed.batch_sizes[1]" in line_of(caught.value)
     assert "gather" in caught.value.remedy
     last.load_state_dict(packed.state_dict())
     assert torch.allclose(packed(*given), last(*given), atol=1e-6)

@@ -266,6 +266,22 @@ def test_dtypes_are_the_modules(export: Export) -> None:
     exported.check()
 
 
+class Tiny(nn.Module):
+    """Constants that are almost 0 and 1, and float16 computed in float32."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return 1 / (x + 1e-12), x * 1.000001, x.half().amax(0), (x.half() - 1).cumsum(1)
+
+
+def test_constants_and_the_last_cast_stay(export: Export) -> None:
+    exported = export(Tiny(), (torch.eye(2, 3),))
+    outputs = dict(exported.check(torch.zeros(2, 3)))
+    assert outputs["output_0"].max() < 1.1e12
+    assert [array.dtype.name for array in outputs.values()][2:] == ["float16"] * 2
+    found = dict(exported.check(torch.ones(2, 3)))
+    assert found["output_1"].max() > 1
+
+
 def test_bfloat16_stays_inside(export: Export, tmp_path: Path) -> None:
     class Brain(nn.Module):
         def __init__(self) -> None:

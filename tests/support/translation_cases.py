@@ -6,10 +6,12 @@ in them. A dimension that differs from one round of inputs to the next is export
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from translating import Case, normal, over
 
 INF, NAN = torch.inf, torch.nan
@@ -294,13 +296,38 @@ SORTING = {
         *_along(torch.mode, nasty=False),
         *over((F32,), lambda x: torch.mode(x, 0, keepdim=True), *_VARY),
     ],
+}
+_WITH_NAN = (_NASTY, _NASTY[:1], _NASTY[1:], _NASTY[2:, :1])
+
+
+def _extreme(call: Any) -> list[Case]:
+    whole = tuple((x.long(),) for x in _VARY)
+    return [
+        *over(FLOATS, lambda x: call(x, 0), *_VARY),
+        *over((F32,), lambda x: call(x, 1, keepdim=True), *_WITH_NAN),
+        *over((F32,), lambda x: call(x, 0), *_WITH_NAN),
+        *(Case(lambda x: call(x * 2, 1), tuple((x.to(d),) for (x,) in whole)) for d in INTS[2:4]),
+    ]
+
+
+EXTREMES = {
     **{
-        f"{name} (all)": [
-            *over(FLOATS, lambda x, f=call: 0 + f(x), *_VARY),
+        name: [
+            *_extreme(call),
+            *over(FLOATS, lambda x, f=call: f(x), *_VARY, *_WITH_NAN),
             *over((F32,), lambda x, f=call: f(x * 2, keepdim=True), *_VARY),
+            *over((F32,), lambda x, f=call: f(x[..., None], (0, 2)), *_WITH_NAN),
             Case(lambda x, f=call: f(x * 2), tuple((x.long(),) for x in _VARY)),
         ]
         for name, call in (("amax", torch.amax), ("amin", torch.amin))
+    },
+    **{
+        name: [*over((F32, F64), call, *_VARY, *_WITH_NAN), *over((F32,), call, torch.tensor(2.5))]
+        for name, call in (("max", torch.max), ("min", torch.min))
+    },
+    **{
+        f"{name} (dim)": _extreme(lambda x, dim, f=call, **o: [*f(x, dim, **o)])
+        for name, call in (("max", torch.max), ("min", torch.min))
     },
 }
 _EDGES = tuple(
@@ -332,6 +359,34 @@ SEARCHING = {
         *over((F32,), lambda e, x: torch.isin(x, e, invert=True), *_EDGES),
         *over((F32,), lambda e, x: torch.isin(x, 2.0), *_EDGES),
         *_of_whole(torch.isin),
+    ],
+}
+
+
+INDEXING = {
+    "nonzero (scalar)": [
+        *over((F32,), torch.nonzero, *map(torch.tensor, (2.0, 0.0, NAN))),
+        Case(torch.nonzero, ((torch.tensor(True),), (torch.tensor(False),))),
+    ],
+}
+_MANY = (F32, torch.int64, torch.bool)
+
+
+def _of_any(call: Any, *rounds: torch.Tensor) -> list[Case]:
+    return [Case(call, tuple((x.to(dtype),) for x in rounds)) for dtype in _MANY]
+
+
+SPLITTING = {
+    "split (varying)": [
+        *_of_any(lambda x: x.chunk(2), *_rows(5, 2, 4, 9)),
+        *over((F32,), lambda x: x[:, None].chunk(3, 0), *_rows(5, 6, 9, 14)),
+        *_of_any(lambda x: x.split(x.shape[0] // 2 + 1), *_rows(5, 3, 4, 9)),
+        *over((F32,), lambda x: x.mT.split(x.shape[0] - 1, -1)[0], *_rows(5, 3, 9)),
+    ],
+    "roll (varying)": [
+        *_of_any(torch.fft.fftshift, *_rows(5, 1, 4, 9)),
+        *over((F32,), torch.fft.ifftshift, *_rows(5, 1, 4, 9)),
+        *over((F32,), lambda x: x.roll((x.shape[0] - 7, 1), (0, 1)), *_rows(5, 1, 4, 9)),
     ],
 }
 
@@ -395,17 +450,29 @@ POOLING = {
     ],
 }
 
+PADDING = {
+    "pad (circular, negative)": [
+        *over(FLOATS, lambda x: F.pad(x, (1, 2, 0, 1), "circular"), *_planes((7, 5), (2, 3))),
+        *over((F32,), lambda x: F.pad(x, (1, 2, 0, 0), "circular"), *_planes((3, 3), batch=0)),
+        *over((F32,), lambda x: F.pad(x, (-3, 4, 0, -1), "replicate"), *_planes((7, 5), (2, 4))),
+        *over((F32,), lambda x: F.pad(x, (-5, 5, 0, 0), "replicate"), *_planes((7, 5))),
+        *over((F32,), lambda x: F.pad(x, (-1, 2, 1, -1), "reflect"), *_planes((7, 5), (3, 4))),
+        Case(lambda x: F.pad(x, (1, 1), "circular"), ((normal(1, 2, 4).long(),),)),
+    ],
+}
 _LINES = tuple(torch.arange(2.0 * n).reshape(1, 2, n) for n in (21, *range(4, 65)))
 _BYTES = tuple((x.to(torch.uint8),) for x in _LINES)
 _SCALED = (0.3, 0.6, 0.5, 1.5, 1.7, 2.0, 3.0, 41.0)
 
 
-def _resized(dtype: torch.dtype) -> list[Case]:
+def _resized(dtype: torch.dtype, mode: str) -> list[Case]:
     """By scale and to a size, where the size varies and where it does not."""
     rounds = tuple((x.to(dtype),) for x in _LINES)
-    calls: list[Any] = [lambda x, f=f: F.interpolate(x, scale_factor=f) for f in _SCALED]
-    calls.append(lambda x: F.interpolate(x, size=17))
-    calls.append(lambda x: F.interpolate(x, scale_factor=0.6, recompute_scale_factor=True))
+    calls: list[Any] = [lambda x, f=f: F.interpolate(x, scale_factor=f, mode=mode) for f in _SCALED]
+    calls.append(lambda x: F.interpolate(x, size=17, mode=mode))
+    calls.append(
+        lambda x: F.interpolate(x, scale_factor=0.6, recompute_scale_factor=True, mode=mode)
+    )
     return [Case(call, each) for call in calls for each in (rounds, rounds[:1])]
 
 
@@ -416,11 +483,25 @@ RESIZING = {
         *over((F32,), lambda x: _nearest.upsample_nearest1d(x, [9], 0.55), _LINES[0]),
     ],
     "upsample_nearest (vec)": [
-        *_resized(F32),
+        *_resized(F32, "nearest"),
         *over((F16,), lambda x: F.interpolate(x, size=17), *_LINES),
         Case(lambda x: F.interpolate(x, scale_factor=1.7), _BYTES),
         *over((F16, F32), lambda x: F.interpolate(x, scale_factor=(0.6, 2.0)), *_PLANES[2:]),
         *over((F32,), lambda x: F.interpolate(x[None], size=(2, 5, 12)), *_PLANES),
+    ],
+    "upsample_nearest_exact": [
+        *over((F32,), lambda x: _nearest._upsample_nearest_exact1d(x, [12]), *_LINES),
+        *over((F32,), lambda x: _nearest._upsample_nearest_exact1d(x, [9], 0.55), _LINES[0]),
+    ],
+    "upsample_nearest_exact (vec)": [
+        *_resized(F32, "nearest-exact"),
+        *over((F16,), lambda x: F.interpolate(x, size=17, mode="nearest-exact"), *_LINES),
+        Case(lambda x: F.interpolate(x, scale_factor=1.7, mode="nearest-exact"), _BYTES),
+        *over(
+            (F32,),
+            lambda x: F.interpolate(x, scale_factor=(0.6, 2.0), mode="nearest-exact"),
+            *_PLANES[2:],
+        ),
     ],
 }
 
@@ -459,6 +540,141 @@ LOSSES = {
         *over((F32,), lambda x, t, p, w: _ce(x, p), *_IMAGES, scale=4),
         *over((F32,), lambda x, t, p, w: _ce(x[0], t[0]), *_FLAT, scale=4),
         *over((F32,), lambda x, t, p, w: _ce(x, torch.full_like(t, -100)), *_FLAT),
+    ],
+}
+
+
+def _batch(*sizes: int) -> list[tuple[torch.Tensor, ...]]:
+    return [
+        (normal(n, 3, 2, seed=n) * 3 + 5, *(torch.rand(3) + 0.1 for _ in range(4))) for n in sizes
+    ]
+
+
+_norm = F.batch_norm
+_native = torch.native_batch_norm
+NORMALISING = {
+    "batch_norm (training)": [
+        *over(
+            FLOATS,
+            lambda x, m, v, w, b: _norm(x, m.clone(), v.clone(), w, b, True),
+            *_batch(5, 2, 9),
+            scale=9,
+        ),
+        *over(
+            (F32,),
+            lambda x, m, v, w, b: _norm(x[..., 0], m.clone(), v.clone(), training=True),
+            *_batch(5, 9),
+            scale=9,
+        ),
+        *over(
+            (F32, F64),
+            lambda x, m, v, w, b: _native(x, w, b, m.clone(), v.clone(), True, 0.1, 1e-5),
+            *_batch(5, 9),
+            scale=9,
+        ),
+        *over(
+            (F32,),
+            lambda x, m, v, w, b: _native(x, w, None, m.clone(), v.clone(), True, 0.1, 1e-5)[0],
+            *_batch(5, 9),
+            scale=9,
+        ),
+    ],
+    "batch_norm (no statistics)": [
+        *over(
+            FLOATS, lambda x, m, v, w, b: _norm(x, None, None, w, b, True), *_batch(5, 9), scale=9
+        ),
+        *over((F32,), lambda x, m, v, w, b: F.instance_norm(x, eps=0.1), *_batch(5, 9), scale=9),
+    ],
+}
+
+
+def _sequences(*sizes: tuple[int, int], sort: bool = False) -> list[tuple[torch.Tensor, ...]]:
+    """Batches of padded sequences, with the length of each; one is as long as the padding."""
+    found = []
+    for batch, time in sizes:
+        lengths = torch.randint(
+            1, time + 1, (batch,), generator=torch.Generator().manual_seed(time)
+        )
+        lengths[batch // 2] = time
+        lengths = lengths.sort(descending=True).values if sort else lengths
+        found.append((normal(batch, time, 6, seed=time), lengths, normal(4, batch, 5)))
+    return found
+
+
+_SEQUENCES = ((3, 5), (2, 9), (1, 1))
+
+
+def _layer(kind: Any, **options: Any) -> Any:
+    """A recurrent layer as a function, in the dtype of its input."""
+    layer = torch.manual_seed(0) and kind(6, 5, **options).eval()
+    wide = copy.deepcopy(layer).double()
+    return lambda x, *rest: (wide if x.data.dtype == F64 else layer)(x, *rest)
+
+
+def _packed(layer: Any, total: bool = True, **options: Any) -> Any:
+    def call(x: torch.Tensor, lengths: torch.Tensor, state: torch.Tensor) -> Any:
+        steps, last = layer(nn.utils.rnn.pack_padded_sequence(x, lengths, True, **options))
+        size = x.shape[1] if total else None
+        return nn.utils.rnn.pad_packed_sequence(steps, True, -1.0, size), last
+
+    return call
+
+
+_deep = {"num_layers": 2, "bidirectional": True, "batch_first": True}
+_loose = {"enforce_sorted": False}
+_PLAIN, _DEEP = _layer(nn.RNN), _layer(nn.RNN, **_deep)
+_RELU, _DEEP_RELU = (_layer(nn.RNN, nonlinearity="relu", **o) for o in ({"bias": False}, _deep))
+RECURRENCE = {
+    "rnn (tanh)": [
+        *over(
+            (F32,),
+            lambda x, n, h: _PLAIN(x, h[:1, :1].expand(1, x.shape[1], 5)),
+            *_sequences(*_SEQUENCES),
+            scale=1,
+        ),
+        *over(
+            (F32,),
+            lambda x, n, h: _DEEP(x, h),
+            *_sequences(*_SEQUENCES),
+            scale=1,
+        ),
+    ],
+    "rnn (relu)": [
+        *over(
+            (F32,),
+            lambda x, n, h: _RELU(x),
+            *_sequences(*_SEQUENCES),
+            scale=1,
+        ),
+        *over(
+            (F32,),
+            lambda x, n, h: _DEEP_RELU(x),
+            *_sequences(*_SEQUENCES),
+            scale=1,
+        ),
+    ],
+    "packed sequences": [
+        *over(
+            (F32,), _packed(_layer(nn.LSTM, **_deep), **_loose), *_sequences(*_SEQUENCES), scale=1
+        ),
+        *over(
+            (F32,),
+            _packed(_layer(nn.LSTM, batch_first=True)),
+            *_sequences(*_SEQUENCES, sort=True),
+            scale=1,
+        ),
+        *over(
+            (F32,), _packed(_layer(nn.GRU, **_deep), **_loose), *_sequences(*_SEQUENCES), scale=1
+        ),
+        *over(
+            (F32,), _packed(_layer(nn.RNN, **_deep), **_loose), *_sequences(*_SEQUENCES), scale=1
+        ),
+        *over(
+            (F32,),
+            _packed(_layer(nn.GRU, bias=False, **_deep), total=False, **_loose),
+            *_sequences(*_SEQUENCES),
+            scale=1,
+        ),
     ],
 }
 
@@ -549,6 +765,33 @@ SPECIAL = {
 }
 
 
+ERROR_FUNCTION = {
+    "erfc": over((F16, F32), torch.erfc, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
+    "erfcx": over((F32,), torch.special.erfcx, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
+    "log_ndtr": over((F32,), torch.special.log_ndtr, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
+    "ndtri": over(
+        (F32,),
+        torch.special.ndtri,
+        torch.tensor([0.0, 1e-30, 1e-12, 0.01, 0.3, 0.5, 0.7, 0.9999, 1.0, 2.0, -1.0, NAN]),
+        torch.tensor([0.2]),
+    ),
+}
+_BESSEL = torch.tensor([0.0, -0.0, 1e-30, 1e-7, 0.3, -1.0, 5.0, 9.9, 10.1, -30.0, 88.0, -92.0, NAN])
+_OFF_POLES = torch.cat([_GAMMA[3:15], torch.tensor([-0.3, -1.5, -2.457, -30.2, INF, NAN])])
+_BESSEL_ENDS = torch.cat([_BESSEL, torch.tensor([INF, 1e30])])
+BESSEL = {
+    "i0": over((F32,), torch.i0, _BESSEL, normal(1)),
+    "i0e": over((F32,), torch.special.i0e, _BESSEL_ENDS, normal(1)),
+    "i1": over((F32,), torch.special.i1, _BESSEL, normal(1)),
+    "i1e": over((F32,), torch.special.i1e, _BESSEL_ENDS, normal(1)),
+    "polygamma": [
+        *over((F16, F32), lambda x: torch.polygamma(0, x), _GAMMA[2:], scale=1),
+        *over((F32,), lambda x: torch.polygamma(1, x), _OFF_POLES, normal(1), scale=1),
+        *over((F32,), lambda x: torch.polygamma(4, x), _OFF_POLES[1:12], normal(1).abs(), scale=1),
+    ],
+}
+
+
 def _matrices(size: int, *batch: int) -> torch.Tensor:
     return normal(*batch, size, size, seed=size) + 2 * torch.eye(size)
 
@@ -592,12 +835,20 @@ CASES: dict[str, list[Case]] = {
     **DIVISION,
     **SCANNING,
     **SORTING,
+    **EXTREMES,
     **SEARCHING,
+    **INDEXING,
+    **SPLITTING,
+    **PADDING,
     **POOLING,
     **RESIZING,
+    **NORMALISING,
     **LOSSES,
+    **RECURRENCE,
     **SCATTERING,
     **DISTANCES,
     **SPECIAL,
+    **ERROR_FUNCTION,
+    **BESSEL,
     **MATRICES,
 }

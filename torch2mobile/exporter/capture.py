@@ -26,6 +26,7 @@ from torch2mobile.exporter.dims import (
     without_special_sizes,
 )
 from torch2mobile.exporter.loading import flat_module
+from torch2mobile.exporter.packed import padded_sequences
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet
@@ -45,7 +46,8 @@ def _export(
     # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
     from torch.fx.experimental import _config
 
-    with whole_recurrent_layers(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with whole_recurrent_layers(), padded_sequences(), oblivious:
         return torch.export.export(
             cast("torch.nn.Module", loaded.flat),
             tensors,
@@ -334,7 +336,7 @@ def _below_the_call(frames: Sequence[traceback.FrameSummary]) -> Sequence[traceb
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
 _PACKED = (
-    ("pack_padded_sequence", "PackedSequence"),
+    ("packed sequence", "pack_padded_sequence", "PackedSequence"),
     (
         "A packed sequence has no graph: run the layer on the padded batch, and take each row's "
         "last step by its length (gather), or mask the steps after it."

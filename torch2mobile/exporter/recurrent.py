@@ -1,6 +1,6 @@
-"""Keeps LSTM and GRU whole, with any length, through torch.export and torch.onnx.
+"""Keeps recurrent layers whole, with any length, through torch.export and torch.onnx.
 
-torch's fake kernels of both run a Python loop over the time steps, which fixes the length to the
+torch's fake kernels of these run a Python loop over the time steps, which fixes the length to the
 example's. Only shapes matter while a graph is captured, so these kernels say just the shapes.
 """
 
@@ -51,8 +51,10 @@ def _gru(
 
 
 @contextlib.contextmanager
-def whole_recurrent_layers() -> Iterator[None]:
-    """Replace the fake kernels of ``aten.lstm.input`` and ``aten.gru.input`` for a while.
+def whole_recurrent_layers(*, plain: bool = True) -> Iterator[None]:
+    """Replace the fake kernels of ``aten.lstm.input`` and the like for a while.
+
+    Without ``plain`` those of RNN stay, which the exporter itself has to take apart.
 
     Both the capture and the translation must run inside: the exporter decomposes once more. On a
     torch whose operators are built otherwise, nothing is replaced.
@@ -62,6 +64,8 @@ def whole_recurrent_layers() -> Iterator[None]:
         (torch.ops.aten.lstm.input, _lstm),
         (torch.ops.aten.gru.input, _gru),
     )
+    if plain:
+        pairs += ((torch.ops.aten.rnn_tanh.input, _gru), (torch.ops.aten.rnn_relu.input, _gru))
     keys = [getattr(torch._C.DispatchKey, name) for name in _KEYS]
     with contextlib.ExitStack() as stack:
         for operator, kernel in pairs:

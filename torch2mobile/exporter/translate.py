@@ -19,6 +19,7 @@ import torch
 from torch2mobile.copies import calm
 from torch2mobile.errors import ExitCode, TranslateError
 from torch2mobile.exporter import provenance, refusal, value_mapping
+from torch2mobile.exporter.exact_constants import exact_constants
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.exporter.translations.row import Row
 from torch2mobile.exporter.translations.table import RegistrationError, Table
@@ -115,7 +116,7 @@ def in_memory(
     check_opset(opset)
     table = Table(opset)
     try:
-        with calm(), quiet(), whole_recurrent_layers():
+        with calm(), quiet(), whole_recurrent_layers(plain=mend), exact_constants():
             program = None
             if capture.program is None:
                 model = _trace(capture, folder, opset)
@@ -174,6 +175,7 @@ def _program_to_ir(
     )
     assert program is not None
     assert program.exported_program is not None
+    _cast_back(program.model.graph, capture.program)
     return program.model, program.exported_program
 
 
@@ -189,6 +191,26 @@ def _with_sizes_of_pieces(program: torch.export.ExportedProgram) -> torch.export
                 listed: torch.export.ExportedProgram = program.run_decompositions(table)
                 return listed
     return program
+
+
+def _cast_back(graph: ir.Graph, program: torch.export.ExportedProgram) -> None:
+    """The outputs in the program's dtypes: the exporter leaves out a cast that comes last."""
+    last = program.graph_module.graph.output_node().args[0]
+    wanted = [node.meta["val"] if isinstance(node, torch.fx.Node) else None for node in last]
+    if len(wanted) != len(graph.outputs):
+        return
+    for index, (value, own) in enumerate(zip(list(graph.outputs), wanted, strict=True)):
+        if not isinstance(own, torch.Tensor) or own.is_complex():
+            continue
+        dtype = ir.tensor_adapters.from_torch_dtype(own.dtype)
+        if value.dtype not in {None, dtype}:
+            node = ir.Node(
+                "", "Cast", [value], [ir.AttrInt64("to", dtype)], name=f"node_cast_{index}"
+            )
+            cast = node.outputs[0]
+            cast.shape, cast.dtype = value.shape, dtype
+            graph.append(node)
+            graph.outputs[index] = cast
 
 
 def _trace(capture: Capture, folder: Path, opset: int | None) -> ir.Model:

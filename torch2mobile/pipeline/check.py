@@ -128,8 +128,8 @@ def check_loaded(
         call=flat_module.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
         mended=mended,
     )
-    # As at export: a graph is decomposed with LSTM and GRU kept whole.
-    with whole_recurrent_layers():
+    # As at export: a graph is decomposed with recurrent layers kept whole.
+    with whole_recurrent_layers(plain=options.mend):
         return _look(found, options, stages, subject or loaded.name)
 
 

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from torch2mobile.exporter.translations import (
     attention,
+    bessel,
     distances,
     division,
     elementwise,
+    error_function,
+    extremes,
+    indexing,
     losses,
     matrices,
+    normalising,
+    padding,
     pooling,
+    recurrence,
     resizing,
     scanning,
     scattering,
     searching,
     sorting,
     special,
+    splitting,
 )
 from torch2mobile.exporter.translations.row import Row
 
@@ -29,13 +37,21 @@ ROWS: tuple[Row, ...] = (
     *division.ROWS,
     *scanning.ROWS,
     *sorting.ROWS,
+    *extremes.ROWS,
     *searching.ROWS,
+    *indexing.ROWS,
+    *splitting.ROWS,
+    *padding.ROWS,
     *pooling.ROWS,
     *resizing.ROWS,
+    *normalising.ROWS,
     *losses.ROWS,
+    *recurrence.ROWS,
     *scattering.ROWS,
     *distances.ROWS,
     *special.ROWS,
+    *error_function.ROWS,
+    *bessel.ROWS,
     *matrices.ROWS,
 )
 """All mended operators, in the order of the listing."""

@@ -11,10 +11,11 @@ from torch2mobile.exporter.translations.values import like, op, tensor_of, widen
 
 def log1p(x: Any) -> Any:
     """``log(1 + x)``; the rounding of ``1 + x`` is divided out (Kahan)."""
-    return _log1p(x, like(1.0, x))
+    return log1p_of(x, like(1.0, x))
 
 
-def _log1p(x: Any, one: Any) -> Any:
+def log1p_of(x: Any, one: Any) -> Any:
+    """As :func:`log1p`, of any dtype, with 1 in it."""
     total = op.Add(one, x)
     kept = op.Sub(total, one)
     ratio = op.Where(op.Equal(kept, x), one, op.Div(x, kept))
@@ -32,7 +33,7 @@ def expm1(x: Any) -> Any:
 
 def _softplus_of_less(x: Any, one: Any) -> Any:
     """``log1p(exp(-|x|))``, which neither overflows nor loses small terms."""
-    return _log1p(op.Exp(op.Neg(op.Abs(x))), one)
+    return log1p_of(op.Exp(op.Neg(op.Abs(x))), one)
 
 
 def log_sigmoid(x: Any) -> Any:
@@ -51,7 +52,7 @@ def logaddexp(x: Any, other: Any) -> Any:
 def logaddexp2(x: Any, other: Any) -> Any:
     """``log2(2**x + 2**other)``."""
     one, log2 = like(1.0, x), like(math.log(2), x)
-    smaller = _log1p(op.Exp(op.Neg(op.Mul(op.Abs(op.Sub(x, other)), log2))), one)
+    smaller = log1p_of(op.Exp(op.Neg(op.Mul(op.Abs(op.Sub(x, other)), log2))), one)
     far = op.Add(_greater(x, other), op.Div(smaller, log2))
     return op.Where(op.Equal(x, other), op.Add(x, one), far)
 

@@ -31,20 +31,37 @@ def upsample_nearest_vec(
     return _nearest(x, output_size or [None] * count, scale_factors or [None] * count)
 
 
-def _nearest(x: Any, output_size: Sequence[Any], scales: Sequence[float | None]) -> Any:
+def upsample_nearest_exact(x: Any, output_size: Sequence[Any], *scales: Any, **named: Any) -> Any:
+    """As :func:`upsample_nearest`, by the middles of the pixels."""
+    names = _SCALES[len(output_size)]
+    given = {**dict(zip(names, scales, strict=False)), **named}
+    return _nearest(x, output_size, [given.get(name) for name in names], middle=0.5)
+
+
+def upsample_nearest_exact_vec(
+    x: Any, output_size: Sequence[Any] | None, scale_factors: Sequence[float] | None = None
+) -> Any:
+    """As :func:`upsample_nearest_vec`, by the middles of the pixels."""
+    count = len(x.shape) - 2
+    return _nearest(x, output_size or [None] * count, scale_factors or [None] * count, middle=0.5)
+
+
+def _nearest(
+    x: Any, output_size: Sequence[Any], scales: Sequence[float | None], middle: float = 0.0
+) -> Any:
     """One Gather an axis; a Resize, which phones have kernels for, where that is the same."""
     axes = [
         (axis, _static_size(x.shape[axis], size, scale), scale)
         for axis, (size, scale) in enumerate(zip(output_size, scales, strict=True), start=2)
     ]
-    if all(_agrees(x.shape[axis], size, scale) for axis, size, scale in axes):
+    if not middle and all(_agrees(x.shape[axis], size, scale) for axis, size, scale in axes):
         return NotImplemented
     found = x
     for axis, size, scale in axes:
         same = scale is None and is_static(size, x.shape[axis]) and size == x.shape[axis]
         if scale != 1 and not same:
-            found = op.Gather(found, _places(x, axis, size, scale), axis=axis)
-    return found
+            found = op.Gather(found, _places(x, axis, size, scale, middle), axis=axis)
+    return op.Identity(x) if found is x else found
 
 
 def _static_size(before: Any, size: Any, scale: float | None) -> Any:
@@ -67,12 +84,14 @@ def _agrees(before: Any, size: Any, scale: float | None) -> bool:
     return float(scale).is_integer() and np.array_equal(rounded, number // int(scale))
 
 
-def _places(x: Any, axis: int, size: Any, scale: float | None) -> Any:
+def _places(x: Any, axis: int, size: Any, scale: float | None, middle: float) -> Any:
     """By pixel, the place of its source: its number times a step, both float32, rounded down."""
     before = x.shape[axis]
     if is_static(before, size):
         step = np.float32(1 / scale if scale else np.float32(before) / np.float32(size))
-        places = np.floor(np.arange(size, dtype=np.float32) * step).astype(np.int64)
+        places = np.floor((np.arange(size, dtype=np.float32) + np.float32(middle)) * step).astype(
+            np.int64
+        )
         return constant(np.minimum(places, before - 1).tolist())
     extent = size_of(x, axis)
     if size is None:
@@ -85,7 +104,10 @@ def _places(x: Any, axis: int, size: Any, scale: float | None) -> Any:
     else:
         step = op.Div(op.Cast(extent, to=_FLOAT), op.Cast(size, to=_FLOAT))
     number = op.Range(constant(0), op.Squeeze(size), constant(1))
-    places = op.Floor(op.Mul(op.Cast(number, to=_FLOAT), step))
+    number = op.Cast(number, to=_FLOAT)
+    if middle:
+        number = op.Add(number, constant(middle, _FLOAT))
+    places = op.Floor(op.Mul(number, step))
     return op.Min(op.Cast(places, to=_INT), op.Sub(extent, constant([1])))
 
 
@@ -104,6 +126,22 @@ ROWS = (
         upsample_nearest_vec,
         "wrong",
         "rounds to another pixel, unless the scale is a whole number",
+        ("float16", "float32", "uint8"),
+    ),
+    Row(
+        "upsample_nearest_exact",
+        tuple(f"aten::_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
+        upsample_nearest_exact,
+        "wrong",
+        "takes another pixel where the size varies",
+        ("float16", "float32", "uint8"),
+    ),
+    Row(
+        "upsample_nearest_exact (vec)",
+        tuple(f"aten::_upsample_nearest_exact{n}d.vec" for n in (1, 2, 3)),
+        upsample_nearest_exact_vec,
+        "wrong",
+        "takes another pixel where the size varies",
         ("float16", "float32", "uint8"),
     ),
 )

@@ -130,18 +130,7 @@ def mode(x: Any, dim: int = -1, keepdim: bool = False) -> Any:
     return (found[0] if wide is x else op.Cast(found[0], to=x.dtype)), found[1]
 
 
-def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    """The greatest element of all, for which PyTorch asks no axis."""
-    return NotImplemented if len(dim) else op.ReduceMax(x, keepdims=int(keepdim))
-
-
-def amin(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    """As :func:`amax`."""
-    return NotImplemented if len(dim) else op.ReduceMin(x, keepdims=int(keepdim))
-
-
 _NONE = "no translation"
-_RANKED = ("float16", "float32", "float64", "int32", "int64")
 
 ROWS = (
     Row("sort (stable)", ("aten::sort.stable",), sort_stable, "missing", _NONE, (*REALS, "bool")),
@@ -151,6 +140,4 @@ ROWS = (
     Row("nanmedian", ("aten::nanmedian",), nanmedian, "missing", _NONE, REALS),
     Row("nanmedian (dim)", ("aten::nanmedian.dim",), nanmedian_dim, "missing", _NONE, REALS),
     Row("mode", ("aten::mode",), mode, "missing", _NONE, REALS),
-    Row("amax (all)", ("aten::amax",), amax, "missing", "no translation without an axis", _RANKED),
-    Row("amin (all)", ("aten::amin",), amin, "missing", "no translation without an axis", _RANKED),
 )

@@ -28,31 +28,32 @@ _LANCZOS = (
 )
 
 
-def _number(value: float) -> Any:
+def number(value: float) -> Any:
+    """A number in float64."""
     return constant(value, _WIDE)
 
 
 def lgamma(x: Any) -> Any:
     """``log |gamma(x)|`` by Lanczos' approximation, by reflection below 1/2."""
     wide = op.Cast(x, to=_WIDE)
-    below = op.Less(wide, _number(0.5))
-    shifted = op.Sub(op.Where(below, op.Sub(_number(1), wide), wide), _number(1))
-    series = _number(_LANCZOS[0])
-    for number, factor in enumerate(_LANCZOS[1:], 1):
-        series = op.Add(series, op.Div(_number(factor), op.Add(shifted, _number(number))))
-    base = op.Add(shifted, _number(7.5))
-    value = op.Sub(op.Mul(op.Add(shifted, _number(0.5)), op.Log(base)), base)
-    value = op.Add(value, op.Add(op.Log(series), _number(math.log(2 * math.pi) / 2)))
-    sine = op.Abs(op.Sin(op.Mul(_from_whole(wide), _number(math.pi))))
-    reflected = op.Sub(op.Sub(_number(math.log(math.pi)), op.Log(sine)), value)
+    below = op.Less(wide, number(0.5))
+    shifted = op.Sub(op.Where(below, op.Sub(number(1), wide), wide), number(1))
+    series = number(_LANCZOS[0])
+    for place, factor in enumerate(_LANCZOS[1:], 1):
+        series = op.Add(series, op.Div(number(factor), op.Add(shifted, number(place))))
+    base = op.Add(shifted, number(7.5))
+    value = op.Sub(op.Mul(op.Add(shifted, number(0.5)), op.Log(base)), base)
+    value = op.Add(value, op.Add(op.Log(series), number(math.log(2 * math.pi) / 2)))
+    sine = op.Abs(op.Sin(op.Mul(from_whole(wide), number(math.pi))))
+    reflected = op.Sub(op.Sub(number(math.log(math.pi)), op.Log(sine)), value)
     found = op.Where(below, reflected, value)
-    found = op.Where(op.IsInf(wide), _number(math.inf), found)
-    root = op.Or(op.Equal(wide, _number(1.0)), op.Equal(wide, _number(2.0)))
-    found = op.Where(root, _number(0.0), found)
+    found = op.Where(op.IsInf(wide), number(math.inf), found)
+    root = op.Or(op.Equal(wide, number(1.0)), op.Equal(wide, number(2.0)))
+    found = op.Where(root, number(0.0), found)
     return op.Cast(found, to=x.dtype)
 
 
-def _from_whole(wide: Any) -> Any:
+def from_whole(wide: Any) -> Any:
     """What is left to the nearest integer, of which sines and tangents know no more."""
     return op.Sub(wide, op.Round(wide))
 
@@ -60,23 +61,23 @@ def _from_whole(wide: Any) -> Any:
 def digamma(x: Any) -> Any:
     """The derivative of ``log gamma``: shifted up by 10, then its asymptotic series."""
     wide = op.Cast(x, to=_WIDE)
-    zero, one = _number(0.0), _number(1.0)
+    zero, one = number(0.0), number(1.0)
     below = op.Less(wide, zero)
     start = op.Where(below, op.Sub(one, wide), wide)
     shift = zero
-    for number in range(10):
-        shift = op.Add(shift, op.Div(one, op.Add(start, _number(number))))
-    large = op.Add(start, _number(10))
+    for place in range(10):
+        shift = op.Add(shift, op.Div(one, op.Add(start, number(place))))
+    large = op.Add(start, number(10))
     square = op.Div(one, op.Mul(large, large))
     series = zero
     for factor in (1 / 12, -691 / 32760, 1 / 132, -1 / 240, 1 / 252, -1 / 120, 1 / 12):
-        series = op.Mul(square, op.Add(_number(factor), series))
-    value = op.Sub(op.Log(large), op.Add(op.Div(_number(0.5), large), op.Add(series, shift)))
-    angle = op.Mul(_from_whole(wide), _number(math.pi))
-    slope = op.Div(op.Mul(_number(math.pi), op.Cos(angle)), op.Sin(angle))
+        series = op.Mul(square, op.Add(number(factor), series))
+    value = op.Sub(op.Log(large), op.Add(op.Div(number(0.5), large), op.Add(series, shift)))
+    angle = op.Mul(from_whole(wide), number(math.pi))
+    slope = op.Div(op.Mul(number(math.pi), op.Cos(angle)), op.Sin(angle))
     found = op.Where(below, op.Sub(value, slope), value)
     whole = op.And(below, op.Equal(wide, op.Round(wide)))
-    found = op.Where(whole, _number(math.nan), found)
+    found = op.Where(whole, number(math.nan), found)
     found = op.Where(op.Equal(wide, zero), op.Neg(op.Div(one, wide)), found)
     return op.Cast(found, to=x.dtype)
 
@@ -98,30 +99,47 @@ _NEAR = (
 )  # fmt: skip
 
 
+_FAR = (
+    (6.65790464350110377720, 5.46378491116411436990, 1.78482653991729133580,
+     0.296560571828504891230, 0.0265321895265761230930, 1.24266094738807843860e-3,
+     2.71155556874348757815e-5, 2.01033439929228813265e-7),
+    (1.0, 0.599832206555887937690, 0.136929880922735805310, 0.0148753612908506148525,
+     7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7,
+     2.04426310338993978564e-15),
+)  # fmt: skip
+
+
 def erfinv(x: Any) -> Any:
     """The inverse of the error function, of the normal distribution's quantile."""
-    wide = op.Cast(x, to=_WIDE)
-    half = op.Mul(wide, _number(0.5))
-    size = op.Abs(half)
-    rest = op.Sub(_number(0.180625), op.Mul(half, half))
-    centre = op.Mul(half, _ratio(_CENTRE, rest))
-    depth = op.Sqrt(op.Neg(op.Log(op.Sub(_number(0.5), size))))
-    tail = op.Mul(_ratio(_NEAR, op.Sub(depth, _number(1.6))), op.Sign(half))
-    found = op.Where(op.LessOrEqual(size, _number(0.425)), centre, tail)
-    found = op.Mul(found, _number(math.sqrt(0.5)))
-    ends = op.Equal(size, _number(0.5))
-    return op.Cast(op.Where(ends, op.Mul(op.Sign(half), _number(math.inf)), found), to=x.dtype)
+    half = op.Mul(op.Cast(x, to=_WIDE), number(0.5))
+    found = quantile(half, op.Sub(number(0.5), op.Abs(half)))
+    return op.Cast(op.Mul(found, number(math.sqrt(0.5))), to=x.dtype)
 
 
-def _ratio(factors: tuple[Sequence[float], Sequence[float]], value: Any) -> Any:
-    above, below = (_polynomial(each, value) for each in factors)
+def quantile(half: Any, rest: Any) -> Any:
+    """The normal distribution's, of how far a probability is from 1/2, and from the nearer end."""
+    at = op.Sub(number(0.180625), op.Mul(half, half))
+    centre = op.Mul(half, ratio(_CENTRE, at))
+    depth = op.Sqrt(op.Neg(op.Log(rest)))
+    near = ratio(_NEAR, op.Sub(depth, number(1.6)))
+    far = ratio(_FAR, op.Sub(depth, number(5.0)))
+    tail = op.Mul(op.Where(op.Less(depth, number(5.0)), near, far), op.Sign(half))
+    found = op.Where(op.LessOrEqual(op.Abs(half), number(0.425)), centre, tail)
+    infinite = op.Mul(op.Sign(half), number(math.inf))
+    return op.Where(op.Equal(rest, number(0.0)), infinite, found)
+
+
+def ratio(factors: tuple[Sequence[float], Sequence[float]], value: Any) -> Any:
+    """Of two polynomials, given by their factors, the constant one first."""
+    above, below = (polynomial(each, value) for each in factors)
     return op.Div(above, below)
 
 
-def _polynomial(factors: Sequence[float], value: Any) -> Any:
-    found = _number(factors[-1])
+def polynomial(factors: Sequence[float], value: Any) -> Any:
+    """By its factors, the constant one first."""
+    found = number(factors[-1])
     for factor in reversed(factors[:-1]):
-        found = op.Add(op.Mul(found, value), _number(factor))
+        found = op.Add(op.Mul(found, value), number(factor))
     return found
 
 
