@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 
 def _isclose(found: float, wanted: float, *, rel_tol: float = 1e-9, abs_tol: float = 0.0) -> bool:  # noqa: ARG001
@@ -21,14 +23,12 @@ def exact_constants() -> Iterator[None]:
 
     On an onnxscript that matches otherwise, nothing is replaced.
     """
-    from onnxscript.rewriter import _matcher
-
-    before = getattr(_matcher, "math", None)
-    if before is not math:
+    matcher: Any = importlib.import_module("onnxscript.rewriter._matcher")
+    if getattr(matcher, "math", None) is not math:
         yield
         return
-    _matcher.math = SimpleNamespace(isclose=_isclose)  # type: ignore[assignment]
+    matcher.math = SimpleNamespace(isclose=_isclose)
     try:
         yield
     finally:
-        _matcher.math = before
+        matcher.math = math

@@ -34,13 +34,11 @@ def packed_layers(
     ``kind`` is lstm, gru, rnn_tanh or rnn_relu. Zeros follow a sequence's end. The last result is
     the cell of an LSTM, else once more the hidden state.
     """
-    data, sizes = torch._VF._pack_padded_sequence(steps, lengths, False)  # type: ignore[attr-defined]
+    data, sizes = torch._VF._pack_padded_sequence(steps, lengths, False)
     hidden: Any = states if kind == "lstm" else states[0]
     function = getattr(torch._VF, kind)
     found = function(data, sizes, hidden, weights, biases, count, 0.0, False, bidirectional)
-    padded, _ = torch._VF._pad_packed_sequence(  # type: ignore[attr-defined]
-        found[0], sizes, False, 0.0, steps.shape[0]
-    )
+    padded, _ = torch._VF._pad_packed_sequence(found[0], sizes, False, 0.0, steps.shape[0])
     return padded, found[1], found[2] if kind == "lstm" else found[1].clone()
 
 
