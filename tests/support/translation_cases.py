@@ -363,12 +363,6 @@ SEARCHING = {
 }
 
 
-INDEXING = {
-    "nonzero (scalar)": [
-        *over((F32,), torch.nonzero, *map(torch.tensor, (2.0, 0.0, NAN))),
-        Case(torch.nonzero, ((torch.tensor(True),), (torch.tensor(False),))),
-    ],
-}
 _MANY = (F32, torch.int64, torch.bool)
 
 
@@ -376,12 +370,10 @@ def _of_any(call: Any, *rounds: torch.Tensor) -> list[Case]:
     return [Case(call, tuple((x.to(dtype),) for x in rounds)) for dtype in _MANY]
 
 
-SPLITTING = {
-    "split (varying)": [
-        *_of_any(lambda x: x.chunk(2), *_rows(5, 2, 4, 9)),
-        *over((F32,), lambda x: x[:, None].chunk(3, 0), *_rows(5, 6, 9, 14)),
-        *_of_any(lambda x: x.split(x.shape[0] // 2 + 1), *_rows(5, 3, 4, 9)),
-        *over((F32,), lambda x: x.mT.split(x.shape[0] - 1, -1)[0], *_rows(5, 3, 9)),
+INDEXING = {
+    "nonzero (scalar)": [
+        *over((F32,), torch.nonzero, *map(torch.tensor, (2.0, 0.0, NAN))),
+        Case(torch.nonzero, ((torch.tensor(True),), (torch.tensor(False),))),
     ],
     "roll (varying)": [
         *_of_any(torch.fft.fftshift, *_rows(5, 1, 4, 9)),
@@ -838,7 +830,6 @@ CASES: dict[str, list[Case]] = {
     **EXTREMES,
     **SEARCHING,
     **INDEXING,
-    **SPLITTING,
     **PADDING,
     **POOLING,
     **RESIZING,

@@ -27,7 +27,6 @@ from torch2mobile.exporter.translations import (
     searching,
     sorting,
     special,
-    splitting,
 )
 from torch2mobile.exporter.translations.row import Row
 
@@ -40,7 +39,6 @@ ROWS: tuple[Row, ...] = (
     *extremes.ROWS,
     *searching.ROWS,
     *indexing.ROWS,
-    *splitting.ROWS,
     *padding.ROWS,
     *pooling.ROWS,
     *resizing.ROWS,

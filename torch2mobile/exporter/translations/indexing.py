@@ -1,11 +1,14 @@
-"""Indices of a scalar's elements."""
+"""Elements by their places: those of a scalar, and places that are moved on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
+
 from torch2mobile.exporter.translations.row import REALS, Row
-from torch2mobile.exporter.translations.values import constant, op
+from torch2mobile.exporter.translations.values import constant, is_static, op, size_of
 
 
 def nonzero(x: Any) -> Any:
@@ -16,6 +19,23 @@ def nonzero(x: Any) -> Any:
     return op.Slice(found, constant([0]), constant([0]), constant([1]))
 
 
+def roll(x: Any, shifts: Any, dims: Sequence[int] = ()) -> Any:
+    """The elements moved on along axes by numbers that vary, and in again at the other end."""
+    if is_static(*shifts) or not dims:
+        return NotImplemented
+    found = x
+    for shift, dim in zip(shifts, dims, strict=True):
+        size = op.Squeeze(size_of(x, dim))
+        by = (
+            constant(shift)
+            if is_static(shift)
+            else op.Reshape(shift, constant([], ir.DataType.INT64))
+        )
+        number = op.Range(constant(0), size, constant(1))
+        found = op.Gather(found, op.Mod(op.Sub(number, by), size), axis=dim)
+    return found
+
+
 ROWS = (
     Row(
         "nonzero (scalar)",
@@ -23,6 +43,14 @@ ROWS = (
         nonzero,
         "wrong",
         "has a column for a scalar, which has no axis",
+        (*REALS, "bool"),
+    ),
+    Row(
+        "roll (varying)",
+        ("aten::roll",),
+        roll,
+        "missing",
+        "no translation by a size that varies",
         (*REALS, "bool"),
     ),
 )
