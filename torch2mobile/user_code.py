@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.records import Location
@@ -119,6 +120,13 @@ def from_trace_text(text: str) -> Location | None:
 def frames_in(text: str) -> tuple[tuple[str, int], ...]:
     """The (file, line) pairs in the text of a stack trace, as they stand there."""
     return tuple((name, int(line)) for name, line in _FRAME.findall(text))
+
+
+def running(frame: FrameType | None, stop: CodeType) -> Iterator[FrameType]:
+    """The frames of a call that runs, from this one outwards to that of ``stop``."""
+    while frame is not None and frame.f_code is not stop:
+        yield frame
+        frame = frame.f_back
 
 
 def from_frames(frames: Sequence[tuple[str, int]]) -> Location | None:

@@ -1,19 +1,21 @@
-"""What is read out of the user's code, without capturing anything: milliseconds a snippet."""
+"""What one watched call shows of the user's code, without capturing: milliseconds a snippet."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
+import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from torch2mobile.validators.coverage.source.code import Library
-from torch2mobile.validators.coverage.source.values import Kind, Value
-from torch2mobile.validators.coverage.source.walk import Sighting, Walker
+import torch2mobile
+from torch2mobile.exporter.loading import source
+from torch2mobile.records import Finding, Request
+from torch2mobile.validators.coverage.source import syntax
+from torch2mobile.validators.coverage.source.observed import observe
+from torch2mobile.validators.coverage.source.sightings import Observation
 
 HEAD = """\
 import logging, math, os, random, time
@@ -25,22 +27,11 @@ from torch.nn import functional as F
 NUMBERS = itertools.count()
 
 
-def walk(folder: Path, text: str) -> Walker:
-    """Net of a file, followed with a tensor for every parameter that has no default."""
+def watch(folder: Path, text: str, inputs: tuple[str, ...] = ("x:float32[6,6]",)) -> Observation:
+    """One call of the Net of a file."""
     path = folder / f"net_{next(NUMBERS)}.py"
     path.write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    namespace: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(namespace)
-    module = namespace.Net().eval()
-    walker = Walker(module, Library())
-    code = walker.library.find(type(module).forward)
-    assert code
-    names = [a.arg for a in code.tree.args.args[1:] if a.arg not in code.defaults]
-    walker.module(module, [Value(Kind.TENSOR, inputs=frozenset({n})) for n in names], {})
-    return walker
+    return observe(source.load(Request(source=f"{path}:Net", inputs=inputs), {}))
 
 
 def forward(body: str, parameters: str = "x", init: str = "pass") -> str:
@@ -53,8 +44,12 @@ def forward(body: str, parameters: str = "x", init: str = "pass") -> str:
     )
 
 
-def codes(folder: Path, text: str) -> set[str]:
-    return {sighting.code for sighting in walk(folder, text).sightings}
+def codes(folder: Path, text: str, inputs: tuple[str, ...] = ("x:float32[6,6]",)) -> set[str]:
+    return {sighting.code for sighting in watch(folder, text, inputs).sightings}
+
+
+def code_at(file: str, line: int) -> str:
+    return Path(file).read_text("utf-8").splitlines()[line - 1].strip()
 
 
 FOUND = {
@@ -116,7 +111,6 @@ FOUND = {
     "np.random": ("return x * np.random.rand()", "T2M143"),
     "try": ("try:\n    return x @ x\nexcept RuntimeError:\n    return x", "T2M144"),
     "exporting": ("if torch.onnx.is_in_onnx_export():\n    x = x * 1\nreturn x", "T2M145"),
-    "library": ("return torch.ops.mylib.scale(x)", "T2M170"),
     "float64": ("return x.to(torch.float64).sum()", "T2M160"),
     "bfloat16": ("return x.to(dtype=torch.bfloat16).sum()", "T2M161"),
 }
@@ -162,34 +156,61 @@ CLEAN = {
 
 @pytest.mark.parametrize("body", CLEAN.values(), ids=list(CLEAN))
 def test_clean(body: str, tmp_path: Path) -> None:
-    assert walk(tmp_path, forward(body)).sightings == {}
+    assert watch(tmp_path, forward(body)).sightings == {}
 
 
 def test_optional_inputs(tmp_path: Path) -> None:
-    """A default of None is known; a branch that is not taken is not followed."""
     body = "if mask is not None:\n    x = x[mask > 0]\nreturn x"
+    given = ("x:float32[6,6]", "mask:float32[6]")
     assert codes(tmp_path, forward(body, "x, mask=None")) == set()
-    assert codes(tmp_path, forward(body, "x, mask")) == {"T2M106"}
+    assert codes(tmp_path, forward(body, "x, mask"), given) == {"T2M106"}
 
 
 def test_what_the_instance_says_decides_branches(tmp_path: Path) -> None:
-    body = "if self.check:\n    assert x.sum() > 0\nreturn x"
+    body = "if self.check:\n    assert x.sum() < 99\nreturn x"
     assert codes(tmp_path, forward(body, init="self.check = False")) == set()
     assert codes(tmp_path, forward(body, init="self.check = True")) == {"T2M103"}
 
 
-def test_buffers(tmp_path: Path) -> None:
-    init = "self.register_buffer('seen', torch.zeros(1))"
-    for body in (
+@pytest.mark.parametrize(
+    "body",
+    [
         "self.seen += 1\nreturn x",
         "self.seen = self.seen + 1\nreturn x",
         "self.seen.add_(1)\nreturn x",
         "self.seen[0] = 1\nreturn x",
-        "seen = self.seen\nseen.add_(1)\nreturn x",
+        "self.seen.data = self.seen + 1\nreturn x",
+        "seen = self.seen.view(-1)\nseen.add_(1)\nreturn x",
         "torch.add(self.seen, 1, out=self.seen)\nreturn x",
-    ):
-        assert codes(tmp_path, forward(body, init=init)) == {"T2M122"}, body
+    ],
+)
+def test_buffers(body: str, tmp_path: Path) -> None:
+    init = "self.register_buffer('seen', torch.zeros(1))"
+    assert codes(tmp_path, forward(body, init=init)) == {"T2M122"}
+
+
+def test_what_is_computed_of_a_buffer_is_none(tmp_path: Path) -> None:
+    init = "self.register_buffer('seen', torch.zeros(1))"
     assert codes(tmp_path, forward("y = self.seen + 1\ny += 1\nreturn x * y", init=init)) == set()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("self.kept.append(x)\nreturn x", "self.kept.append(x)"),
+        ("self.named['x'] = x\nreturn x", "self.named['x'] = x"),
+        ("named = self.named\nnamed.update(x=x)\nreturn x", "named.update(x=x)"),
+        ("del self.named[0]\nreturn x", "del self.named[0]"),
+        ("CACHE['x'] = x\nreturn x", "CACHE['x'] = x"),
+        ("self.state.kept.append(x)\nreturn x", "self.state.kept.append(x)"),
+    ],
+)
+def test_containers_that_outlive_the_call(body: str, said: str, tmp_path: Path) -> None:
+    head = "CACHE = {}\nclass State:\n    def __init__(self):\n        self.kept = []\n"
+    init = "self.kept = []\nself.named = {0: 1}\nself.state = State()"
+    (sighting,) = watch(tmp_path, head + forward(body, init=init)).sightings
+    assert sighting.code == "T2M142"
+    assert code_at(sighting.place.file, sighting.place.line) == said
 
 
 NESTED = """
@@ -217,7 +238,7 @@ class Block(nn.Module):
     def plain(x):
         return x * 2
     def inner(self, x):
-        assert x.max() < 3
+        assert x.max() < 300
         return x
     def forward(self, x):
         return self.inner(self.plain(x)) * self.width
@@ -239,71 +260,95 @@ class Net(nn.Module):
 """
 
 
-def test_everything_that_forward_calls_is_followed(tmp_path: Path) -> None:
-    walker = walk(tmp_path, NESTED)
-    seen = {(s.code, s.module) for s in walker.sightings}
-    assert seen == {
-        ("T2M101", ""),
-        ("T2M103", "blocks.0"),
-        ("T2M103", "blocks.1"),
-        ("T2M106", "body.1"),
-        ("T2M104", ""),
+def test_everything_that_forward_calls_is_seen_at_its_line(tmp_path: Path) -> None:
+    seen = watch(tmp_path, NESTED).sightings
+    found = {(s.code, s.place.module, code_at(s.place.file, s.place.line)) for s in seen}
+    assert found == {
+        ("T2M101", "", "if x.sum() > scale:"),
+        ("T2M103", "blocks.0", "assert x.max() < 300"),
+        ("T2M103", "blocks.1", "assert x.max() < 300"),
+        ("T2M106", "body.1", "return x[x > 0].sum()"),
+        ("T2M104", "", "return t.item()"),
     }
 
 
-def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
-    walker = walk(tmp_path, NESTED)
-    for sighting in walker.sightings:
-        line = Path(sighting.file).read_text("utf-8").splitlines()[sighting.line - 1]
-        expected = {
-            "T2M101": "if x.sum() > scale:",
-            "T2M103": "assert x.max() < 3",
-            "T2M104": "return t.item()",
-            "T2M106": "return x[x > 0].sum()",
-        }
-        assert line.strip() == expected[sighting.code]
+def found_in(folder: Path, text: str, inputs: tuple[str, ...] = ()) -> list[Finding]:
+    path = folder / f"net_{next(NUMBERS)}.py"
+    path.write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
+    given = inputs or ("x:float32[6,6]",)
+    return list(torch2mobile.check(f"{path}:Net", inputs=given, select=["T2M1"]).findings)
 
 
-def test_strange_objects_are_read_without_being_run(tmp_path: Path) -> None:
+def test_what_a_library_does_is_blamed_on_the_line_that_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "layers_of_mine"
+    package.mkdir(parents=True)
+    text = "def scaled(x):\n    y = x * 2\n    return y * y.max().item()\n"
+    (package / "__init__.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(package.parent)
+    text = "import layers_of_mine\n" + forward("return layers_of_mine.scaled(x)")
+    (finding,) = found_in(tmp_path, text)
+    assert (finding.code, finding.location.line) == ("T2M104", 3)
+    assert code_at(finding.location.caller, finding.location.caller_line) == (
+        "return layers_of_mine.scaled(x)"
+    )
+
+
+def test_what_torch_reads_itself_is_seen(tmp_path: Path) -> None:
+    (sighting,) = watch(tmp_path, forward("return x * F.one_hot(x.long().abs()).sum()")).sightings
+    assert (sighting.code, sighting.message) == (
+        "T2M104",
+        "one_hot reads a number out of a tensor",
+    )
+
+
+def test_an_operator_of_a_library_is_seen(tmp_path: Path) -> None:
     text = """
-    import sys, types
-
-    class Lazy(types.ModuleType):
-        def __getattr__(self, name):
-            raise ImportError("not now")
-
-    lazy = Lazy("lazy")
-    loop = []
-    loop.append(loop)
-    table = {"a": 2, (1, 2): 3}
-
-    class Net(nn.Module):
-        @property
-        def costly(self):
-            raise RuntimeError("run")
-        def forward(self, x):
-            y = lazy.function(x)
-            for inner in loop:
-                x = x + len(inner)
-            del y
-            return x * table["a"] * table[(1, 2)] * self.costly
+    @torch.library.custom_op("t2m_watched::scale", mutates_args=())
+    def scale(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
     """
-    assert codes(tmp_path, text) == set()
+    seen = watch(tmp_path, textwrap.dedent(text) + forward("return scale(x)")).sightings
+    assert {s.code for s in seen} == {"T2M170"}
 
 
-def test_recursion_ends(tmp_path: Path) -> None:
-    text = """
-    def down(x, n):
-        return x if n == 0 else down(x * x.max().item(), n - 1)
+def test_a_layer_that_works_in_place_changes_the_input(tmp_path: Path) -> None:
+    init = "self.body = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6))"
+    (sighting,) = watch(tmp_path, forward("return self.body(x)", init=init)).sightings
+    assert sighting.code == "T2M120"
+    assert code_at(sighting.place.file, sighting.place.line) == "return self.body(x)"
 
-    def forever(x):
-        return forever(x + x)
 
-    class Net(nn.Module):
-        def forward(self, x):
-            return down(x, 3) + forever(x)
-    """
-    assert codes(tmp_path, text) == {"T2M104"}
+def test_a_value_that_is_kept_decides_where_it_is_asked(tmp_path: Path) -> None:
+    body = "n = int(x.sum())\ny = x * 2\nif n > 3:\n    y = -y\nreturn y"
+    seen = watch(tmp_path, forward(body)).sightings
+    found = {(s.code, code_at(s.place.file, s.place.line)) for s in seen}
+    assert found == {("T2M104", "n = int(x.sum())"), ("T2M101", "if n > 3:")}
+
+
+def test_an_input_that_another_branch_reads_is_fixed_there(tmp_path: Path) -> None:
+    body = "if x.shape[0] > 99:\n    x = x * gain\nreturn x + gain.shape[0]"
+    (finding,) = found_in(tmp_path, forward(body, "x, gain"), ("x:float32[6,6]", "gain:float32[6]"))
+    assert (finding.code, finding.location.code) == ("T2M151", "x = x * gain")
+
+
+def test_a_call_that_fails_shows_what_came_before(tmp_path: Path) -> None:
+    body = "x = x * x.max().item()\nif x.sum() > -1e9:\n    raise KeyError('no')\nreturn x"
+    seen = watch(tmp_path, forward(body))
+    assert {sighting.code for sighting in seen.sightings} == {"T2M101", "T2M104"}
+    assert seen.failure == "KeyError: 'no'"
+
+
+def test_a_call_that_could_not_be_watched_to_its_end_is_told() -> None:
+    class Shy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if sys.getprofile() is not None:
+                raise RuntimeError("not while somebody looks")
+            return x * 2
+
+    result = torch2mobile.check(Shy(), torch.ones(6, 6), select=["T2M1"])
+    assert "(RuntimeError: not while somebody looks)" in result.report.checks[0].notes[0]
 
 
 def test_decorated_and_closed_over(tmp_path: Path) -> None:
@@ -316,15 +361,13 @@ def test_decorated_and_closed_over(tmp_path: Path) -> None:
             return function(*args)
         return inner
 
-    LIMIT = None
-
     def make():
         limit = None
         class Net(nn.Module):
             @torch.no_grad()
             @wrapped
             def forward(self, x):
-                if limit is None and LIMIT is None:
+                if limit is None:
                     return x * 2
                 return x[x > 0]
         return Net
@@ -340,39 +383,24 @@ def test_torchs_own_modules_are_no_concern_of_the_users(tmp_path: Path) -> None:
     assert codes(tmp_path, forward(body, init=init)) == set()
 
 
-def test_many_blocks_of_one_class_cost_little(tmp_path: Path) -> None:
-    text = """
-    class Block(nn.Module):
-        def forward(self, x):
-            return x + self.scale(x)
-        def scale(self, x):
-            return x * x.max().item()
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList(Block() for _ in range(60))
-        def forward(self, x):
-            for block in self.blocks:
-                x = block(x)
-            return x
-    """
-    walker = walk(tmp_path, text)
-    assert len(walker.sightings) == 60
-    assert len({(s.file, s.line) for s in walker.sightings}) == 1
-
-
 def test_uses_of_an_input_are_reads_of_its_values(tmp_path: Path) -> None:
     body = "n = gain.shape[0]\nif gain is None:\n    return x\nreturn x * n * gain"
-    walker = walk(tmp_path, forward(body, "x, gain"))
-    lines = {Path(f).read_text("utf-8").splitlines()[n - 1].strip() for f, n in walker.uses["gain"]}
-    assert lines == {"return x * n * gain"}
+    seen = watch(tmp_path, forward(body, "x, gain"), ("x:float32[6,6]", "gain:float32[6]"))
+    assert {code_at(*line) for line in seen.uses["gain"]} == {"return x * n * gain"}
+    (file, _), *_ = seen.uses["gain"]
+    tree = syntax.tree_of(file)
+    assert {code_at(file, line) for line in syntax.lines_reading(tree, "gain")} == {
+        "return x * n * gain"
+    }
 
 
-def test_a_sighting_is_kept_once(tmp_path: Path) -> None:
-    walker = walk(tmp_path, forward("return x * x.max().item() * x.max().item()"))
-    assert len(walker.sightings) == 1
-    assert isinstance(next(iter(walker.sightings)), Sighting)
+def test_nothing_is_left_of_the_watching(tmp_path: Path) -> None:
+    before = sys.getprofile()
+    seen = watch(tmp_path, forward("return x * x.max().item() * x.max().item()"))
+    assert len(seen.sightings) == 1
+    assert sys.getprofile() is before
     assert torch.is_grad_enabled()
+    assert not torch.overrides._get_current_function_mode_stack()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -380,5 +408,4 @@ def test_a_sighting_is_kept_once(tmp_path: Path) -> None:
 def test_what_is_compiled_is_not_followed(root: bool) -> None:
     scripted = torch.jit.script(torch.nn.Sequential(torch.nn.ReLU()))
     module = scripted if root else torch.nn.Sequential(scripted)
-    result = Walker(module, Library()).module(module, [Value(Kind.TENSOR)], {})
-    assert result.tensor
+    assert torch2mobile.check(module, torch.ones(2, 3), select=["T2M12"]).findings == ()

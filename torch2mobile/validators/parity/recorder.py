@@ -10,7 +10,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -126,14 +125,10 @@ class _Recorder(Operations):
     def _place(self) -> tuple[Frames, str]:
         frames: list[tuple[str, int]] = []
         module: str | None = None
-        frame: FrameType | None = sys._getframe(3)
-        while frame is not None:
+        for frame in user_code.running(sys._getframe(3), _record.__code__):
             frames.append((frame.f_code.co_filename, frame.f_lineno))
             if module is None:
                 module = self._paths.get(id(frame.f_locals.get("self")))
-            if frame.f_code is _record.__code__:
-                break
-            frame = frame.f_back
         return tuple(reversed(frames)), module or ""
 
     def _writes(self) -> tuple[str, ...]:

@@ -16,10 +16,15 @@ def look(subject: Subject) -> Iterator[Section]:
         yield Section("source", skipped="a file has no source: check the module for its lines")
         return
     from torch2mobile.validators.coverage.source.findings import findings
+    from torch2mobile.validators.coverage.source.observed import observe
 
+    seen = observe(subject.loaded)
+    found = tuple(findings(subject, seen))
+    weaker = f"weaker: the call that was watched ended before its end ({seen.failure})"
     how = _how(subject)
     failure = how if subject.capture is None else ""
-    yield Section("source", tuple(findings(subject)), summary=how, failure=failure)
+    notes = (weaker,) if seen.failure else ()
+    yield Section("source", found, summary=how, failure=failure, notes=notes)
 
 
 def _how(subject: Subject) -> str:

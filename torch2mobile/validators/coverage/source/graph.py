@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from torch2mobile import sampling, user_code
 from torch2mobile.records import Finding, InputSpec, Location, Severity
-from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Subject
+from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.source.walk import Walker
+from torch2mobile.validators.coverage.source import operations, syntax
+from torch2mobile.validators.coverage.source.sightings import Observation
 
-_DTYPES = {torch.float64: "T2M160", torch.bfloat16: "T2M161"}
-# The arguments by which an operator that can be random is not.
-_SWITCHES = ("train", "training", "dropout_p")
 # Below these an operator gives NaN; the second number is where it does above.
 _DOMAINS = {
     **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10"), (0.0, math.inf)),
@@ -28,11 +26,11 @@ _DOMAINS = {
 _SHAPING = {"view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "flatten", "slice"}
 
 
-def look(subject: Subject, walker: Walker) -> list[Finding]:
+def look(subject: Subject, seen: Observation) -> list[Finding]:
     """The findings of the graph, one of a rule at a place."""
     assert subject.program is not None
     places: dict[tuple[object, ...], Finding] = {}
-    for finding in (*_outputs(subject), *_operators(subject), *_inputs(subject, walker)):
+    for finding in (*_outputs(subject), *_operators(subject), *_inputs(subject, seen)):
         where = finding.location
         # Without a line, the module's path is the place.
         place = (where.file, where.line) if where.line else (where.module, where.op)
@@ -50,21 +48,13 @@ def nodes(program: torch.export.ExportedProgram) -> Iterator[Node]:
 def _operators(subject: Subject) -> Iterator[Finding]:
     assert subject.program is not None
     for node in nodes(subject.program):
-        if node.op != "call_function":
-            continue
-        where = user_code.of_node(node)
-        for dtype in dtypes_of(node):
-            code = "T2M111" if dtype.is_complex else _DTYPES.get(dtype)
-            if code:
-                yield RULES[code].found(where, f"{_short(node)} gives {dtype}")
-        if _is_random(node):
-            yield RULES["T2M131"].found(where, f"{_short(node)} gives other numbers at every call")
-        if _name(node) == "batch_norm" and _argument(node, "training") is True:
-            yield RULES["T2M130"].found(where, "batch_norm works with the statistics of its input")
-        namespace = getattr(node.target, "namespace", "aten")
-        if namespace not in OWN_NAMESPACES:
-            yield RULES["T2M170"].found(where, f"{_short(node)} comes from a library")
-        yield from _domain(subject, node, where)
+        if node.op == "call_function":
+            where = user_code.of_node(node)
+            for code, message in operations.found(
+                node.target, node.args, node.kwargs, tree_leaves(node.meta.get("val"))
+            ):
+                yield RULES[code].found(where, message)
+            yield from _domain(subject, node, where)
 
 
 def _outputs(subject: Subject) -> Iterator[Finding]:
@@ -93,44 +83,26 @@ def _name(node: Node) -> str:
     return name.partition(".")[0]
 
 
-def _short(node: Node) -> str:
-    return str(node.target).removesuffix(".default").removeprefix("aten.")
-
-
-def _argument(node: Node, name: str) -> Any:
-    schema = getattr(node.target, "_schema", None)
-    for index, argument in enumerate(schema.arguments if schema else ()):
-        if argument.name == name:
-            given = node.args[index] if index < len(node.args) else argument.default_value
-            return node.kwargs.get(name, given)
-    return None
-
-
-def _is_random(node: Node) -> bool:
-    operator = node.target
-    if not isinstance(operator, torch._ops.OpOverload):
-        return False
-    if torch.Tag.nondeterministic_seeded not in operator.tags:
-        return False
-    names = {argument.name for argument in operator._schema.arguments}
-    return all(bool(_argument(node, switch)) for switch in _SWITCHES if switch in names)
-
-
-def _inputs(subject: Subject, walker: Walker) -> Iterator[Finding]:
+def _inputs(subject: Subject, seen: Observation) -> Iterator[Finding]:
     """Inputs that nothing in the graph reads: never used, or fixed while exporting."""
     assert subject.program is not None
-    assert subject.capture is not None
+    assert subject.loaded is not None
     nodes = {node.name: node for node in subject.program.graph.nodes if node.op == "placeholder"}
+    forward = user_code.function(type(subject.loaded.module).forward)
     for name, spec in _user_inputs(subject):
         if nodes[name].users:
             continue
-        lines = sorted(walker.uses.get(spec.name, ()))
+        lines = sorted(seen.uses.get(spec.name, ()))
+        if forward and not lines:  # it stands in a branch that the call did not take, perhaps
+            found = syntax.lines_reading(forward.tree, spec.name)
+            lines = [(forward.file, line) for line in sorted(found)]
         for file, line in lines:
             where = user_code.location(file, line)
             yield RULES["T2M151"].found(where, f"the input {spec.name} is read here, yet fixed")
         if not lines:
+            first = user_code.location(forward.file, forward.tree.lineno) if forward else None
             yield RULES["T2M150"].found(
-                _forward(subject), f"the input {spec.name} has no effect on any output"
+                first or Location(), f"the input {spec.name} has no effect on any output"
             )
 
 
@@ -140,13 +112,6 @@ def _user_inputs(subject: Subject) -> list[tuple[str, InputSpec]]:
     names = [str(name) for name in subject.program.graph_signature.user_inputs]
     specs = subject.capture.inputs
     return list(zip(names, specs, strict=True)) if len(names) == len(specs) else []
-
-
-def _forward(subject: Subject) -> Location:
-    """The line of the module's own forward."""
-    assert subject.loaded is not None
-    code = user_code.function(type(subject.loaded.module).forward)
-    return user_code.location(code.file, code.tree.lineno) if code else Location()
 
 
 def lasting(subject: Subject) -> set[str]:
