@@ -32,6 +32,7 @@ from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import Result
 from torch2mobile.pipeline.simplify import judge_simplified
+from torch2mobile.pipeline.simplify_search import Way
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
 from torch2mobile.tensors import quiet
@@ -221,8 +222,8 @@ class TestFalseAlarmOfASimplifier:
         options = ParityOptions()
         expected = module_side(Stages(SilentObserver()), loaded, ["y"], options, None)
         assert expected is not None
-        counts = {"before": 96, "after": 72}
-        return judge_simplified(files["raw"], files[name], expected, options, counts)
+        way = Way("by hand", files[name], 96, 72)
+        return judge_simplified(files["raw"], way, expected, options)
 
     def test_what_is_right_is_kept(self, files: Mapping[str, Path]) -> None:
         x = np.random.default_rng(0).random((2, 16), dtype=np.float32)
@@ -234,7 +235,7 @@ class TestFalseAlarmOfASimplifier:
     def test_what_is_wrong_is_dropped(self, files: Mapping[str, Path]) -> None:
         check = self.verdict(files, "flawed")
         assert check.status is Status.SKIPPED
-        assert check.summary.startswith("dropped: onnxsim changed the results")
+        assert check.summary.startswith("dropped: by hand: changed the results")
 
 
 # --- int8 products that saturate --------------------------------------------------------------

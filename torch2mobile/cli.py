@@ -83,7 +83,7 @@ def cli() -> None:
     default=120.0,
     show_default=True,
     metavar="SECONDS",
-    help="Go on with the unsimplified model after this time.",
+    help="Give up one way to simplify after this time, and try the next.",
 )
 @click.option("--external-data", is_flag=True, help="Keep the weights in a file of their own.")
 @constant_option
@@ -137,7 +137,7 @@ def export(source: str, **options: Any) -> int:
     default=120.0,
     show_default=True,
     metavar="SECONDS",
-    help="Give up after this time.",
+    help="Give up one way after this time, and try the next.",
 )
 @parity_options
 @report_option

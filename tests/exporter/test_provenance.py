@@ -20,6 +20,7 @@ from torch import nn
 from torch2mobile.environments import Worker
 from torch2mobile.exporter import capture, provenance, translate
 from torch2mobile.exporter.loading import source
+from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.pipeline.simplify import adopt
 from torch2mobile.records import LoadedModel, Location, OnnxModel, Origin, Request
 from torch2mobile.sample_models import SAMPLES
@@ -61,11 +62,11 @@ def written(
     raw = translate.translate(capture.capture(loaded), folder / "model.onnx")
     kept = folder / "raw.onnx"
     kept.write_bytes(raw.path.read_bytes())
-    simplifier.call(
-        "torch2mobile.exporter.simplify:run_onnxsim",
+    counts = simplifier.call(
+        "torch2mobile.exporter.simplify:candidate", next(iter(CANDIDATES)),
         str(raw.path), str(folder / "simplified.onnx"), False, timeout=300,
     )  # fmt: skip
-    simplified = adopt(raw, folder / "simplified.onnx")
+    simplified = raw if counts["same"] else adopt(raw, folder / "simplified.onnx")
     return Written(loaded, OnnxModel(kept, raw.opset, (), (), raw.origins), simplified)
 
 

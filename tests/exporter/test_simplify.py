@@ -16,9 +16,10 @@ from onnx import TensorProto, helper
 
 from torch2mobile.environments import Worker
 from torch2mobile.errors import MissingToolError, WorkerCallError
-from torch2mobile.exporter.simplify import run_onnxsim
+from torch2mobile.exporter.simplify import CANDIDATES, candidate
 
-FUNCTION = "torch2mobile.exporter.simplify:run_onnxsim"
+FUNCTION = "torch2mobile.exporter.simplify:candidate"
+WAYS = list(CANDIDATES)
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +61,15 @@ def outputs(path: Path) -> Any:
     return session.run(None, {"x": np.ones((3, 20), "f4")})[0]
 
 
-def test_it_folds_and_stays_the_same_function(worker: Worker, foldable: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_it_folds_and_stays_the_same_function(worker: Worker, foldable: Path, way: str) -> None:
     target = foldable.with_name("out.onnx")
-    counts = worker.call(FUNCTION, str(foldable), str(target), False, timeout=120)
+    counts = worker.call(FUNCTION, way, str(foldable), str(target), False, timeout=120)
+    if way == "fusions, views":
+        assert counts == {"before": 4, "after": 4, "same": True}
+        return
     kept = onnx.load(target).graph
-    assert counts == {"before": 4, "after": len(kept.node)}
+    assert counts == {"before": 4, "after": len(kept.node), "same": False}
     assert counts["after"] < 4
     assert kept.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     np.testing.assert_array_equal(outputs(target), outputs(foldable))
@@ -76,7 +81,7 @@ def test_external_data_in_and_out(worker: Worker, foldable: Path) -> None:
     assert (foldable.parent / "in.onnx.data").stat().st_size == 2400
     for external in (False, True):
         target = foldable.with_name(f"out{external}.onnx")
-        worker.call(FUNCTION, str(foldable), str(target), external, timeout=120)
+        worker.call(FUNCTION, WAYS[0], str(foldable), str(target), external, timeout=120)
         assert target.with_name(target.name + ".data").exists() is external
         np.testing.assert_array_equal(outputs(target), outputs(foldable))
 
@@ -91,10 +96,9 @@ def test_what_cannot_be_read_comes_back_as_an_error(
     worker: Worker, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "in.onnx").write_bytes(content)
+    given = (WAYS[0], str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), False)
     with pytest.raises(WorkerCallError):
-        worker.call(
-            FUNCTION, str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), False, timeout=60
-        )
+        worker.call(FUNCTION, *given, timeout=60)
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -110,21 +114,22 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 
 def test_onnxsims_own_doubt_is_an_error(fake: Callable[[Any], None], foldable: Path) -> None:
     target = foldable.with_name("out.onnx")
-    fake(lambda model: (model, False))
+    fake(lambda model, **_: (model, False))
     with pytest.raises(ValueError, match="onnxsim's own check says"):
-        run_onnxsim(str(foldable), str(target), False)
+        candidate("onnxsim", str(foldable), str(target), False)
     assert not target.exists()
-    fake(lambda model: (model, True))
-    assert run_onnxsim(str(foldable), str(target), False) == {"before": 4, "after": 4}
+    fake(lambda model, **_: (model, True))
+    counts = candidate("onnxsim", str(foldable), str(target), False)
+    assert counts == {"before": 4, "after": 4, "same": True}
 
 
 def test_what_onnxsim_prints_is_dropped(
     fake: Callable[[Any], None], foldable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def chatty(model: Any) -> Any:
+    def chatty(model: Any, **_: Any) -> Any:
         sys.stdout.write("Simplifying...")
         return model, True
 
     fake(chatty)
-    run_onnxsim(str(foldable), str(foldable.with_name("out.onnx")), False)
+    candidate("onnxsim", str(foldable), str(foldable.with_name("out.onnx")), False)
     assert capsys.readouterr().out == ""

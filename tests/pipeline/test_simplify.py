@@ -16,9 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 import torch2mobile
 from torch2mobile.environments import Worker
 from torch2mobile.errors import BundleError, ExitCode, ModelFileError, UsageError
+from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.pipeline import simplify as simplifying
+from torch2mobile.pipeline import simplify_search
 from torch2mobile.pipeline.results import SimplifyResult
 from torch2mobile.pipeline.simplify import judge_simplified, specs_of
+from torch2mobile.pipeline.simplify_search import Way
 from torch2mobile.records import Dim, OutputSpec, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity.gate import Expected
 from torch2mobile.validators.parity.probes import Probe
@@ -238,34 +241,37 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-def run(source, target, external_data):
+def run(name, source, target, external_data):
     model = onnx.load(source)
     graph = model.graph
     before = len(graph.node)
 {body}
     onnx.save(model, target)
-    return {{"before": before, "after": len(graph.node)}}
+    return {{"before": before, "after": {after}}}
 """
 
 
 @pytest.fixture
-def lying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put another function in onnxsim's place, in its process."""
+def lying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put another function in the place of every way to simplify, or of the first only."""
 
-    def put(body: str) -> None:
+    def put(body: str, *, first_only: bool = False) -> None:
         folder = tmp_path / "liar"
         folder.mkdir()
-        text = LIAR.format(body=textwrap.indent(textwrap.dedent(body), " " * 4))
+        # Alone among honest ones it is the smallest, so that it is judged first.
+        after = "1" if first_only and "extra" not in body else "len(graph.node)"
+        text = LIAR.format(body=textwrap.indent(textwrap.dedent(body), " " * 4), after=after)
         (folder / "lying_simplifier.py").write_text(text)
         monkeypatch.setenv("PYTHONPATH", str(folder))
+        names = list(CANDIDATES)[:1] if first_only else list(CANDIDATES)
 
         class Lying(Worker):
             def submit(self, function: str, *args: Any) -> None:
-                if function.endswith(":run_onnxsim"):
-                    function = "lying_simplifier:run"
-                super().submit(function, *args)
+                lies = function.endswith(":candidate") and args[0] in names
+                super().submit("lying_simplifier:run" if lies else function, *args)
 
-        monkeypatch.setattr(simplifying, "Worker", Lying)
+        for module in (simplifying, simplify_search):
+            monkeypatch.setattr(module, "Worker", Lying)
 
     return put
 
@@ -287,7 +293,7 @@ def refused(result: SimplifyResult, source: Path, status: Status) -> str:
 class TestRefused:
     @pytest.mark.parametrize("name", LIES)
     def test_another_function_is_not_written(
-        self, source: Path, lying: Callable[[str], None], name: str
+        self, source: Path, lying: Callable[..., None], name: str
     ) -> None:
         lying(LIES[name])
         source.with_name("out.onnx").write_text("old")
@@ -296,52 +302,104 @@ class TestRefused:
         assert reason.startswith("dropped: ")
 
     def test_a_new_file_does_not_appear_either(
-        self, source: Path, lying: Callable[[str], None]
+        self, source: Path, lying: Callable[..., None]
     ) -> None:
         lying(LIES["changed_operator"])
         assert torch2mobile.simplify(source, source.with_name("new.onnx")).path is None
         assert not source.with_name("new.onnx").exists()
 
-    def test_the_mismatch_is_in_the_report(
-        self, source: Path, lying: Callable[[str], None]
-    ) -> None:
+    def test_the_mismatch_is_in_the_report(self, source: Path, lying: Callable[..., None]) -> None:
         lying(LIES["changed_weight"])
         result = torch2mobile.simplify(source, source.with_name("new.onnx"))
         (check,) = result.report.checks
-        assert "onnxsim changed the results" in check.summary
+        assert "changed the results" in check.summary
         assert {mismatch.output for mismatch in check.mismatches} == {"y1", "y2"}
         assert check.hint
 
-    def test_a_users_tolerance_lets_it_pass(
-        self, source: Path, lying: Callable[[str], None]
-    ) -> None:
+    def test_a_users_tolerance_lets_it_pass(self, source: Path, lying: Callable[..., None]) -> None:
         lying(LIES["half_precision"])
         loose = ParityOptions(tolerances={"": Tolerance(atol=1e3)})
         assert torch2mobile.simplify(source, source.with_name("n.onnx"), parity=loose).passed
 
-    def test_the_liar_itself_is_no_reason(self, source: Path, lying: Callable[[str], None]) -> None:
+    def test_the_liar_itself_is_no_reason(self, source: Path, lying: Callable[..., None]) -> None:
         lying("pass")
         assert torch2mobile.simplify(source, source.with_name("new.onnx")).passed
 
     def test_a_crash_is_reported_with_its_signal(
-        self, source: Path, lying: Callable[[str], None]
+        self, source: Path, lying: Callable[..., None]
     ) -> None:
         lying("os.kill(os.getpid(), signal.SIGABRT)")
         source.with_name("out.onnx").write_text("old")
         result = torch2mobile.simplify(source, source.with_name("out.onnx"))
         assert "SIGABRT" in refused(result, source, Status.ERROR)
 
-    def test_an_exception_is_reported(self, source: Path, lying: Callable[[str], None]) -> None:
+    def test_an_exception_is_reported(self, source: Path, lying: Callable[..., None]) -> None:
         lying("raise ValueError('its own check says no')")
         source.with_name("out.onnx").write_text("old")
         result = torch2mobile.simplify(source, source.with_name("out.onnx"))
         assert "its own check says no" in refused(result, source, Status.ERROR)
 
-    def test_a_time_out_is_reported(self, source: Path, lying: Callable[[str], None]) -> None:
+    def test_a_time_out_is_reported(self, source: Path, lying: Callable[..., None]) -> None:
         lying("time.sleep(60)")
         source.with_name("out.onnx").write_text("old")
         result = torch2mobile.simplify(source, source.with_name("out.onnx"), timeout=0.5)
         assert "no answer within 0.5 s" in refused(result, source, Status.ERROR)
+
+
+class TestNext:
+    """Where the way that leads furthest goes wrong, the next one is taken."""
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("time.sleep(60)", "no answer within 5 s"),
+            ("os._exit(3)", "exited with status 3"),
+            ("raise RuntimeError('not today')", "not today"),
+            *((LIES[name], "changed the") for name in ("changed_weight", "renamed_output")),
+            (LIES["more_nodes"], "16 nodes"),
+            (LIES["does_not_load"], "the simplified model"),
+        ],
+        ids=["hangs", "dies", "raises", "wrong_result", "wrong_name", "larger", "does_not_load"],
+    )
+    def test_the_next_way_is_taken(
+        self, source: Path, lying: Callable[..., None], body: str, reason: str
+    ) -> None:
+        lying(body, first_only=True)
+        out = source.with_name("out.onnx")
+        result = torch2mobile.simplify(source, out, timeout=5 if "sleep" in body else 60)
+        assert result.passed, str(result)
+        (check,) = result.report.checks
+        assert check.metrics["way"] != next(iter(CANDIDATES))
+        assert check.metrics["nodes_after"] < 7
+        assert same_function(source, out)
+        (table,) = check.tables
+        assert [row[0] for row in table.rows] == list(CANDIDATES)
+        # One that is as large as the module, or larger, is not reached by the order of size.
+        if "16 nodes" not in reason:
+            assert reason in " ".join(check.notes)
+
+    def test_each_file_is_judged_once(
+        self, source: Path, lying: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lying(LIES["changed_weight"])
+        judged: list[str] = []
+
+        def counted(raw: Path, way: Way, *args: Any) -> Any:
+            judged.append(way.name)
+            return judge_simplified(raw, way, *args)
+
+        monkeypatch.setattr(simplifying, "judge_simplified", counted)
+        result = torch2mobile.simplify(source, source.with_name("out.onnx"))
+        assert result.path is None
+        assert judged == list(CANDIDATES)[:1]
+
+    def test_nothing_to_simplify_is_said(self, source: Path) -> None:
+        small, out = source.with_name("small.onnx"), source.with_name("out.onnx")
+        torch2mobile.simplify(source, small)
+        result = torch2mobile.simplify(small, out)
+        assert result.passed
+        assert "nothing to simplify" in result.report.checks[0].summary
+        assert same_function(small, out)
 
 
 class TestUsage:
@@ -399,9 +457,9 @@ class TestJudge:
     def judge(self, source: Path, after: Any, expected: list[Expected] | None = None) -> Any:
         path = source.with_name("after.onnx")
         onnx.save(after, path)
-        counts = {"before": 7, "after": len(after.graph.node)}
+        way = Way("by hand", path, 7, len(after.graph.node))
         expected = self.expected() if expected is None else expected
-        return judge_simplified(source, path, expected, ParityOptions(), counts)
+        return judge_simplified(source, way, expected, ParityOptions())
 
     def test_an_equal_model_passes(self, source: Path) -> None:
         check = self.judge(source, onnx.load(source))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Origins = Mapping[str, tuple[Origin, ...]]
 _PREFIX = "pkg.torch.onnx."
+# Their other inputs are sizes and axes.
+_SHAPED = {"Reshape", "Expand", "Squeeze", "Unsqueeze", "Slice", "Split"}
 
 
 def _origin(node: ir.Node) -> Origin | None:
@@ -193,7 +195,10 @@ def _span(
     while queue:
         name = queue.pop(0)
         groups.append(origins.get(name, ()))
-        for source in producers[name].input:
+        node = producers[name]
+        # Where a shape was computed is no origin of what takes that shape.
+        shaped = node.op_type in _SHAPED and not node.domain
+        for source in node.input[:1] if shaped else node.input:
             if source in producers and source not in stops and source not in seen:
                 seen.add(source)
                 queue.append(source)

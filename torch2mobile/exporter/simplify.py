@@ -1,36 +1,120 @@
-"""onnxsim, in a process of its own: this module's worker side knows no torch.
+"""Ways to make an .onnx smaller, each in a process of its own: this module's worker side.
 
-Whether its result may be used is not decided here: the pipeline compares both models on the
-probes, and keeps the unsimplified one where anything changed.
+Whether a result may be used is not decided here: the pipeline compares it with the model on the
+probes, takes the smallest that is equal, and keeps the model as it was where none is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+# Makes MatMul and Add on more than two axes a Gemm between two Reshapes: more nodes, no faster.
+_GROWS = "fuse_matmul_add_bias_into_gemm_batched"
 
 
-def run_onnxsim(source: str, target: str, external_data: bool) -> dict[str, Any]:
-    """Simplify ``source`` into ``target`` (runs in a worker); returns the numbers of nodes.
+def _onnxsim(model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+    """onnxsim's result; ValueError where it doubts that itself."""
+    import onnxsim
 
-    Raises WorkerCallError through the worker for whatever onnxsim raises, and for ``ok=False``.
+    with contextlib.redirect_stdout(io.StringIO()):
+        after, ok = onnxsim.simplify(model, **options)
+    if not ok:
+        raise ValueError("onnxsim's own check says that it changed the model's results")
+    found: onnx.ModelProto = after
+    return found
+
+
+def _onnxsim_alone(model: onnx.ModelProto) -> onnx.ModelProto:
+    return _onnxsim(model, skipped_optimizers=[_GROWS])
+
+
+def _rewritten(model: onnx.ModelProto, *, onnxsim: bool = True) -> onnx.ModelProto:
+    """What the opset has one operator for, onnxsim, and what only moves elements."""
+    import onnx_ir as ir
+
+    from torch2mobile.exporter import fusions, view_chains
+
+    fused = ir.from_proto(model)
+    if fusions.fuse(fused):
+        model = ir.to_proto(fused)
+    if onnxsim:
+        model = _onnxsim_alone(model)
+    moved = ir.from_proto(model)
+    return ir.to_proto(moved) if view_chains.merge(moved) else model
+
+
+def _onnxscript(model: onnx.ModelProto) -> onnx.ModelProto:
+    """onnxscript's optimizer and rewriter first, which torch.onnx runs on what it writes."""
+    from onnxscript import optimizer, rewriter
+
+    return _rewritten(rewriter.rewrite(optimizer.optimize(model)))
+
+
+# The way that leads furthest first; the others are for where it changes a result, hangs or dies.
+CANDIDATES: Mapping[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "onnxsim, fusions, views": _rewritten,
+    "onnxsim": _onnxsim_alone,
+    "fusions, views": lambda model: _rewritten(model, onnxsim=False),
+    "onnxsim, all its passes": _onnxsim,
+    "onnxsim, folding only": lambda model: _onnxsim(model, perform_optimization=False),
+    "onnxscript, onnxsim, fusions, views": _onnxscript,
+}
+
+
+def candidate(name: str, source: str, target: str, external_data: bool) -> dict[str, Any]:
+    """Simplify ``source`` into ``target`` one way (runs in a worker); the numbers of nodes.
+
+    ``same`` where the graph is what it was, and nothing is written. Raises WorkerCallError through
+    the worker for whatever the way's tools raise.
     """
     import onnx
-    import onnxsim
 
     before = onnx.load(source)
     external_data = external_data or before.ByteSize() > 2**31 - 2**24
-    with contextlib.redirect_stdout(io.StringIO()):
-        after, ok = onnxsim.simplify(before)
-    if not ok:
-        raise ValueError("onnxsim's own check says that it changed the model's results")
-    name = Path(target).name + ".data"
+    after = CANDIDATES[name](before)
+    counts = {"before": len(before.graph.node), "after": len(after.graph.node), "same": False}
+    if _same(before, after):
+        return {**counts, "same": True}
+    data = Path(target).name + ".data"
     onnx.save(
         after,
         target,
         save_as_external_data=external_data,
-        location=name if external_data else None,
+        location=data if external_data else None,
     )
-    return {"before": len(before.graph.node), "after": len(after.graph.node)}
+    return counts
+
+
+def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
+    """Whether two graphs have the same nodes and weights by the same names."""
+    return before.opset_import == after.opset_import and _content(before) == _content(after)
+
+
+def _content(model: onnx.ModelProto) -> tuple[Any, ...]:
+    graph = model.graph
+    nodes = [
+        (
+            node.op_type,
+            node.domain,
+            tuple(node.input),
+            tuple(node.output),
+            sorted(each.SerializeToString(deterministic=True) for each in node.attribute),
+        )
+        for node in graph.node
+    ]
+    weights = {t.name: (t.data_type, tuple(t.dims), _bytes(t)) for t in graph.initializer}
+    interface = [value.SerializeToString() for value in (*graph.input, *graph.output)]
+    return nodes, weights, interface
+
+
+def _bytes(tensor: onnx.TensorProto) -> bytes:
+    from onnx import numpy_helper
+
+    return tensor.raw_data or numpy_helper.to_array(tensor).tobytes()

@@ -46,7 +46,7 @@ GOLDEN_BYTES = 1 << 20
 MORE_CASES = 10
 # And as many further sizes as are together no larger than this.
 SIZES_BYTES = 1 << 15
-_SCRATCH = ("simplified.onnx", "simplified.onnx.data", "program.pt2")
+_SCRATCH = ("program.pt2",)
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -6,6 +6,7 @@ and converts starts first, and loads its own tools while torch is loading here.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -38,6 +39,8 @@ from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.localising import Basis, Localiser
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import ExportResult
+from torch2mobile.pipeline.simplify import adopt, judge_simplified
+from torch2mobile.pipeline.simplify_search import PRELOAD, Search
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Artifact,
@@ -96,7 +99,7 @@ def _settled(request: Request) -> Request:
 
 def _simplifier(request: Request) -> AbstractContextManager[Worker | None]:
     """A process that imports onnxsim, which takes as long as torch does, while torch is loading."""
-    return Worker(preload=["onnx", "onnxsim"]) if request.simplify else nullcontext()
+    return Worker(preload=PRELOAD) if request.simplify else nullcontext()
 
 
 def _export(
@@ -168,14 +171,12 @@ class _Export:
         if self.request.rewrites:
             raw, check = rewriting.rewritten(raw, self.request.rewrites)
             self.stages.add(check)
-        simplified = self._simplify(raw, self.folder / "simplified.onnx")
+        search = self._simplify(raw)
         # The one process for all artefacts imports its runtime while the module runs here.
         with Worker(preload=["onnxruntime"]) as self.tools:
-            return self._prove(capture, raw, simplified)
+            return self._prove(capture, raw, search)
 
-    def _prove(
-        self, capture: Capture, raw: OnnxModel, simplified: Mapping[str, int] | str
-    ) -> Bundle | None:
+    def _prove(self, capture: Capture, raw: OnnxModel, search: Search | str) -> Bundle | None:
         labels = ["onnx", *self.request.targets]
         candidates.check_tolerances(self.request.parity, capture.outputs, labels)
         expected = module_side(
@@ -185,7 +186,7 @@ class _Export:
             skip = Check("parity", Status.SKIPPED, "there is nothing repeatable to compare with")
             self.stages.add(skip)
             return None
-        model = self._simplified(raw, simplified, expected)
+        model = self._simplified(raw, search, expected)
         artifacts = self._judge_all(model, capture, expected)
         if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):
             skip = Check("bundle", Status.SKIPPED, "not written, since a check did not pass")
@@ -209,42 +210,40 @@ class _Export:
                 mend=self.request.mend,
             )
 
-    def _simplify(self, raw: OnnxModel, target: Path) -> Mapping[str, int] | str:
-        """onnxsim's numbers of nodes, or why there is no simplified model."""
+    def _simplify(self, raw: OnnxModel) -> Search | str:
+        """The search for a smaller file, with what is tried first; or why there is none."""
         if self.simplifier is None:
             return "turned off by --no-simplify"
         if _too_large(raw.path):
             return "onnxsim takes no model above 2 GB"
         self.stages.observer.started("simplify")
-        try:
-            counts: Mapping[str, int] = self.simplifier.call(
-                "torch2mobile.exporter.simplify:run_onnxsim",
-                str(raw.path),
-                str(target),
-                self.request.external_data,
-                timeout=self.request.simplify_timeout,
-            )
-        except Torch2MobileError as error:
-            return f"dropped: onnxsim {error.message}"
-        finally:
-            # Its hundred megabytes are not needed while the module runs in float64.
-            self.simplifier.close()
-        return counts
+        search = Search(
+            self.simplifier,
+            raw.path,
+            self.folder / "simplified",
+            external_data=self.request.external_data,
+            timeout=self.request.simplify_timeout,
+        )
+        search.begin()
+        # Its hundred megabytes are not needed while the module runs in float64.
+        search.collect()
+        return search
 
     def _simplified(
-        self, raw: OnnxModel, counts: Mapping[str, int] | str, expected: Sequence[Expected]
+        self, raw: OnnxModel, search: Search | str, expected: Sequence[Expected]
     ) -> OnnxModel:
-        """The simplified model where it is proven equal on the probes, else the raw one."""
-        from torch2mobile.pipeline.simplify import adopt, judge_simplified
-
-        if isinstance(counts, str):
-            self.stages.add(Check("simplify", Status.SKIPPED, counts))
+        """The smallest model that is proven equal on the probes, the raw one where none is."""
+        if isinstance(search, str):
+            self.stages.add(Check("simplify", Status.SKIPPED, search))
             return raw
-        path = self.folder / "simplified.onnx"
         options = self.request.parity
-        check = judge_simplified(raw.path, path, expected, options, counts, self.tools)
+        check, way = search.found(
+            lambda way: judge_simplified(raw.path, way, expected, options, self.tools)
+        )
         self.stages.add(check)
-        return adopt(raw, path) if check.status is Status.PASSED else raw
+        model = raw if way is None or way.same else adopt(raw, way.path)
+        shutil.rmtree(search.folder)
+        return model
 
     def _judge_all(
         self, model: OnnxModel, capture: Capture, expected: Sequence[Expected]

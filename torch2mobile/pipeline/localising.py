@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
+from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.finding_words import join, localise_check
 from torch2mobile.records import (
@@ -198,15 +199,16 @@ def _refused_at(capture: Capture) -> tuple[Location, ...]:
 
 
 def _simplified(path: Path) -> Path | None:
-    """The translation as onnxsim leaves it, so that the values it makes have a twin as well."""
+    """The translation simplified, so that the values which that makes have a twin as well."""
     target = path.with_name("simplified.onnx")
-    function = "torch2mobile.exporter.simplify:run_onnxsim"
+    function = "torch2mobile.exporter.simplify:candidate"
+    given = (next(iter(CANDIDATES)), str(path), str(target), False)
     try:
         with Worker() as worker:
-            worker.call(function, str(path), str(target), False, timeout=_SIMPLIFY_SECONDS)
+            same = worker.call(function, *given, timeout=_SIMPLIFY_SECONDS)["same"]
     except Torch2MobileError:
         return None
-    return target
+    return None if same else target
 
 
 def choose(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter.bundle import refuse_undecodable
 from torch2mobile.exporter.loading import grammar, inputs
 from torch2mobile.exporter.output import OutputFile
+from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.exporter.staging import writing
 from torch2mobile.interfaces import Observer, Runner, SilentObserver
 from torch2mobile.pipeline import consistency
 from torch2mobile.pipeline.candidates import check_tolerances, onnx_runner
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.results import SimplifyResult
+from torch2mobile.pipeline.simplify_search import PRELOAD, Search, Way, dropped
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
     Check,
@@ -37,45 +40,33 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.gate import Answers, Expected
 
 
-def _dropped(reason: str, check: Check | None = None) -> Check:
-    return Check(
-        "simplify",
-        Status.SKIPPED,
-        f"dropped: {reason}",
-        mismatches=check.mismatches if check else (),
-    )
-
-
 def judge_simplified(
     raw: Path,
-    simplified: Path,
+    way: Way,
     expected: Sequence[Expected],
     options: ParityOptions,
-    counts: Mapping[str, int],
     worker: Worker | None = None,
 ) -> Check:
     """PASSED where interface and outputs equal the unsimplified model's on every probe.
 
-    SKIPPED, with the reason, where anything changed: the unsimplified model is then kept.
+    SKIPPED, with the reason, where anything changed.
     """
     from torch2mobile.validators.parity import gate
 
-    if counts["after"] > counts["before"]:
-        return _dropped(f"not simpler: {counts['before']} nodes became {counts['after']}")
     with (
         onnx_runner(raw, options.timeout, worker) as before,
-        onnx_runner(simplified, options.timeout, worker) as after,
+        onnx_runner(way.path, options.timeout, worker) as after,
     ):
         try:
             if before.inputs() != after.inputs():
-                return _dropped("onnxsim changed the inputs")
+                return dropped(f"{way.name}: changed the inputs")
             if _outputs(before) != _outputs(after):
-                return _dropped("onnxsim changed the outputs")
+                return dropped(f"{way.name}: changed the outputs")
             wanted = gate.run_probes(before, expected)
             got = gate.run_probes(after, expected)
         except Torch2MobileError as error:
-            return _dropped(f"the simplified model {error.message}")
-    return _verdict(expected, wanted, got, options, counts)
+            return dropped(f"{way.name}: the simplified model {error.message}")
+    return _verdict(expected, wanted, got, options, way)
 
 
 def _verdict(
@@ -83,7 +74,7 @@ def _verdict(
     wanted: Answers,
     got: Answers,
     options: ParityOptions,
-    counts: Mapping[str, int],
+    way: Way,
 ) -> Check:
     """Both models' outputs compared; probes that the unsimplified one refuses do not count."""
     from torch2mobile.validators.parity import gate
@@ -104,12 +95,12 @@ def _verdict(
         "onnx", [case for case, _ in kept], [have for _, have in kept], options
     )
     if check.status is not Status.PASSED:
-        return _dropped(f"onnxsim changed the results ({check.summary})", check)
+        return dropped(f"{way.name}: changed the results ({check.summary})", check)
     return Check(
         "simplify",
         Status.PASSED,
-        f"{counts['before']} to {counts['after']} nodes, equal on {len(kept)} probes",
-        metrics={"nodes_before": counts["before"], "nodes_after": counts["after"]},
+        f"{way.before} to {way.after} nodes, equal on {len(kept)} probes",
+        metrics={"nodes_before": way.before, "nodes_after": way.after},
     )
 
 
@@ -203,16 +194,21 @@ def _simplify_into(
     timeout: float,
     stages: Stages,
 ) -> Check:
-    with Worker(preload=["onnx", "onnxsim"]) as worker:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder, Worker(preload=PRELOAD) as worker:
         stages.observer.started("simplify")
-        function = "torch2mobile.exporter.simplify:run_onnxsim"
-        worker.submit(function, str(source), str(result), False)
+        # Whose file it is nobody knows: all ways are tried.
+        search = Search(worker, source, Path(folder), rounds=[list(CANDIDATES)], timeout=timeout)
+        search.begin()
         expected = _onnx_probes(source, values, options)
-        try:
-            counts = worker.result(timeout)
-        except Torch2MobileError as error:
-            return replace(_dropped(f"onnxsim {error.message}"), status=Status.ERROR)
-    check = judge_simplified(source, result, expected, options, counts)
+        check, way = search.found(lambda way: judge_simplified(source, way, expected, options))
+        if way is not None and way.same:
+            onnx.save(onnx.load(source), result)
+        elif way is not None:
+            result.write_bytes(way.path.read_bytes())
+    if check.status is Status.SKIPPED and all(way.error for way in search.made):
+        return replace(check, status=Status.ERROR)
     if check.status is Status.SKIPPED:
         # Alone, there is nothing else to fall back on: the request was not fulfilled.
         return replace(check, status=Status.FAILED, hint="Use the model as it is.")
