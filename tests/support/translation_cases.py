@@ -69,6 +69,7 @@ for _name, _call in (("softmax", torch.softmax), ("log_softmax", torch.log_softm
     ATTENTION[f"{_name} (dtype)"] = [
         Case(lambda x, f=_call: f(x, -1, dtype=F32), tuple((x.half(),) for x in _LONG), scale=1),
         Case(lambda x, f=_call: f(x, 0, dtype=F64), tuple((x,) for x in _LONG), scale=1),
+        Case(lambda x, f=_call: f(x, 0, dtype=F32), tuple((x.int(),) for x in _LONG), scale=1),
     ]
 
 
@@ -758,7 +759,7 @@ SPECIAL = {
 
 
 ERROR_FUNCTION = {
-    "erfc": over((F16, F32), torch.erfc, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
+    "erfc": over(FLOATS, torch.erfc, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
     "erfcx": over((F32,), torch.special.erfcx, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
     "log_ndtr": over((F32,), torch.special.log_ndtr, *_ends(0.4, 0.5, -0.5, 3.9, 4.1)),
     "ndtri": over(

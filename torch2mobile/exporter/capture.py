@@ -28,6 +28,7 @@ from torch2mobile.exporter.dims import (
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.packed import padded_sequences
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.sized import by_sizes
 from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet
 
@@ -46,8 +47,10 @@ def _export(
     # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
     from torch.fx.experimental import _config
 
+    # TorchDynamo, which strict mode is, would look into these.
+    sized = contextlib.nullcontext() if strict else by_sizes()
     oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with whole_recurrent_layers(), padded_sequences(), oblivious:
+    with whole_recurrent_layers(), padded_sequences(), oblivious, sized:
         return torch.export.export(
             cast("torch.nn.Module", loaded.flat),
             tensors,

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from translating import answers, compare
+import torch
+from translating import Calls, Case, answers, compare
 from translation_cases import CASES
 
+from torch2mobile.errors import Torch2MobileError, TranslateError
+from torch2mobile.exporter import capture, translate
+from torch2mobile.exporter.loading import source
+from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.exporter.translations import ROWS
 from torch2mobile.exporter.translations.row import Row
+from torch2mobile.exporter.translations.table import operators
+from torch2mobile.tensors import quiet
+from torch2mobile.validators.coverage import aten
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +53,61 @@ def test_mended_is_what_torch_gives(row: Row, together: Callable[[Row], Any]) ->
 
 def test_every_row_has_cases_and_every_case_a_row() -> None:
     assert list(CASES) == [row.name for row in ROWS]
+
+
+def _others(case: Case) -> list[Case]:
+    """The first call on other dtypes, ranks and on nothing, where PyTorch itself takes these."""
+    first = case.rounds[0]
+    dtypes = (torch.float16, torch.int32, torch.bool, torch.float64)
+    calls = [tuple(t.to(d) if t.dtype == first[0].dtype else t for t in first) for d in dtypes]
+    calls += [tuple(t[None] for t in first)]
+    if all(t.dim() for t in first):
+        calls += [tuple(t[0] for t in first), tuple(t[:0] for t in first)]
+    found = []
+    for tensors in calls:
+        with contextlib.suppress(Exception):
+            case.call(*tensors)
+            found.append(Case(case.call, (tensors,), max(case.ulps, 32), max(case.scale, 4)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_what_is_not_covered_is_never_wrong(
+    row: Row, tmp_path: Path, operators_read_once: None
+) -> None:
+    """Right, refused, or a file that does not load or run; all at once where all are right."""
+    cases = _others(CASES[row.name][0])
+    for some in (cases, *([case] for case in cases)):
+        try:
+            _, found = answers(some, tmp_path)
+        except Exception as error:  # noqa: BLE001 (one of onnxruntime's, or a refusal)
+            assert isinstance(error, Torch2MobileError) or "onnxruntime" in type(error).__module__
+            continue
+        for case, each in zip(some, found, strict=True):
+            compare(case, each)
+        if some is cases:
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_check_and_export_agree(row: Row, tmp_path: Path, operators_read_once: None) -> None:
+    """What check finds no translation for is what export refuses, unless check has a doubt."""
+    first = CASES[row.name][0]
+    for case in (first, *_others(first)[2:4]):
+        with quiet():
+            loaded = source.from_call("calls", Calls([case]), [*case.rounds[0]], {})
+            captured = capture.capture(loaded)
+            for mended in (operators(), {}):
+                with whole_recurrent_layers(plain=bool(mended)):
+                    seen = aten.survey(captured.program, mended)
+                try:
+                    translate.in_memory(captured, tmp_path, mend=bool(mended))
+                    refused = False
+                except TranslateError:
+                    refused = True
+                assert seen.doubtful or bool(seen.missing) == refused
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ ROWS = (
         softmax,
         "wrong",
         "computes in the input's dtype, and casts what is rounded",
-        ("float16", "float32"),
+        ("float16", "float32", "int32", "int64", "bool"),
     ),
     Row(
         "log_softmax (dtype)",
@@ -148,6 +148,6 @@ ROWS = (
         log_softmax,
         "wrong",
         "computes in the input's dtype, and casts what is rounded",
-        ("float16", "float32"),
+        ("float16", "float32", "int32", "int64", "bool"),
     ),
 )

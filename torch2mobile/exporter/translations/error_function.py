@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from torch2mobile.exporter.translations.elementwise import log1p_of
-from torch2mobile.exporter.translations.row import Row
+from torch2mobile.exporter.translations.row import FLOATS, Row
 from torch2mobile.exporter.translations.special import number, quantile, ratio
 from torch2mobile.exporter.translations.values import op
 
@@ -96,7 +96,7 @@ ROWS = (
         erfc,
         "wrong",
         "nothing is left of what is small",
-        _SINGLE,
+        FLOATS,
     ),
     Row("erfcx", ("aten::special_erfcx",), erfcx, "wrong", "NaN far out", _SINGLE),
     Row("log_ndtr", ("aten::special_log_ndtr",), log_ndtr, "wrong", "NaN far below 0", _SINGLE),
