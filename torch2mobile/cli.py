@@ -111,6 +111,7 @@ def export(source: str, **options: Any) -> int:
         values=options["values"],
         data=options["data"],
         trust=options["trust"],
+        download=options["download"],
         drop_outputs=options["drop_outputs"],
         opset=options["opset"],
         simplify=not options["no_simplify"],

@@ -117,6 +117,7 @@ def check(source: str, **options: Any) -> int:
         values=options["values"],
         data=options["data"],
         trust=options["trust"],
+        download=options["download"],
         drop_outputs=options["drop_outputs"],
         parity=ParityOptions(seed=options["seed"]),
     )

@@ -225,11 +225,16 @@ def source_options(command: F) -> F:
             help="Load a .pt2 file also where it holds code, which is then run.",
         ),
         click.option(
+            "--download",
+            is_flag=True,
+            help="Fetch the weights of a timm: or hf: model that are not on this machine.",
+        ),
+        click.option(
             "--data",
             multiple=True,
             metavar="FILE.npz",
             type=click.Path(),
-            help="Real inputs, one array an input; the first file is the example.",
+            help="Real inputs, one array an input, or a folder of such; the first is the example.",
         ),
         click.option(
             "--values",

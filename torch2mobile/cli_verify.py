@@ -116,6 +116,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
         values=options["values"],
         data=options["data"],
         trust=options["trust"],
+        download=options["download"],
         drop_outputs=options["drop_outputs"],
         devices=tuple(options.get("devices", ())),
         parity=make_parity(options),

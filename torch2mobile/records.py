@@ -186,6 +186,7 @@ class Request:
     values: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     trust: bool = False
+    download: bool = False
     drop_outputs: tuple[str, ...] = ()
     opset: int | None = None
     simplify: bool = True

@@ -71,6 +71,7 @@ def _refuse_alone(path: Path, request: Request, scrutiny: Scrutiny, match: Match
         "--values": request.values,
         "--data": request.data,
         "--trust": request.trust,
+        "--download": request.download,
         "--drop-output": request.drop_outputs,
     }
     about_probes = {

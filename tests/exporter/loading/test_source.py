@@ -509,3 +509,59 @@ def test_a_module_elsewhere_is_refused_however_it_is_called() -> None:
         source.from_call("n", module, (torch.ones(1, 3),), {})
     with pytest.raises(InputError, match="is on meta"):
         source.from_specs("n", module, ["input:float32[1,3]"], (), request, ())
+
+
+# --- several models in one file, folders of data, other devices -------------------------------
+
+SEVERAL = NET.replace(
+    'INPUTS = ("x:float32[N=1..8,3]",)',
+    """
+INPUTS = {"model": "x:float32[N,3]", "build": ("x:float32[5,3]",)}
+DATA = {"Own": "own.npz"}""",
+))
+SEVERAL = SEVERAL.replace('VALUES = ("x=uniform(0,1)",)', 'VALUES = {"model": "x=0..1"}')
+SEVERAL += """
+class Own(Net):
+    INPUTS = ("x:float32[N=1..4,3]",)
+"""
+
+
+def test_what_is_beside_a_model_is_of_an_attribute(write: Write, tmp_path: Path) -> None:
+    path = write("several.py", SEVERAL)
+    np.savez(path.parent / "own.npz", x=np.ones((3, 3), np.float32))
+    model, built, own, other = (load(f"{path}:{name}") for name in ("model", "build", "Own", "Net"))
+    assert (model.specs[0].dims[0], built.specs[0].dims[0]) == (Dim(symbol="N"), Dim(size=5))
+    assert (model.specs[0].values, built.specs[0].values) == (Values("range", 0, 1), None)
+    assert own.specs[0].dims[0] == Dim(symbol="N", least=1, greatest=4)
+    assert torch.equal(own.tensors[0], torch.ones(3, 3))
+    assert other.specs[0].dims[0] == Dim(size=2)  # of example_inputs
+
+
+def test_a_folder_of_data(write: Write, tmp_path: Path) -> None:
+    path = write("folder.py", NET)
+    folder = tmp_path / "real"
+    folder.mkdir()
+    with pytest.raises(ModelFileError, match="holds neither"):
+        load(f"{path}:Net", data=(str(folder),))
+    for number in (1, 2):
+        np.savez(folder / f"{number}.npz", x=np.full((number, 3), number, np.float32))
+    np.save(folder / "x.npy", np.zeros((4, 3), np.float32))
+    found = load(f"{path}:Net", data=(str(folder),))
+    assert [case["x"].shape[0] for case in found.data] == [1, 2, 4]
+    np.save(folder / "y.npy", np.zeros(4, np.float32))
+    with pytest.raises(InputError, match=r"the file y\.npy fits no input"):
+        load(f"{path}:Net", data=(str(folder),))
+    (folder / "y.npy").write_bytes(b"no array")
+    with pytest.raises(ModelFileError, match=r"y\.npy cannot be read as \.npy"):
+        load(f"{path}:Net", data=(str(folder),))
+
+
+def test_a_module_elsewhere_is_copied_to_the_cpu() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to("meta").eval()
+    found = source.from_specs("m", module, ["x:float32[N,3]"], (), Request(source=""), ())
+    assert found.notes[0].startswith("the module is on meta: a copy of it on the CPU was exported")
+    assert next(module.parameters()).device.type == "meta"
+    assert bool(found.flat(*found.tensors)[0].isfinite().all())
+    module.register_buffer("own", torch.ones(2, device="meta"))
+    with pytest.raises(InputError, match="Sequential is on meta, and has no values"):
+        source.from_specs("m", module, ["x:float32[N,3]"], (), Request(source=""), ())

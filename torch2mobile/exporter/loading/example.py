@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from torch2mobile.exporter.loading.flat_module import (
     slot_paths,
     template_of,
 )
+from torch2mobile.exporter.loading.locate import Named
 from torch2mobile.records import ConstantSpec, Dim, InputSpec
 
 # Elements of a drawn example: a gigabyte of float32.
@@ -46,9 +46,11 @@ class Call:
     drawn: bool = False
 
 
-def beside(namespace: ModuleType, source: str) -> Template | None:
-    """args and kwargs from the example_inputs beside the model, if there is any."""
-    example = getattr(namespace, "example_inputs", None)
+def beside(named: Named, source: str) -> Template | None:
+    """args and kwargs from the example_inputs of the model, or beside it, if there is any."""
+    example = getattr(named.module, "example_inputs", None)
+    if example is None:
+        example = getattr(named.namespace, "example_inputs", None)
     if not callable(example):
         return None if example is None else _as_call(example)
     try:
@@ -76,16 +78,32 @@ def _as_call(example: Any) -> Template:
     return tuple(example), {}
 
 
-def declared(namespace: ModuleType, name: str, source: str) -> tuple[str, ...]:
-    """INPUTS or VALUES beside the model: one text, or several."""
-    found = getattr(namespace, name, ())
-    texts = (found,) if isinstance(found, str) else found
-    if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) for text in texts):
+def declared(named: Named, name: str, source: str) -> tuple[str, ...]:
+    """INPUTS, VALUES or DATA: one text, or several.
+
+    They are attributes of the model itself, or stand beside it: for all models there, or by
+    attribute in a dict.
+    """
+    own = _texts(getattr(named.module, name, None))
+    if own is not None:
+        return own
+    found = getattr(named.namespace, name, ())
+    if isinstance(found, Mapping):
+        found = found.get(named.attr, ())
+    texts = _texts(found)
+    if texts is None:
         raise SourceError(
             f"{name} beside {source} is {found!r}",
-            "Write it as a tuple of texts, as they are given to --input and --values.",
+            "Write it as a tuple of texts, as they are given to --input and --values, or as a dict "
+            "of such tuples by attribute.",
         )
-    return tuple(texts)
+    return texts
+
+
+def _texts(found: Any) -> tuple[str, ...] | None:
+    texts = (found,) if isinstance(found, str) else found
+    fits = isinstance(texts, (tuple, list)) and all(isinstance(text, str) for text in texts)
+    return tuple(texts) if fits else None
 
 
 def called(
@@ -206,6 +224,12 @@ def _placed(
 
 def check_case(specs: Sequence[InputSpec], case: Mapping[str, np.ndarray]) -> None:
     """InputError where real data lacks an input, or has one that is not as declared."""
+    names = [spec.name for spec in specs]
+    strange = [name for name in case if name not in names]
+    if isinstance(case, npz.OfFiles) and strange:
+        raise InputError(
+            f"the file {strange[0]}.npy fits no input", did_you_mean(strange[0], names)
+        )
     found = {spec.name: npz.pick(case, spec.name) for spec in specs}
     inputs.check_against_example(
         specs, {name: (tensors.dtype_name(a), a.shape) for name, a in found.items()}

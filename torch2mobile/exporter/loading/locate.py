@@ -7,8 +7,10 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +19,11 @@ import torch
 
 from torch2mobile import user_code
 from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean
+from torch2mobile.exporter.loading.hubs import HUBS, Published, published
 from torch2mobile.records import Sample
 
 FORMS = (
-    "Give package.module:attr, path/to/file.py:attr, sample:NAME or model.pt2; "
+    "Give package.module:attr, path/to/file.py:attr, sample:NAME, timm:NAME, hf:NAME or model.pt2; "
     "'torch2mobile samples' lists the samples."
 )
 
@@ -168,8 +171,24 @@ def _as_module(value: Any, source: str) -> torch.nn.Module:
     return made
 
 
-def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType, torch.nn.Module]:
-    """The short name of a source, the Python module that it is in, and the Module it names."""
+@dataclass(frozen=True)
+class Named:
+    """What a source names: its short name, the Module, and what it is an attribute of."""
+
+    name: str
+    module: torch.nn.Module
+    namespace: ModuleType | Published
+    attr: str
+    notes: tuple[str, ...] = ()
+
+
+def locate(source: str, samples: Mapping[str, Sample], *, download: bool = False) -> Named:
+    """What a source names; ``download`` lets a model of a library be fetched."""
+    hub, colon, model = source.partition(":")
+    if colon and hub in HUBS:
+        found = published(hub, model, download=download)
+        short = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(model).name)
+        return Named(short, found.module, found, "", found.notes)
     name, namespace, attr = _found(source, samples)
     value = _attribute(namespace, attr, source)
     if not name:
@@ -177,7 +196,7 @@ def locate(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType,
         own = inspect.isclass(value) or attr not in {"build", "model"}
         stem = Path(head).stem if head.endswith(".py") else head.rpartition(".")[2]
         name = attr.rpartition(".")[2] if own else stem
-    return name, namespace, _as_module(value, source)
+    return Named(name, _as_module(value, source), namespace, attr)
 
 
 def _found(source: str, samples: Mapping[str, Sample]) -> tuple[str, ModuleType, str]:

@@ -50,9 +50,45 @@ def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.nd
 
 
 def load_all(paths: Sequence[str]) -> tuple[Mapping[str, np.ndarray], ...]:
-    """One example from each file, all within one budget."""
+    """One example from each file, all within one budget.
+
+    Of a folder, each ``.npz`` is one, and all ``.npy`` together, an input each.
+    """
     budget = limits.Budget()
-    return tuple(load_npz(Path(path), budget) for path in paths)
+    return tuple(case for path in paths for case in _cases(Path(path), budget))
+
+
+class OfFiles(dict[str, np.ndarray]):
+    """An example with a file for each input: one that fits no input is a slip."""
+
+
+def _cases(path: Path, budget: limits.Budget) -> list[dict[str, np.ndarray]]:
+    if not path.is_dir():
+        return [load_npz(path, budget)]
+    cases = [load_npz(file, budget) for file in sorted(path.glob("*.npz"))]
+    arrays = {file.stem: _read_npy(file, budget) for file in sorted(path.glob("*.npy"))}
+    if arrays:
+        cases.append(OfFiles(arrays))
+    if not cases:
+        raise ModelFileError(
+            f"the folder {path} holds neither .npz nor .npy files",
+            "Save an .npz for each example, or one .npy for each input.",
+        )
+    return cases
+
+
+def _read_npy(path: Path, budget: limits.Budget) -> np.ndarray:
+    try:
+        with limits.open_regular(path) as file:
+            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+            budget.take(math.prod(shape) * dtype.itemsize)
+            file.seek(0)
+            array: np.ndarray = np.load(file, allow_pickle=False)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} cannot be read as .npy: {error}", "Write it with numpy.save."
+        ) from error
+    return array
 
 
 def pick(data: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From what the user named to a LoadedModel: locate, weights, example call, flat module.
 
-``package.module:attr``, ``path/to/file.py:attr``, ``sample:NAME`` or ``model.pt2``.
+``package.module:attr``, ``path/to/file.py:attr``, ``sample:NAME``, ``timm:NAME``, ``hf:NAME`` or
+``model.pt2``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch2mobile import tensors
 from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError
 from torch2mobile.exporter.loading import example, inputs, npz, shapes
+from torch2mobile.exporter.loading.devices import on_cpu
 from torch2mobile.exporter.loading.example import Call
 from torch2mobile.exporter.loading.flat_module import (
     FlatModule,
@@ -27,7 +28,7 @@ from torch2mobile.exporter.loading.flat_module import (
     dropping,
     named_leaves,
 )
-from torch2mobile.exporter.loading.locate import FORMS, importable, locate
+from torch2mobile.exporter.loading.locate import FORMS, Named, importable, locate
 from torch2mobile.exporter.loading.programs import load_program
 from torch2mobile.exporter.loading.weights import load_weights
 from torch2mobile.records import LoadedModel, Request, Sample
@@ -55,14 +56,21 @@ def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel
     # Importing may build the model already, and then draws its weights.
     with torch.random.fork_rng(devices=[]), importable(request.source):
         torch.default_generator.manual_seed(request.parity.seed)
-        name, namespace, module = locate(request.source, samples)
-        given = None if request.inputs else example.beside(namespace, request.source)
+        named = locate(request.source, samples, download=request.download)
+        given = None if request.inputs else example.beside(named, request.source)
+    loaded = _described(named, request, given, _anew(request, samples, named.module))
+    notes = () if request.weights else named.notes
+    return replace(loaded, notes=(*notes, *loaded.notes))
+
+
+def _described(named: Named, request: Request, given: Template | None, anew: Anew) -> LoadedModel:
+    """The module with what is said of its inputs, beside it or by the user, who is stronger."""
+    name, module = named.name, named.module
     if request.weights:
         load_weights(module, Path(request.weights))
-    texts = request.inputs or example.declared(namespace, "INPUTS", request.source)
-    values = _values(namespace, request)
-    data = npz.load_all(request.data)
-    anew = _anew(request, samples, module)
+    texts = request.inputs or example.declared(named, "INPUTS", request.source)
+    values = _values(named, request)
+    data = npz.load_all(request.data or _data(named, request.source))
     if texts:
         return from_specs(name, module, texts, values, request, data, given, anew=anew)
     if given is not None:
@@ -84,7 +92,7 @@ def _anew(request: Request, samples: Mapping[str, Sample], first: torch.nn.Modul
         try:
             with tensors.quiet(), torch.random.fork_rng(devices=[]), importable(request.source):
                 torch.default_generator.manual_seed(request.parity.seed)
-                module = locate(request.source, samples)[2]
+                module = locate(request.source, samples, download=request.download).module
                 module.load_state_dict(first.state_dict())
         except Exception:  # noqa: BLE001 (then it cannot be had anew)
             return None
@@ -93,9 +101,15 @@ def _anew(request: Request, samples: Mapping[str, Sample], first: torch.nn.Modul
     return load_again
 
 
-def _values(namespace: ModuleType, request: Request) -> tuple[str, ...]:
+def _data(named: Named, source: str) -> tuple[str, ...]:
+    """The source's own DATA, from where its file lies."""
+    folder = Path(getattr(named.namespace, "__file__", None) or ".").parent
+    return tuple(str(folder / path) for path in example.declared(named, "DATA", source))
+
+
+def _values(named: Named, request: Request) -> tuple[str, ...]:
     """The source's own VALUES, except where the user gave others (or other inputs)."""
-    beside = example.declared(namespace, "VALUES", request.source)
+    beside = example.declared(named, "VALUES", request.source)
     if request.inputs:
         return request.values
     given = {inputs.parse_values(text)[0] for text in request.values}
@@ -173,7 +187,7 @@ def _assembled(
     program: torch.export.ExportedProgram | None = None,
 ) -> LoadedModel:
     """The model behind a flat signature; InputError for data that does not fit the call."""
-    _refuse_elsewhere([*module.parameters(), *module.buffers(), *call.tensors])
+    module, call, moved = on_cpu(module, call)
     for case in data:
         example.check_case(call.specs, case)
     flat, copies = _copies(module, call, anew)
@@ -192,18 +206,9 @@ def _assembled(
         program=program,
         dynamic_shapes=call.shapes,
         data=data,
-        notes=(*notes, *inputs.suggestions(call.specs)),
+        notes=(*moved, *notes, *inputs.suggestions(call.specs)),
         drawn=call.drawn,
     )
-
-
-def _refuse_elsewhere(weights: Sequence[torch.Tensor]) -> None:
-    away = next((str(t.device) for t in weights if t.device.type != "cpu"), None)
-    if away:
-        raise InputError(
-            f"the module or its example is on {away}",
-            "Move both to the CPU, where they are compared: module.cpu(), tensor.cpu().",
-        )
 
 
 def _copies(module: torch.nn.Module, call: Call, anew: Anew | None) -> tuple[FlatModule, Copies]:

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torch2mobile.errors import ExitCode, SourceError
+from torch2mobile.exporter.loading import source
+from torch2mobile.records import LoadedModel, Request
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.pretrained_cfg = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.mean((2, 3)))
+
+
+def load(text: str, **options: Any) -> LoadedModel:
+    return source.load(Request(source=text, **options), {})
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, str | None]]:
+    """What the stand-in of timm is asked for: whether to fetch, and what it may."""
+    asked: list[tuple[bool, str | None]] = []
+
+    def create_model(name: str, *, pretrained: bool) -> nn.Module:
+        asked.append((pretrained, os.environ.get("HF_HUB_OFFLINE")))
+        if pretrained:
+            raise OSError("no route to host")
+        return Net().eval()
+
+    timm = SimpleNamespace(list_models=lambda: ["tiny_net"], create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return asked
+
+
+def test_a_model_is_called_as_its_configuration_says(offline: list[Any]) -> None:
+    found = load("timm:tiny_net")
+    assert [dim.label for dim in found.specs[0].dims] == ["N", 3, 8, 8]
+    values = found.specs[0].values
+    assert values is not None
+    assert (found.specs[0].name, values.low, values.high) == ("image", -2, 2)
+    assert found.notes[0].startswith("its weights are random")
+    assert offline == [(False, "1")]
+    assert "HF_HUB_OFFLINE" not in os.environ
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("text", "options", "problem", "remedy"),
+    [
+        ("timm:", {}, "timm: names no model", "Write timm:NAME."),
+        ("timm:tiny_nett", {}, "timm has no model 'tiny_nett'", "Did you mean tiny_net?"),
+        ("timm:tiny_net", {"download": True}, "OSError: no route to host", "the network"),
+    ],
+)
+def test_what_cannot_be_had(text: str, options: Any, problem: str, remedy: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        load(text, **options)
+    assert problem in caught.value.message
+    assert remedy in caught.value.remedy
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(("hub", "module"), [("timm", "timm"), ("hf", "transformers")])
+def test_a_library_that_is_not_there(
+    hub: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SourceError, match=f"{module} cannot be imported") as caught:
+        load(f"{hub}:some")
+    assert caught.value.remedy == f"Install it: pip install 'torch2mobile[{hub}]'"

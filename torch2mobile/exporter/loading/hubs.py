@@ -1,0 +1,227 @@
+"""``timm:NAME`` and ``hf:NAME-or-folder``: a model whose own configuration says how to call it.
+
+Nothing is fetched unless the user asks for it; what only has a configuration has random weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.errors import SourceError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+HUBS = ("timm", "hf")
+_RANDOM = "its weights are random: give --weights FILE, or --download"
+# Up to which length sequences vary, where the configuration allows that much.
+_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model of a library, and what its configuration says of it, as ``--input`` has it."""
+
+    module: torch.nn.Module
+    INPUTS: tuple[str, ...]
+    VALUES: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def published(hub: str, name: str, *, download: bool) -> Published:
+    """The model of this name; SourceError where the library, or the name, is not there."""
+    if not name:
+        raise SourceError(f"{hub}: names no model", f"Write {hub}:NAME.")
+    with _network(allowed=download):
+        return _timm(name, download=download) if hub == "timm" else _hf(name, download=download)
+
+
+@contextlib.contextmanager
+def _network(*, allowed: bool) -> Iterator[None]:
+    """Without leave, the libraries look for files on this machine only."""
+    variables = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    before = {name: os.environ.get(name) for name in variables}
+    if not allowed:
+        os.environ.update(dict.fromkeys(variables, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SourceError(
+            f"{name} cannot be imported: {error}",
+            f"Install it: pip install 'torch2mobile[{extra}]'",
+        ) from error
+
+
+def _unreachable(what: str, error: Exception) -> SourceError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return SourceError(
+        f"{what} could not be loaded: {type(error).__name__}: {lines[0][:200]}",
+        "Check the name and the network, or name a folder that holds it.",
+    )
+
+
+def _timm(name: str, *, download: bool) -> Published:
+    timm = _library("timm", "timm")
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        near = did_you_mean(name, known)
+        remedy = near if near.startswith("Did") else "timm.list_models() has their names."
+        raise SourceError(f"timm has no model {name!r}", remedy)
+    try:
+        module = timm.create_model(name, pretrained=download)
+    except Exception as error:
+        raise _unreachable(f"timm:{name}", error) from error
+    config = module.pretrained_cfg
+    channels, *sizes = config["input_size"]
+    mean, std = (config.get(key) or (0.0,) for key in ("mean", "std"))
+    ends = [((edge - m) / (s or 1)) for m, s in zip(mean, std, strict=True) for edge in (0, 1)]
+    return Published(
+        module,
+        (f"image:float32[N=1..8,{channels},{','.join(map(str, sizes))}]",),
+        (f"image=uniform({min(ends):.4f},{max(ends):.4f})",),
+        () if download else (_RANDOM,),
+    )
+
+
+def _hf(name: str, *, download: bool) -> Published:
+    library = _library("transformers", "hf")
+    config, weights = _configured(library, name, download=download)
+    kind = _architecture(library, config)
+    if weights:
+        try:
+            module = kind.from_pretrained(name, local_files_only=not download)
+        except Exception as error:
+            raise _unreachable(f"hf:{name}", error) from error
+    elif hasattr(kind, "from_config"):
+        module = kind.from_config(config)
+    else:
+        module = kind(config)
+    inputs, values = _Described(module, config).texts()
+    return Published(module.eval(), inputs, values, () if weights else (_RANDOM,))
+
+
+def _configured(library: Any, name: str, *, download: bool) -> tuple[Any, bool]:
+    """A configuration from a folder, the cache, the network, or of a kind of model; and weights."""
+    types = list(library.CONFIG_MAPPING.keys())
+    if name in types:
+        return library.CONFIG_MAPPING[name](), False
+    folder = Path(name).is_dir()
+    try:
+        config = library.AutoConfig.from_pretrained(name, local_files_only=folder or not download)
+    except Exception as error:
+        if folder or download:
+            raise _unreachable(f"hf:{name}", error) from error
+        near = did_you_mean(name.rpartition("/")[2], types)
+        near = f"{near} " if near.startswith("Did") else ""
+        raise SourceError(
+            f"{name!r} is no folder, and not on this machine",
+            f"{near}Give a folder with its config.json, or --download to fetch it.",
+        ) from None
+    files = Path(name).glob("*") if folder else ()
+    return config, not folder or any(p.suffix in {".safetensors", ".bin"} for p in files)
+
+
+def _architecture(library: Any, config: Any) -> Any:
+    """The class that the configuration names, or the plain model of its kind."""
+    for name in getattr(config, "architectures", None) or ():
+        if hasattr(library, name):
+            return getattr(library, name)
+    return library.AutoModel
+
+
+class _Described:
+    """Inputs and values as a configuration of transformers has them."""
+
+    def __init__(self, module: Any, config: Any) -> None:
+        self._parameters = inspect.signature(module.forward).parameters
+        self._main = str(getattr(module, "main_input_name", "input_ids"))
+        self._module, self._config = module, config
+        self._inputs: list[str] = []
+        self._values: list[str] = []
+
+    def texts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """All of ``--input`` and ``--values``; none where the main input is of another kind."""
+        named = "pixel_values", "input_features", "input_values", "input_ids"
+        for name in named:
+            if name in self._parameters and (name in {self._main, "input_ids"} or self._both(name)):
+                getattr(self, f"_{name}")()
+        if "decoder_input_ids" in self._parameters and self._inputs:
+            self._tokens("decoder_input_ids", "D")
+        if "use_cache" in self._parameters and not self._cached():
+            self._inputs.append("use_cache=false")
+        return tuple(self._inputs), tuple(self._values)
+
+    def _both(self, name: str) -> bool:
+        """Whether a model of text takes images as well."""
+        return name == "pixel_values" and self._get("vision_config") is not None
+
+    def _get(self, *names: str, default: Any = None) -> Any:
+        """The first of these settings that is there, in the part for text or for images too."""
+        parts = [self._config, self._config.get_text_config(), self._config_of("vision_config")]
+        found = (getattr(part, name, None) for name in names for part in parts if part is not None)
+        return next((value for value in found if value is not None), default)
+
+    def _config_of(self, name: str) -> Any:
+        return getattr(self._config, name, None)
+
+    def _input_ids(self) -> None:
+        images = any(text.startswith("pixel_values") for text in self._inputs)
+        self._tokens("input_ids", "T", batch="M" if images else "N")
+        batch = "M" if images else "N"
+        past = "P+" if self._cached() else ""
+        if "attention_mask" in self._parameters:
+            self._inputs.append(f"attention_mask:int64[{batch},{past}T]")
+        if "token_type_ids" in self._parameters and (self._get("type_vocab_size") or 0) > 1:
+            self._inputs.append(f"token_type_ids:int64[{batch},T]")
+        if self._cached():
+            heads = self._get("num_attention_heads")
+            size = self._get("head_dim") or self._get("hidden_size") // heads
+            own = self._get("num_key_value_heads") or heads
+            for layer in range(self._get("num_hidden_layers")):
+                for part in ("key", "value"):
+                    place = f"past_key_values.{layer}.{part}"
+                    self._inputs.append(f"{place}:float32[N,{own},P=0..{_LENGTH},{size}]")
+
+    def _cached(self) -> bool:
+        """Whether it is a decoder that makes text step by step."""
+        name = type(self._module).__name__
+        return name.endswith(("ForCausalLM", "LMHeadModel")) and "use_cache" in self._parameters
+
+    def _tokens(self, name: str, symbol: str, *, batch: str = "N") -> None:
+        longest = self._get("max_position_embeddings", "max_target_positions", default=_LENGTH)
+        top = max(2, min(_LENGTH, longest if not self._cached() else longest // 2))
+        first = f"{batch}=1..8" if not any("N=1..8" in text for text in self._inputs) else batch
+        first = f"{batch}=1..8" if batch != "N" else first
+        self._inputs.append(f"{name}:int64[{first},{symbol}=1..{top}]")
+        self._values.append(f"{name}=0..{self._get('vocab_size') - 1}")
+
+    def _pixel_values(self) -> None:
+        size = self._get("image_size", default=224)
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        channels = self._get("num_channels", default=3)
+        self._inputs.append(f"pixel_values:float32[N=1..8,{channels},{height},{width}]")
+
+    def _input_features(self) -> None:
+        mels = self._get("num_mel_bins", default=80)
+        frames = 2 * (self._get("max_source_positions") or 1500)
+        self._inputs.append(f"input_features:float32[N=1..8,{mels},{frames}]")
+
+    def _input_values(self) -> None:
+        self._inputs.append("input_values:float32[N=1..4,L=1000..16000]")
