@@ -503,22 +503,16 @@ def test_a_dtype_without_an_onnx_input_is_refused() -> None:
         source.from_call("n", nn.Identity(), (torch.ones(3, dtype=torch.complex64),), {})
 
 
-def test_a_module_elsewhere_is_refused_however_it_is_called() -> None:
-    module, request = nn.Linear(3, 2, device="meta"), Request(source="")
-    with pytest.raises(InputError, match="is on meta"):
-        source.from_call("n", module, (torch.ones(1, 3),), {})
-    with pytest.raises(InputError, match="is on meta"):
-        source.from_specs("n", module, ["input:float32[1,3]"], (), request, ())
+def test_an_example_without_values_is_refused() -> None:
+    with pytest.raises(InputError, match="the example is on meta"):
+        source.from_call("n", nn.Linear(3, 2), (torch.ones(1, 3, device="meta"),), {})
 
 
 # --- several models in one file, folders of data, other devices -------------------------------
 
-SEVERAL = NET.replace(
-    'INPUTS = ("x:float32[N=1..8,3]",)',
-    """
-INPUTS = {"model": "x:float32[N,3]", "build": ("x:float32[5,3]",)}
-DATA = {"Own": "own.npz"}""",
-))
+BY_NAME = """INPUTS = {"model": "x:float32[N,3]", "build": ("x:float32[5,3]",)}
+DATA = {"Own": "own.npz"}"""
+SEVERAL = NET.replace('INPUTS = ("x:float32[N=1..8,3]",)', BY_NAME)
 SEVERAL = SEVERAL.replace('VALUES = ("x=uniform(0,1)",)', 'VALUES = {"model": "x=0..1"}')
 SEVERAL += """
 class Own(Net):
@@ -526,8 +520,8 @@ class Own(Net):
 """
 
 
-def test_what_is_beside_a_model_is_of_an_attribute(write: Write, tmp_path: Path) -> None:
-    path = write("several.py", SEVERAL)
+def test_what_is_beside_a_model_is_of_an_attribute(project: Write) -> None:
+    path = project("several.py", SEVERAL)
     np.savez(path.parent / "own.npz", x=np.ones((3, 3), np.float32))
     model, built, own, other = (load(f"{path}:{name}") for name in ("model", "build", "Own", "Net"))
     assert (model.specs[0].dims[0], built.specs[0].dims[0]) == (Dim(symbol="N"), Dim(size=5))
@@ -537,8 +531,8 @@ def test_what_is_beside_a_model_is_of_an_attribute(write: Write, tmp_path: Path)
     assert other.specs[0].dims[0] == Dim(size=2)  # of example_inputs
 
 
-def test_a_folder_of_data(write: Write, tmp_path: Path) -> None:
-    path = write("folder.py", NET)
+def test_a_folder_of_data(project: Write, tmp_path: Path) -> None:
+    path = project("folder.py", NET)
     folder = tmp_path / "real"
     folder.mkdir()
     with pytest.raises(ModelFileError, match="holds neither"):
