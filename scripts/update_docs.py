@@ -8,7 +8,6 @@ is a block that shows a part ("..."): that is printed, for you to look at.
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +21,7 @@ import test_docs as docs  # noqa: E402 (found beside the pages)
 def clean(printed: str) -> str:
     """An output without progress lines and blank ends."""
     lines = [line.rstrip() for line in printed.splitlines()]
-    kept = [line for line in lines if not re.fullmatch(r"[a-z ]+ \.\.\.", line)]
+    kept = [line for line in lines if not docs.PROGRESS.fullmatch(line)]
     return "\n".join(kept).strip("\n")
 
 

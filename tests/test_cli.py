@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from torch2mobile import __version__
+from torch2mobile import __version__, cli_support
 from torch2mobile.cli import cli, run
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.reporters import REPORTERS
@@ -726,3 +727,19 @@ def test_a_pipe_is_refused(
     with _in_time(60):
         assert run([word for word in words if not word.endswith(".toml")]) == 2
     assert names[0] in capsys.readouterr().err
+
+
+def test_progress_has_stage_probes_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    piped = cli_support.ProgressObserver(0)
+    piped.started("capture")
+    piped.probed(3, 18)
+    assert stream.getvalue() == "[  0 s] import ...\n[  0 s] capture ...\n"
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    live = cli_support.ProgressObserver(0)
+    live.started("parity onnx")
+    live.probed(3, 18)
+    assert stream.getvalue().endswith("\r\x1b[Kparity onnx, probe 4 of 18 ... 0 s")
+    live.clear()
+    assert stream.getvalue().endswith("\r\x1b[K")

@@ -131,9 +131,12 @@ MACHINES = (
 )
 
 
+PROGRESS = re.compile(r"(\[ *\d+ s\] )?[a-z ]+ \.\.\.")
+
+
 def plain(text: str) -> str:
     """Text in which machine-dependent numbers, white space and progress lines do not differ."""
-    kept = [line for line in text.splitlines() if not re.fullmatch(r"[a-z ]+ \.\.\.", line)]
+    kept = [line for line in text.splitlines() if not PROGRESS.fullmatch(line)]
     text = " ".join(" ".join(kept).split())
     for pattern, replacement in MACHINES:
         text = re.sub(pattern, replacement, text)

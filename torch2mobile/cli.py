@@ -18,6 +18,7 @@ from torch2mobile import __version__, cli_check, cli_inspect, cli_verify, interr
 from torch2mobile.cli_support import (
     Number,
     bug,
+    clear_progress,
     complain,
     complete_source,
     constant_option,
@@ -196,6 +197,7 @@ def _run(words: Sequence[str], stop: interrupts.Stop) -> tuple[int, str]:
         error.show()
         return int(ExitCode.USAGE), ""
     except (click.Abort, KeyboardInterrupt):
+        clear_progress()
         what = "what was written is whole" if stop.settled else "nothing was written"
         click.echo(f"interrupted; {what}", err=True)
         return stop.exit_code, ""

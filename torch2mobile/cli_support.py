@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,28 +48,66 @@ def _printable(text: str) -> str:
 
 
 class ProgressObserver:
-    """Draws progress on stderr: one changing line on a terminal, one line a stage elsewhere."""
+    """Draws progress on stderr: one changing line on a terminal, one line a stage elsewhere.
+
+    Each has the seconds since the start; the changing line counts them, and the probes. While the
+    module runs, what it prints is kept away: the stream is that of the start.
+    """
 
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
-        self._live = sys.stderr.isatty() and verbosity == 0
+        self._stream = sys.stderr
+        self._live = self._stream.isatty() and verbosity == 0
+        self._begun = time.monotonic()
+        self._stage = self._probes = ""
+        self._writing = threading.Lock()
+        if self._live:
+            threading.Thread(target=self._count, daemon=True).start()
+        self.started("import")
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        self._stream.write(text)
+        self._stream.flush()
+
+    def _count(self) -> None:
+        while True:
+            time.sleep(1)
+            self._draw()
+
+    def _draw(self) -> None:
+        with self._writing:
+            if self._stage:
+                text = _one_line(f"{self._stage}{self._probes} ... {self._seconds} s")
+                self._write(f"\r\x1b[K{text}")
+
+    @property
+    def _seconds(self) -> int:
+        return int(time.monotonic() - self._begun)
 
     def started(self, stage: str) -> None:
         """Name the stage that runs now."""
         interrupts.stop_if_asked()
         if self._verbosity < 0:
             return
-        text = _one_line(f"{stage} ...")
-        self._write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
+        if self._live:
+            self._stage, self._probes = stage, ""
+            self._draw()
+        else:
+            self._write(f"[{self._seconds:3d} s] {_one_line(stage)} ...\n")
+
+    def probed(self, done: int, total: int) -> None:
+        """Count the probes of the stage that runs now."""
+        interrupts.stop_if_asked()
+        if self._live:
+            self._probes = f", probe {done + 1} of {total}"
+            self._draw()
 
     def clear(self) -> None:
-        """Leave no line behind on a terminal."""
-        if self._live:
-            self._write("\r\x1b[K")
+        """Take the changing line away until the next stage."""
+        with self._writing:
+            self._stage = ""
+            if self._live:
+                self._write("\r\x1b[K")
 
     def finished(self, check: Check) -> None:
         """Clear the line; with -v say what was found."""
@@ -82,6 +122,15 @@ class ProgressObserver:
                     where = f"{found.location.file}:{found.location.line}"
                     said = _one_line(f"suppressed {found.code} at {where}: {found.suppressed}")
                     self._write(f"    {said}\n")
+
+
+_observers: list[ProgressObserver] = []
+
+
+def clear_progress() -> None:
+    """Nothing may be drawn over what is printed now."""
+    while _observers:
+        _observers.pop().clear()
 
 
 # Without an argument, which only the newest click takes.
@@ -306,13 +355,16 @@ def make_parity(options: dict[str, Any]) -> ParityOptions:
 
 def observer_of(options: dict[str, Any]) -> ProgressObserver:
     """The observer for a command's -v and -q."""
-    return ProgressObserver(-1 if options["quiet"] else int(options["verbose"]))
+    observer = ProgressObserver(-1 if options["quiet"] else int(options["verbose"]))
+    _observers.append(observer)
+    return observer
 
 
 def finish(report: Report, options: dict[str, Any]) -> int:
     """Print the report, save it where asked, and return the exit code it means."""
     from torch2mobile.reporters import REPORTERS
 
+    clear_progress()
     colour = use_colour(sys.stdout)
     text = REPORTERS[options["form"]](report, colour=colour, verbose=options["verbose"])
     try:
@@ -348,6 +400,7 @@ def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
 
 def complain(error: Torch2MobileError) -> None:
     """An error on stderr: what was wrong, and what to do."""
+    clear_progress()
     label = click.style("error:", fg="red", bold=True)
     colour = use_colour(sys.stderr)
     click.echo(f"{label} {_printable(error.message)}", err=True, color=colour)
@@ -359,6 +412,7 @@ def complain(error: Torch2MobileError) -> None:
 
 def bug(error: BaseException) -> int:
     """What is neither the user's nor the model's fault."""
+    clear_progress()
     text = _printable(f"{type(error).__name__}: {error}")
     click.echo(f"error: this is a bug in torch2mobile: {text}", err=True)
     click.echo("  Run it again with --debug and report what it prints.", err=True)

@@ -42,6 +42,12 @@ class Torch2MobileError(Exception):
         self.details = details
         """What was tried, one line each."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback through libraries: message, lines, remedy."""
+        places = [f"  at {place}" for place in self.locations]
+        remedy = [f"  {self.remedy}"] if self.remedy else []
+        return [f"{type(self).__name__}: {self.message}", *places, *remedy]
+
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.remedy, self.locations, self.details)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch2mobile.records import Artifact, Check, Job, OnnxModel, OutputSpec, Report, Variant
 
@@ -74,6 +74,14 @@ class Observer(Protocol):
 
     def finished(self, check: Check) -> None:
         """A check was made."""
+
+
+@runtime_checkable
+class ProbeObserver(Observer, Protocol):
+    """An observer that is told of probes too."""
+
+    def probed(self, done: int, total: int) -> None:
+        """So many of the running stage's probes are done."""
 
 
 class SilentObserver:

@@ -31,6 +31,7 @@ _LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnx", "sympy", "numpy", "impor
 _PACKAGES = ("site-packages", "dist-packages")
 _PACKAGE = Path(__file__).resolve().parent
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
+_BUILTINS = {"float", "int", "not", "ite", "max", "min", "sum"}
 # What a layer's path begins with behind the flat signature, which holds the module as ``inner``.
 _FLAT = re.compile(r"^inner(?:\.|$)")
 
@@ -104,7 +105,27 @@ def of_node(node: torch.fx.Node) -> Location:
     path = scopes[-1][0].removeprefix("L['self'].") if scopes else ""
     if scopes and "flat_module" in str(scopes[0][1]):
         path = module_path(path)
-    return replace(found, module=path, op=str(node.target))
+    return replace(found, module=path, op=operator(node.target))
+
+
+def called(node: torch.fx.Node) -> str:
+    """The function that the user's line calls, which may have become several nodes."""
+    kind, _, name = (node.meta.get("torch_fn") or ("", ""))[1].partition(".")
+    return operator(node.target) if not name or kind == "OpOverload" or name[0] == "_" else name
+
+
+def operator(target: Any) -> str:
+    """What a node of a captured graph calls: ``aten.relu.default``, ``math.sqrt``."""
+    name = getattr(target, "__name__", "")
+    if not inspect.isroutine(target) or not name:
+        return str(target)
+    if name.startswith(("sym_", "_sym_")):  # torch's own stand-ins for Python's functions
+        name = name.removeprefix("_").removeprefix("sym_")
+        return name if name in _BUILTINS else f"math.{name}"
+    module = (getattr(target, "__module__", None) or "").removeprefix("_")
+    if "functorch" in module or name.endswith(("_batch_dim", "_increment_nesting")):
+        return f"functorch.{name.removeprefix('_')}"
+    return f"{module}.{name}" if module else name
 
 
 def module_path(scope: str) -> str:

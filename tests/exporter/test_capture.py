@@ -275,11 +275,11 @@ class ThroughNumpy(nn.Module):
 @pytest.mark.parametrize(
     ("module", "code", "remedy"),
     [
-        (DataDependent(), "if x.sum() > 0:", "torch.where or torch.cond"),
+        (DataDependent(), "if x.sum() > 0:", "torch.where(condition, a, b)"),
         (
             ThroughNumpy(),
             "return torch.from_numpy(np.interp(x.numpy(), [0, 1], [0, 2]))",
-            "replace the NumPy part",
+            "Replace the NumPy part",
         ),
     ],
 )

@@ -58,7 +58,7 @@ class Cepstrum(nn.Module):
             Bins(),
             "aten.histc.default",
             "return torch.histc(x, 4)",
-            "has no ONNX translation (aten_histc with min == max",
+            "has no ONNX translation for these arguments",
             "ONNX has",
         ),
         (

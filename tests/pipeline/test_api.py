@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,18 @@ class TestResult:
             assert "parity" in text
             assert "passed" in text.lower()
             assert "float32 noise" in text
+
+    def test_ipython_shows_the_text(self, pair: Any) -> None:
+        shown: list[str] = []
+        pair.result._repr_pretty_(SimpleNamespace(text=shown.append), cycle=False)
+        assert shown == [str(pair.result)]
+
+    def test_ipython_shows_an_error_as_one_message(self) -> None:
+        with pytest.raises(Torch2MobileError) as caught:
+            torch2mobile.export(nn.Linear(3, 2), (torch.ones(2, 3),), inputs=("x:float32[",))
+        first, *rest = caught.value._render_traceback_()
+        assert first == f"{type(caught.value).__name__}: {caught.value.message}"
+        assert rest == [f"  {caught.value.remedy}"]
 
     def test_an_observer_is_told_of_every_check(self, tmp_path: Path) -> None:
         seen: list[Check] = []

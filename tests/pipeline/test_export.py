@@ -322,7 +322,7 @@ def test_a_stage_that_fails_is_named_and_nothing_is_written(name: str, tmp_path:
     assert result.exit_code is code
     assert statuses(result)[stage] is status
     assert result.bundle is None
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"b.failed"}
     assert check(result, stage).hint
 
 
@@ -357,6 +357,20 @@ def test_a_users_tolerance_lets_it_pass_and_the_replay_too(tmp_path: Path) -> No
     loose = ParityOptions(probes=2, tolerances={"": Tolerance(atol=1.0)})
     assert export(OnlyWhileExporting(), tmp_path / "b", parity=loose).passed
     assert torch2mobile.verify(tmp_path / "b").passed
+
+
+@pytest.mark.slow
+def test_the_onnx_that_was_judged_is_kept_until_a_bundle_is_written(tmp_path: Path) -> None:
+    loose = ParityOptions(probes=2, tolerances={"": Tolerance(atol=1.0)})
+    kept = tmp_path / "b.failed" / "model.onnx"
+    skipped = check(export(OnlyWhileExporting(), tmp_path / "b"), "bundle")
+    assert kept.is_file()
+    assert any("b.failed/model.onnx" in note for note in skipped.notes)
+    assert "older" not in skipped.summary
+    assert export(OnlyWhileExporting(), tmp_path / "b", parity=loose).passed
+    assert not kept.parent.exists()
+    again = check(export(OnlyWhileExporting(), tmp_path / "b"), "bundle")
+    assert "is an older one" in again.summary
 
 
 def test_a_tolerance_for_no_output_is_refused(tmp_path: Path) -> None:

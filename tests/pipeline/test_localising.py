@@ -51,10 +51,13 @@ class TestVerify:
         assert any("first.weight differs in 1 of 48 values" in note for note in parity.notes)
         (table,) = [t for t in parity.tables if t.title.startswith("where it starts")]
         row = dict(zip(table.columns, table.rows[0], strict=True))
-        assert row["node"] == place.node
+        assert parity.metrics["suspect 1.nodes"] == place.node
+        line = f"{Path(place.file).name}:{place.line}"
+        assert (row["operator"], row["layer"], row["line"]) == ("linear", "first", line)
+        assert row["span"] == "Gemm"
         assert row["at fault"] == "graph"
         assert row["before"] == 0
-        assert row["own error"] > row["allowed"] > row["floor"] > 0
+        assert row["own error"] > row["allowed"] > parity.metrics["suspect 1.floor"] > 0
         assert row["after / floor"] > 10
         assert "export it again" in parity.hint
         assert "where it starts" in str(result)

@@ -161,6 +161,34 @@ def test_many_mismatches_are_cut_and_the_cut_is_said() -> None:
     assert "... and 1 more location; --format json has all of them" in text
 
 
+def test_what_has_one_cause_is_shown_once() -> None:
+    mismatches = tuple(Mismatch("y", f"N={n}", "differs", index=(0,)) for n in range(1, 5))
+    places = tuple(Location(file="net.py", line=3, op=op, node="n") for op in ("Cast", "Mul"))
+    text = terminal.render(report(replace(FAILED, mismatches=mismatches, locations=places)))
+    assert "output y, probe N=1 and 3 other probes: differs" in text
+    assert text.count("at net.py:3") == 1
+    assert "op Cast, Mul, node n" in text
+    assert "more" not in text
+
+
+def test_in_80_columns_no_line_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    wide = Table(
+        "figures", tuple(f"column {n}" for n in range(9)), (tuple("a b" * 3 for _ in range(9)),)
+    )
+    check = replace(
+        FAILED,
+        summary="word " * 60,
+        notes=("note " * 40,),
+        tables=(wide, FIGURES),
+        locations=(Location(file="net.py", line=3, code="x = " + "y + " * 40),),
+    )
+    lines = terminal.render(report(check)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("column 0 a ba ba b, column 1" in line for line in lines)
+    assert any(line.endswith("...") for line in lines)
+
+
 def test_locations_are_not_shown_for_what_passed() -> None:
     location = (Location(file="net.py", line=3),)
     assert "net.py" not in terminal.render(report(replace(PASSED, locations=location)))
@@ -245,5 +273,5 @@ def test_findings_of_many_nodes_are_one_line(linted: Report) -> None:
     last = check.findings[-1]
     many = [replace(last, location=replace(last.location, node=f"n{i}")) for i in range(7)]
     text = REPORTERS["text"](replace(linted, checks=(replace(check, findings=tuple(many)),)))
-    assert "at module head, op Gather, node n0, n1, ... (7 nodes)" in text
+    assert "at module head, op Gather, node n0, n1, ... (7 in all)" in text
     assert text.count("T2M401") == 1

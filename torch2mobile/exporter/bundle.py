@@ -6,6 +6,7 @@ fails or is killed leaves what stood there before. Same request, same versions: 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -70,6 +71,32 @@ class BundleWriter:
     def __exit__(self, *_: object) -> None:
         self._stage.__exit__()
 
+    def keep_judged(self, model: Path) -> Path:
+        """Keep an .onnx that did not pass, beside the bundle's place, for ``debug``; its path.
+
+        In a folder of its own, as weights may lie in a second file. The next bundle removes it.
+        """
+        with writing(self._failed):
+            self._failed.mkdir(exist_ok=True)
+            for path in _with_data(model):
+                path.replace(self._failed / path.name)
+        return self._failed / model.name
+
+    @property
+    def older(self) -> bool:
+        """Whether the bundle of an earlier run stands in the place."""
+        return (self._place / MANIFEST).exists()
+
+    @property
+    def _failed(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.failed")
+
+    def _forget_judged(self) -> None:
+        with contextlib.suppress(OSError):  # nothing is lost with what stays
+            for path in _with_data(self._failed / MODEL):
+                path.unlink()
+            self._failed.rmdir()
+
     def commit(self, manifest: Manifest) -> Bundle:
         """Hash every file, write the manifest, and put the folder in its place.
 
@@ -97,7 +124,13 @@ class BundleWriter:
             except BundleError:
                 self._stage.swap()
                 raise
+        self._forget_judged()
         return Bundle(self.out, manifest)
+
+
+def _with_data(model: Path) -> list[Path]:
+    """An .onnx and the file of its weights, where there is one."""
+    return [path for path in (model, model.with_name(f"{model.name}.data")) if path.exists()]
 
 
 def refuse_undecodable(path: Path, what: str) -> None:

@@ -17,9 +17,8 @@ import torch
 from torch2mobile import sizing, user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError, InputError, LostOutputError, did_you_mean
-from torch2mobile.exporter import assumptions
+from torch2mobile.exporter import assumptions, capture_words
 from torch2mobile.exporter.dims import (
-    SIZE_REMEDY,
     final_inputs,
     left_to_torch,
     torch_shapes,
@@ -157,7 +156,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
                 (where,) if where else (),
             ) from error
         found = flat_module.flatten_outputs(outputs, loaded.flat.dropped)
-    _refuse_lost(found, loaded.flat.dropped)
+    _refuse_lost(loaded, found)
     names = _unique([name for name, _ in found.tensors], loaded.specs)
     absent = [f"the output {name} is None and was left out" for name in found.absent]
     asked = [
@@ -166,8 +165,15 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(names), (*absent, *asked)
 
 
-def _refuse_lost(found: flat_module.Outputs, dropped: Sequence[str]) -> None:
+def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:
+    """The line at which the module's own forward begins."""
+    own = user_code.function(type(loaded.module).forward)
+    return (user_code.location(own.file, own.tree.lineno),) if own is not None else ()
+
+
+def _refuse_lost(loaded: LoadedModel, found: flat_module.Outputs) -> None:
     """Refuse to lose an output in silence, and to be asked for what is not there."""
+    dropped = loaded.flat.dropped
     names = [name for name, _ in found.tensors]
     unknown = sorted(set(dropped) - set(found.dropped))
     if unknown:
@@ -179,6 +185,7 @@ def _refuse_lost(found: flat_module.Outputs, dropped: Sequence[str]) -> None:
         raise InputError(
             "the module returns no tensor for the example input",
             "Return at least one tensor from forward.",
+            _forward_of(loaded),
         )
     if found.lost:
         lost = " and ".join(f"{name} ({kind})" for name, kind in found.lost.items())
@@ -186,6 +193,7 @@ def _refuse_lost(found: flat_module.Outputs, dropped: Sequence[str]) -> None:
         raise LostOutputError(
             f"the module returns {lost}, which is no tensor: the file would go without it",
             f"Return tensors from forward, or let it go: {options} (drop_outputs in Python).",
+            _forward_of(loaded),
         )
 
 
@@ -248,7 +256,7 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
         worked = True
         yield replace(made, attempts=(*attempts, Attempt(name, succeeded=True)))
     if not worked:
-        raise _all_failed(attempts)
+        raise _all_failed(loaded, attempts)
 
 
 # So many sizes that a graph was not captured for are tried on the module.
@@ -304,16 +312,19 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
     def watching(original: Any, wanted: Callable[..., bool]) -> Any:
         def watch(*args: Any, **options: Any) -> Any:
             place = _line_in_forward()
-            found.extend([(wanted(*args), place)] if place else [])
+            is_it = False
+            with contextlib.suppress(Exception):  # the capture that is watched has to go on
+                is_it = place is not None and wanted(*args)
+            found.extend([(is_it, place)] if place else [])
             return original(*args, **options)
 
         return watch
 
     with contextlib.ExitStack() as stack, fresh(loaded, "scratch") as own, quiet():
-        if "specialized" in str(error):
-            name, wanted = "_set_replacement", lambda *args: args[2].is_number
-        elif "Constraints violated" in str(error):
+        if "Not all values" in str(error):
             name, wanted = "_log_guard", lambda *args: assumptions.is_broken(loaded, *args)
+        elif "specialized" in str(error):
+            name, wanted = "_set_replacement", lambda *args: args[2].is_number
         else:
             return None
         original = getattr(ShapeEnv, name)
@@ -338,27 +349,6 @@ def _below_the_call(frames: Sequence[traceback.FrameSummary]) -> Sequence[traceb
 
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
-_PACKED = (
-    ("packed sequence", "pack_padded_sequence", "PackedSequence"),
-    (
-        "A packed sequence has no graph: run the layer on the padded batch, and take each row's "
-        "last step by its length (gather), or mask the steps after it."
-    ),
-)
-REMEDIES = (
-    (
-        ("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
-        "A Python branch or loop depends on tensor values: use torch.where or torch.cond instead.",
-    ),
-    (
-        ("specialized", "Constraints violated", "not all values", "which the inputs declare"),
-        SIZE_REMEDY,
-    ),
-    (
-        ("numpy", "NumPy"),
-        "The data leaves torch on its way: replace the NumPy part of forward by torch operations.",
-    ),
-)
 
 
 def _is_pointless(strategy: Any, loaded: LoadedModel, attempts: Sequence[Attempt]) -> bool:
@@ -383,26 +373,17 @@ def _taken_for_constant(attempts: Sequence[Attempt]) -> bool:
 def _is_users_fault(attempts: Sequence[Attempt]) -> bool:
     """Whether the code depends on data, fixes a size or leaves torch: no exporter can mend that."""
     text = " ".join(attempt.reason for attempt in attempts)
-    return any(mark in text for marks, _ in REMEDIES for mark in marks)
+    marks = (*capture_words.ON_DATA, *capture_words.ON_SIZES, *capture_words.NUMPY)
+    return any(mark in text for mark in marks)
 
 
-def remedy_of(attempts: Sequence[Attempt]) -> str:
-    """What to do about what torch.export met."""
-    text = " ".join(attempt.reason for attempt in attempts)
-    return next(
-        (advice for marks, advice in (_PACKED, *REMEDIES) if any(m in text for m in marks)),
-        "Rewrite the line named above in plain torch operations on tensors.",
-    )
-
-
-def _all_failed(attempts: list[Attempt]) -> CaptureError:
+def _all_failed(loaded: LoadedModel, attempts: list[Attempt]) -> CaptureError:
     first = next((a for a in attempts if a.locations), attempts[0])
-    where = ""
-    if first.locations:
-        where = f" at {user_code.told(first.locations[0])}"
+    place = capture_words.blamed(attempts)
+    where = f" at {user_code.told(place)}" if place is not None else ""
     return CaptureError(
         f"the module could not be captured as a graph{where}",
-        remedy_of(attempts),
+        capture_words.remedy(loaded, attempts),
         first.locations,
         tuple(f"{attempt.strategy}: {attempt.reason}" for attempt in attempts),
     )

@@ -14,8 +14,8 @@ from torch2mobile.errors import CaptureError
 from torch2mobile.records import Dim, InputSpec, LoadedModel
 
 SIZE_REMEDY = (
-    "A size that was declared dynamic is fixed in the code: keep sizes as x.shape[i] (no int(), "
-    "no stored batch size), narrow its range as suggested, or declare the dimension fixed."
+    "Take sizes from the input, as x.shape[i], in place of fixed or stored numbers; or declare "
+    "that size narrower or fixed, with --input."
 )
 
 

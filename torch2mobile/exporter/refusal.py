@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,25 @@ from torch2mobile.sizing import OF_DATA
 from torch2mobile.tensors import quiet
 
 _OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
+_NODE = re.compile(r"translating node %(\w+) :")
 _ARGUMENT = re.compile(r"Required (?:parameter|attribute) '(\w+)' is not provided")
 # As a trace tells a node's frames, from the innermost to the outermost.
 _TRACED = re.compile(r"^(.+)\((\d+)\): ", re.MULTILINE)
 _UNBACKED = re.compile(r"unbacked symbols")
+_COMPLEX = re.compile("complex-valued input")
+_ANOTHER = (
+    "Write it with operators that ONNX has, or compute it outside the model and give its result."
+)
+# What to write instead, by what the operator is called: each is tried in tests/test_refusals.
+_REMEDIES = (
+    (r"^math\.(\w+)", "Compute it as a tensor: torch.{0}(x.new_ones(x.shape[0]).sum())."),
+    (r"^builtins\.|^float$", "Compute it on whole numbers: (n + 1) // 2 in place of round(n / 2)."),
+    (r"sparse", "Keep the matrix dense: x.to_dense(), torch.mm."),
+    (r"quantize", "Export the float model and quantize the .onnx, or torch.fake_quantize_*."),
+    (r"flex_attention", "F.scaled_dot_product_attention, with the score as its attn_mask."),
+    (r"functorch", "Write the derivative as a formula, and what vmap does over the whole batch."),
+    (r"while_loop|scan|map_impl", "Loop a fixed number of times, in Python."),
+)
 
 
 def explain(capture: Capture, error: Exception) -> TranslateError:
@@ -34,16 +49,24 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
     place = _operator_location(capture, text)
     root = chain[-1].strip().splitlines()
     reason = root[0][:300] if root else type(error).__name__
-    where = f" at {place.file}:{place.line}: {place.code}" if place and place.file else ""
+    said, remedy = _in_words(reason, place.op if place else "")
+    if place and user_code.is_library(place.file):
+        remedy = (
+            "The line is in a library: at your call of it, try an argument that chooses another "
+            "way there (such as attn_implementation='eager')."
+        )
+    where = f" at {user_code.told(place)}" if place and place.file else ""
     operator = f" {place.op}" if place and place.op else ""
-    said, remedy = _in_words(reason)
     return TranslateError(
-        f"the operator{operator} {said}{where}", remedy, (place,) if place else ()
+        f"the operator{operator} {said}{where}",
+        remedy,
+        (place,) if place else (),
+        (f"torch.onnx: {reason}",),
     )
 
 
-def _in_words(reason: str) -> tuple[str, str]:
-    """The exporter's reason and what to do; its own words where no others are known."""
+def _in_words(reason: str, operator: str) -> tuple[str, str]:
+    """What the exporter lacks and what to do."""
     argument = _ARGUMENT.search(reason)
     if argument:
         name = argument[1]
@@ -54,15 +77,28 @@ def _in_words(reason: str) -> tuple[str, str]:
             "cannot be translated: the shape of its result depends on data",
             "Keep the shape: torch.where with a neutral value, a fixed topk, a mask.",
         )
-    remedy = "Write it with operators that ONNX has, or compute it outside the model."
-    if "complex-valued input" in reason:
-        remedy = (
-            "Keep real and imaginary part in two real tensors, or compute it outside the model."
+    if _COMPLEX.search(reason):
+        return (
+            "has no ONNX translation for complex numbers",
+            "Keep real and imaginary part in two real tensors, or compute it outside the model.",
         )
-        return "has no ONNX translation for complex numbers", remedy
-    if reason.startswith("No ONNX function found"):
+    remedy = _remedy(operator)
+    if "double" in reason:
+        return "has no ONNX translation in float64", "Compute it in float32: x.float()."
+    if reason.startswith(("No ONNX function found", "Exporting the operator")):
         return "has no ONNX translation", remedy
-    return f"has no ONNX translation ({reason})", remedy
+    return "has no ONNX translation for these arguments", remedy
+
+
+def _remedy(operator: str) -> str:
+    for pattern, advice in _REMEDIES:
+        found = re.search(pattern, operator)
+        if found:
+            return advice.format(*found.groups())
+    space = operator.partition(".")[0]
+    if operator and space not in {"aten", "prims", "math", "builtins", "torch"}:
+        return f"It is an operator of {space}: call its form in torch's own operators."
+    return _ANOTHER
 
 
 def _operator_location(capture: Capture, text: str) -> Location | None:
@@ -70,15 +106,24 @@ def _operator_location(capture: Capture, text: str) -> Location | None:
     names = {name.replace("::", ".").rstrip(".") for name in names}
     if capture.program is None:
         return _traced_location(capture.traced, names)
+    nodes = list(_calls(capture.program))
     by_size = _UNBACKED.search(text) is not None
-    for node in _calls(capture.program):
-        target = str(node.target)
-        named = any(target == name or target.startswith(name + ".") for name in names)
-        if named or (by_size and _depends_on_data(node)):
+    tests: tuple[Callable[[torch.fx.Node], bool], ...] = (
+        lambda node: node.name in _NODE.findall(text),
+        lambda node: _is_named(str(node.target), names) or (by_size and _depends_on_data(node)),
+        lambda node: any(name.split(".")[1] in str(node.target) for name in names if "." in name),
+        lambda node: "functorch" in user_code.operator(node.target),
+    )
+    for test in tests:
+        for node in filter(test, nodes):
             place = user_code.of_node(node)
             if place.file:
                 return place
     return user_code.from_trace_text(text)
+
+
+def _is_named(target: str, names: Collection[str]) -> bool:
+    return any(target == name or target.startswith(name + ".") for name in names)
 
 
 def _traced_location(traced: Any, names: Collection[str]) -> Location | None:
@@ -100,7 +145,9 @@ def _calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
         with contextlib.suppress(Exception), quiet():
             programs.append(program.run_decompositions(table))
     for one in programs:
-        yield from (node for node in one.graph.nodes if node.op == "call_function")
+        for graph in one.graph_module.modules():
+            if isinstance(graph, torch.fx.GraphModule):
+                yield from (node for node in graph.graph.nodes if node.op == "call_function")
 
 
 def _depends_on_data(node: torch.fx.Node) -> bool:

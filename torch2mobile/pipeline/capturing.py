@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch2mobile import sizing
 from torch2mobile.errors import CaptureError, ExitCode, Torch2MobileError
+from torch2mobile.pipeline.stages import tried
 from torch2mobile.records import Attempt, Capture, Check, LoadedModel, Location, Status
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def captured(loaded: LoadedModel, translate: Callable[[Capture], T]) -> Captured
                 raise
             first = first or Captured(made, None, error)
             places = tuple(place for place in error.locations if isinstance(place, Location))
-            reason = f"it does not translate: {error.message}"
+            reason = "; ".join((f"it does not translate: {error.message}", *error.details))
             attempts.append(Attempt(made.strategy, False, reason, places))
         else:
-            tried = (*attempts, Attempt(made.strategy, succeeded=True))
-            return Captured(replace(made, attempts=tried), found)
+            ways = (*attempts, Attempt(made.strategy, succeeded=True))
+            return Captured(replace(made, attempts=ways), found)
     assert first is not None, "captures() gives one, or raises"
     assert first.refusal is not None
     if len(attempts) > 1:
@@ -127,10 +128,16 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def capture_check(found: Capture) -> Check:
     """How the module was captured, what was noted, and which strategies failed before."""
-    tries = [f"{a.strategy} failed: {a.reason}" for a in found.attempts if not a.succeeded]
+    failed = [attempt for attempt in found.attempts if not attempt.succeeded]
     how = f"torch.export, {found.strategy}" if found.program else found.strategy
-    notes = (*found.loaded.notes, *found.notes, *tries)
-    return Check("capture", Status.PASSED, how, notes=notes)
+    notes = (*found.loaded.notes, *found.notes, *map(_failed, failed))
+    metrics = tried([f"{attempt.strategy}: {attempt.reason}" for attempt in failed])
+    return Check("capture", Status.PASSED, how, metrics=metrics, notes=notes)
+
+
+def _failed(attempt: Attempt) -> str:
+    where = f" at {attempt.locations[0]}" if attempt.locations else ""
+    return f"{attempt.strategy} failed{where}"
 
 
 def translate_check(found: Translation) -> Check:

@@ -55,6 +55,7 @@ from torch2mobile.records import (
     Request,
     Status,
 )
+from torch2mobile.user_code import shown_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +116,8 @@ def _export(
     stages = Stages(observer or SilentObserver())
     with BundleWriter(out) as writer, writing(writer.stage):
         bundle = _Export(loaded, request, stages, writer, simplifier).run()
+        if bundle is None and writer.older and stages.checks[-1].name != "bundle":
+            stages.add(Check("bundle", Status.SKIPPED, f"not written{_older(writer)}"))
     report = _report(request, loaded, stages)
     return ExportResult(report, bundle)
 
@@ -189,10 +192,20 @@ class _Export:
         model = self._simplified(raw, search, expected)
         artifacts = self._judge_all(model, capture, expected)
         if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):
-            skip = Check("bundle", Status.SKIPPED, "not written, since a check did not pass")
-            self.stages.add(skip)
+            self._keep(model)
             return None
         return self._write(model, capture, expected, artifacts)
+
+    def _keep(self, model: OnnxModel) -> None:
+        """No bundle, but the file that was judged, for ``debug``."""
+        try:
+            kept = self.writer.keep_judged(model.path)
+        except Torch2MobileError as error:
+            note = f"the .onnx that was judged could not be kept: {error.message}"
+        else:
+            note = f"the .onnx that was judged is {shown_path(str(kept))}, for torch2mobile debug"
+        what = f"not written, since a check did not pass{_older(self.writer)}"
+        self.stages.add(Check("bundle", Status.SKIPPED, what, notes=(note,)))
 
     def _translate(self, capture: Capture) -> Translation:
         from torch2mobile.exporter.bundle import MODEL
@@ -337,7 +350,6 @@ class _Export:
         artifacts: Sequence[Artifact],
     ) -> Bundle | None:
         from torch2mobile.exporter.staging import writing
-        from torch2mobile.user_code import shown_path
         from torch2mobile.validators.parity.golden import agreed
 
         self.stages.observer.started("bundle")
@@ -367,6 +379,12 @@ class _Export:
         summary = f"{shown_path(str(self.writer.out))} ({count} files, {size / 1024:.0f} KiB)"
         self.stages.add(Check("bundle", Status.PASSED, summary))
         return bundle
+
+
+def _older(writer: BundleWriter) -> str:
+    """Whose bundle stands in the place, where none was written now."""
+    where = shown_path(str(writer.out))
+    return f"; the bundle at {where} is an older one" if writer.older else ""
 
 
 def _too_large(path: Path) -> bool:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from torch2mobile.records import Check, Location, Origin, Status, Table
+from torch2mobile.records import Check, Location, Metric, Origin, Status, Table
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.provenance import Origins
     from torch2mobile.validators.parity.locating.findings import Finding, Suspect
 
 _COLUMNS = (
-    "node",
-    "op",
-    "value",
-    "own error",
-    "allowed",
-    "floor",
-    "before",
-    "after",
-    "after / floor",
-    "at fault",
+    *("operator", "layer", "line", "span", "own error", "allowed", "before", "after"),
+    *("after / floor", "at fault"),
 )
 # So many nodes of a span are named with their lines; the table has all.
 _PLACES = 6
@@ -30,30 +23,65 @@ _PLACES = 6
 
 def join(check: Check, found: Check) -> Check:
     """A failed check with what was found: the first suspect's lines, a table, what it means."""
+    from torch2mobile.validators.parity import gate
+
     return replace(
         check,
         locations=(*check.locations, *found.locations),
+        metrics={**check.metrics, **_suspects(found.metrics)},
         tables=(*check.tables, *found.tables),
         notes=(*check.notes, found.summary, *found.notes),
-        hint=found.hint or check.hint,
+        # What the mismatches show by themselves says more than what goes for all such nodes.
+        hint=(found.hint or check.hint) if check.hint in {"", gate.LOOK} else check.hint,
     )
 
 
-def localise_check(finding: Finding, origins: Origins) -> Check:
-    """The finding as a check of its own; PASSED where nothing differs."""
+def _suspects(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {name: value for name, value in metrics.items() if name.startswith("suspect")}
+
+
+def localise_check(
+    finding: Finding, origins: Origins, operators: Mapping[str, str] | None = None
+) -> Check:
+    """The finding as a check of its own; PASSED where nothing differs.
+
+    ``operators`` has what the user's line calls, by the value that it gives. The names of the
+    nodes are metrics: there may be dozens.
+    """
     named = finding.suspects if finding.verdict in {"node", "capture", "accumulated"} else ()
     blamed = named[:1] if finding.verdict == "node" else ()
+    metrics: dict[str, Metric] = {"values": finding.values, "compared": finding.compared}
+    called = [_called(suspect, operators or {}) for suspect in named]
     return Check(
         "localise",
         Status.PASSED if finding.verdict == "nothing" else Status.FAILED,
-        sentence(finding),
+        sentence(finding, *called[:1]),
         target="onnx",
         hint=_HINTS.get(_cause(finding), ""),
-        metrics={"values": finding.values, "compared": finding.compared},
+        metrics=metrics | _nodes(named),
         locations=tuple(place for suspect in blamed for place in _places(suspect, origins)),
-        tables=(_table(finding, named),) if named else (),
+        tables=(_table(finding, named, called, origins),) if named else (),
         notes=tuple(_lined_up(finding)),
     )
+
+
+def _called(suspect: Suspect, operators: Mapping[str, str]) -> str:
+    """What the user calls there; empty where no value of it has a name."""
+    outputs = [name for node in reversed(suspect.nodes) for name in node.outputs]
+    return next((operators[name] for name in (suspect.value, *outputs) if name in operators), "")
+
+
+def _nodes(suspects: Sequence[Suspect]) -> dict[str, Metric]:
+    """By suspect its value, nodes, their operators, and the noise of that value."""
+    found: dict[str, Metric] = {}
+    for number, one in enumerate(suspects, 1):
+        found |= {
+            f"suspect {number}.value": one.value,
+            f"suspect {number}.nodes": ", ".join(node.name for node in one.nodes),
+            f"suspect {number}.operators": ", ".join(node.op_type for node in one.nodes),
+            f"suspect {number}.floor": one.floor or 0.0,
+        }
+    return found
 
 
 def _places(suspect: Suspect, origins: Origins) -> list[Location]:
@@ -70,35 +98,49 @@ def _places(suspect: Suspect, origins: Origins) -> list[Location]:
 _NOWHERE = Origin((), "", 0, "")
 
 
-def _table(finding: Finding, suspects: Sequence[Suspect]) -> Table:
+def _table(
+    finding: Finding, suspects: Sequence[Suspect], called: Sequence[str], origins: Origins
+) -> Table:
     title = f"where it starts, on probe {finding.probe}"
     if finding.verdict == "accumulated":
         title = f"the largest errors of nodes on their own, on probe {finding.probe}"
-    return Table(title, _COLUMNS, tuple(_row(suspect) for suspect in suspects))
+    pairs = zip(suspects, called, strict=True)
+    return Table(title, _COLUMNS, tuple(_row(one, name, origins) for one, name in pairs))
 
 
-def _row(suspect: Suspect) -> tuple[str | float | None, ...]:
+def _row(suspect: Suspect, called: str, origins: Origins) -> tuple[str | float | None, ...]:
     after, floor = suspect.after, suspect.floor
+    place = next(iter(_places(suspect, origins)), Location())
     return (
-        ", ".join(node.name or node.op_type for node in suspect.nodes),
-        ", ".join(node.op_type for node in suspect.nodes),
-        suspect.value,
+        called or suspect.nodes[-1].op_type,
+        place.module or None,
+        f"{PurePath(place.file).name}:{place.line}" if place.file else None,
+        _span(suspect),
         suspect.error,
         suspect.allowed,
-        floor or None,
         suspect.before,
         after,
         after / floor if after is not None and floor else None,
-        {"kernel": "kernel", "graph": "graph"}.get(suspect.fault, "-"),
+        suspect.fault or None,
     )
+
+
+def _span(suspect: Suspect) -> str:
+    """The nodes in words: their number, and the operators at both ends."""
+    first, last = suspect.nodes[0].op_type, suspect.nodes[-1].op_type
+    return last if len(suspect.nodes) == 1 else f"{len(suspect.nodes)} nodes, {first} to {last}"
 
 
 def _cause(finding: Finding) -> str:
     fault = finding.suspects[0].fault if finding.suspects else ""
+    if finding.verdict == "node" and not finding.suspects[0].runs:
+        fault = "stops"
     return f"node {fault}".strip() if finding.verdict == "node" else finding.verdict
 
 
 _HINTS = {
+    "node stops": "ONNX Runtime cannot run this node: compute it in another dtype (x.float()), or "
+    "write the line in other operators.",
     "node": "Look at the node and the source line named above.",
     "node graph": "The file says something else than the module at this node: export it again, "
     "or look at what changed it. If it is fresh from export, the operator's translation is at "
@@ -107,15 +149,16 @@ _HINTS = {
     "version of it, or write the line in other operators.",
     "optimizer": "An optimisation of ONNX Runtime's changes the result: try another version, or "
     "set graph_optimization_level lower in the app.",
-    "capture": "torch.export fixed what depends on the call: look for Python that depends on "
-    "sizes, values, earlier calls, or on being exported.",
+    "capture": "torch.export fixed what depends on the call: Python that depends on sizes, values, "
+    "earlier calls, or on being exported. Write one formula for all sizes (min, max, F.pad by 0 or "
+    "more), torch.where for values.",
     "accumulated": "Each node is as exact as it can be. Give your own tolerance if this error is "
     "acceptable, or make the module less sensitive to rounding.",
 }
 
 
-def sentence(finding: Finding) -> str:
-    """The finding in one sentence."""
+def sentence(finding: Finding, called: str = "") -> str:
+    """The finding in one sentence; ``called`` is what the user's line calls there."""
     if finding.verdict != "node":
         return _OTHERS[finding.verdict].format(probe=finding.probe, detail=finding.detail)
     suspect = finding.suspects[0]
@@ -123,7 +166,8 @@ def sentence(finding: Finding) -> str:
     what = f"the {last.op_type} node {last.name}".strip()
     if len(suspect.nodes) > 1:
         what = f"the {len(suspect.nodes)} nodes up to {suspect.value} (their names were lost)"
-    return f"it starts in {what}: {_symptom(suspect)}{_fault(suspect)}"
+    of = f" of {called}" if called else ""
+    return f"it starts in {what}{of}: {_symptom(suspect)}{_fault(suspect)}"
 
 
 def _symptom(suspect: Suspect) -> str:

@@ -41,7 +41,7 @@ def judge(
     stages.observer.started(f"parity {target}")
     held = artifact.gate(options)
     try:
-        answers = gate.run_probes(artifact.runner, expected)
+        answers = gate.run_probes(artifact.runner, expected, stages.probed)
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import user_code
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter.simplify import CANDIDATES
@@ -103,7 +104,7 @@ class Localiser:
             return self._find(expected, case, process)
 
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
-        from torch2mobile.exporter.capture import remedy_of
+        from torch2mobile.exporter import capture_words
         from torch2mobile.pipeline.places import departures
         from torch2mobile.validators.parity import gate
         from torch2mobile.validators.parity.localise import localise
@@ -114,7 +115,7 @@ class Localiser:
         if program is None:
             raise UsageError(
                 "the module was captured by a TorchScript trace, whose values have no names",
-                remedy_of(basis.capture.attempts),
+                capture_words.remedy(basis.capture.loaded, basis.capture.attempts),
                 _refused_at(basis.capture),
             )
         question = Question(
@@ -130,7 +131,13 @@ class Localiser:
             timeout=self._options.timeout,
         )
         finding = localise(question, process)
-        check = localise_check(finding, basis.origins)
+        nodes = {node.name: node for node in program.graph.nodes if node.op == "call_function"}
+        operators = {
+            value: user_code.called(nodes[name])
+            for value, name in basis.translation.twins.items()
+            if name in nodes
+        }
+        check = localise_check(finding, basis.origins, operators)
         if finding.verdict == "capture":
             check = replace(check, locations=departures(basis.capture, case.probe.feeds))
         return check

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch2mobile import sizing
+from torch2mobile import sizing, user_code
 from torch2mobile.pipeline.places import distinct, place_of
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
@@ -61,10 +61,10 @@ def module_side(
     built += offers.offers(loaded, specs, example, options)
     shapes = [probe.shapes for probe in built]
     built += [probe for probe in recorded if probe.shapes not in shapes]
-    references = reference.evaluate(loaded, outputs, built)
+    references = reference.evaluate(loaded, outputs, built, stages.probed)
     settled = domain.settle(loaded, references)
     if settled is not None:
-        references = reference.evaluate(loaded, outputs, settled.probes)
+        references = reference.evaluate(loaded, outputs, settled.probes, stages.probed)
     overflown = [item.probe.label for item in references if domain.overflows(item)]
     references = reference.answered([i for i in references if not domain.overflows(i)])
     tried = [item.probe for item in references]
@@ -90,7 +90,7 @@ def module_side(
     _modes(stages, loaded, expected)
     _state(stages, loaded, expected, unsteady)
     more = sides.searched(loaded, expected, options.seed)
-    found = reference.answered(reference.evaluate(loaded, outputs, more))
+    found = reference.answered(reference.evaluate(loaded, outputs, more, stages.probed))
     expected = [*expected, *reference.accepted(found)]
     constant = reference_check.constant_check(expected)
     if constant is not None and not options.accept_constant:
@@ -143,8 +143,6 @@ def _taken_for_granted(exceptions: Sequence[tuple[Assumption, Mapping[str, int]]
 
 def _without_truth(references: Sequence[Reference]) -> list[str]:
     """Why there is no float64 truth, and by which line of the user's, on how many probes."""
-    from torch2mobile import user_code
-
     lacks = [item.lack for item in references if item.lack is not None and item.truth is None]
     notes = []
     for lack in dict.fromkeys(lacks):
@@ -214,20 +212,23 @@ def _greatest(loaded: LoadedModel, probes: Sequence[Probe]) -> dict[str, tuple[i
 def _suspects(
     loaded: LoadedModel, references: Sequence[Reference], unsteady: Unsteady | None
 ) -> tuple[Location, ...]:
-    """The lines that draw random numbers, or the one that first gives NaN."""
+    """The lines that draw random numbers, or the one that first gives NaN, or that refuses."""
     from torch2mobile.validators.parity import determinism, domain
 
     if unsteady is not None and unsteady.cause != "state":
         return distinct([place_of(step) for step in unsteady.steps])
     bad = (i.probe for i in references if domain.has_nan(i) and not i.probe.outside)
     first = next(bad, None)
-    step = determinism.first_nan(loaded, first) if first is not None else None
+    if first is None:
+        refused = next((i.probe for i in references if i.refusal and i.probe.declared), None)
+        error = domain.refusal(loaded, refused) if refused is not None else None
+        return distinct([user_code.from_exception(error)]) if error is not None else ()
+    step = determinism.first_nan(loaded, first)
     return distinct([place_of(step)]) if step is not None else ()
 
 
 def _outside_places(loaded: LoadedModel, settled: Settled | None) -> tuple[Location, ...]:
     """The line that first gives NaN, or refuses, outside of the module's domain."""
-    from torch2mobile import user_code
     from torch2mobile.validators.parity import determinism, domain
 
     if settled is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch2mobile.errors import ExitCode
 from torch2mobile.records import Bundle, Finding, Report, Status
@@ -31,6 +32,9 @@ class Result:
 
     def _repr_html_(self) -> str:
         return REPORTERS["html"](self.report)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 (IPython's)
+        printer.text(str(self))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from torch2mobile.errors import ExitCode, NotApplicableError, Torch2MobileError
-from torch2mobile.interfaces import Observer
-from torch2mobile.records import Check, Location, Status
+from torch2mobile.interfaces import Observer, ProbeObserver
+from torch2mobile.records import Check, Location, Metric, Status
 
 T = TypeVar("T")
 
@@ -25,6 +25,11 @@ class Stages:
         self.observer.finished(check)
         return check
 
+    def probed(self, done: int, total: int) -> None:
+        """Tell an observer that listens to it how many probes are done."""
+        if isinstance(self.observer, ProbeObserver):
+            self.observer.probed(done, total)
+
     def attempt(self, name: str, action: Callable[[], T], *, target: str = "") -> T | None:
         """Run a stage; None and an ERROR check where it could not finish.
 
@@ -40,6 +45,15 @@ class Stages:
             return None
 
 
+_RAW = ("--format json has what torch said of each way that was tried",)
+
+
+def tried(details: Sequence[str]) -> dict[str, Metric]:
+    """What each attempt met, in torch's own words, which no text shows."""
+    parts = (text.partition(": ") for text in details)
+    return {f"tried {name}": reason for name, _, reason in parts}
+
+
 def error_check(name: str, error: Torch2MobileError, *, target: str = "") -> Check:
     """An exception as a Check."""
     status = Status.FAILED if error.exit_code is ExitCode.FAILED else Status.ERROR
@@ -50,5 +64,6 @@ def error_check(name: str, error: Torch2MobileError, *, target: str = "") -> Che
         target=target,
         hint=error.remedy,
         locations=tuple(place for place in error.locations if isinstance(place, Location)),
-        notes=error.details,
+        metrics=tried(error.details),
+        notes=_RAW if error.details else (),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 
 from torch2mobile.records import Check, Report, Status
 from torch2mobile.reporters import text_lines
 
+# As wide as the terminal up to this, and so wide where nothing says how wide it is.
 _WIDTH = 100
 _STATUS_WIDTH = max(len(status.value) for status in Status) + 2
 _WIDEST_LABEL = 32
@@ -21,50 +23,52 @@ _COLOURS = {
 
 def render(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
     """Return the table, in ANSI colours with ``colour``, and all details with ``verbose``."""
+    width = min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
     widest = max((len(text_lines.label(check)) for check in report.checks), default=0)
     blocks = [_style(text_lines.heading(report), colour, bold=True)]
     if report.checks:
         column = min(widest, _WIDEST_LABEL)
         blocks.append(
-            "\n".join("\n".join(_rows(c, column, colour, verbose)) for c in report.checks)
+            "\n".join("\n".join(_rows(c, column, width, colour, verbose)) for c in report.checks)
         )
     blocks.append(_style(text_lines.closing(report), colour, fg=_COLOURS[report.status], bold=True))
     return "\n\n".join(blocks) + "\n"
 
 
-def _rows(check: Check, column: int, colour: bool, verbose: bool) -> list[str]:
+def _rows(check: Check, column: int, width: int, colour: bool, verbose: bool) -> list[str]:
     """Return the line of one check, wrapped, and what stands below it."""
     word = check.status.value.upper()
     cell = word.ljust(_STATUS_WIDTH)
-    label = text_lines.label(check)
+    label, summary = text_lines.label(check), text_lines.printable(check.summary)
     indent = " " * (_STATUS_WIDTH + column + 2)
     if len(label) > column:  # too long for its column: the summary starts below it
         indent = " " * _STATUS_WIDTH
-        table = [cell + label, *_wrapped(text_lines.printable(check.summary), indent, indent)]
+        table = [cell + label, *_wrapped(summary, width, indent, indent)]
     else:
-        table = _wrapped(text_lines.printable(check.summary), f"{cell}{label:<{column}}  ", indent)
+        table = _wrapped(summary, width, f"{cell}{label:<{column}}  ", indent)
     table[0] = _style(word, colour, fg=_COLOURS[check.status]) + table[0][len(word) :]
-    lines = text_lines.details(check, text_lines.tables(check, verbose=verbose))
-    return table + [row for line in lines for row in _below(line, colour)]
+    drawn = text_lines.tables(check, verbose=verbose)
+    lines = text_lines.details(check, drawn, width - _STATUS_WIDTH)
+    return table + [row for line in lines for row in _below(line, width, colour)]
 
 
-def _below(line: text_lines.Line, colour: bool) -> list[str]:
+def _below(line: text_lines.Line, width: int, colour: bool) -> list[str]:
     indent = " " * (_STATUS_WIDTH + 2 * line.depth)
     if not line.wrap:
         return [indent + line.text]
-    rows = _wrapped(line.text, indent, indent + "  ")
+    rows = _wrapped(line.text, width, indent, indent + "  ")
     if line.text.startswith("hint:"):
         rows[0] = indent + _style("hint:", colour, fg="cyan") + rows[0][len(indent + "hint:") :]
     return rows
 
 
-def _wrapped(text: str, first: str, others: str) -> list[str]:
+def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
     """Wrap ``text``, keeping its own line breaks; words are never cut, so that paths survive."""
     rows: list[str] = []
     for paragraph in text.strip().split("\n"):
         rows += textwrap.wrap(
             paragraph,
-            _WIDTH,
+            width,
             initial_indent=others if rows else first,
             subsequent_indent=others,
             break_long_words=False,

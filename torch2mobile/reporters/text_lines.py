@@ -25,7 +25,6 @@ from torch2mobile.records import (
 MISMATCHES = 3
 LOCATIONS = 5
 """So many are shown under a check, so that the table stays short; JSON has all."""
-_LONG_LOCATION = 88
 
 
 @dataclass(frozen=True)
@@ -128,22 +127,25 @@ def tables(check: Check, *, verbose: bool) -> tuple[Table, ...]:
     return tuple(table for table in check.tables if not (brief and table.detail))
 
 
-def details(check: Check, drawn: Iterable[Table] = ()) -> list[Line]:
+def details(check: Check, drawn: Iterable[Table] = (), width: int = 91) -> list[Line]:
     """Return what stands below a check: mismatches, locations, findings, tables, hint, notes.
 
-    ``drawn`` are the tables, for a format that does not draw them in its own way.
+    ``drawn`` are the tables, for a format that does not draw them in its own way; ``width`` is
+    that of a line which is not wrapped.
     """
     lines: list[Line] = []
     if check.status is not Status.PASSED:
-        for mismatch in check.mismatches[:MISMATCHES]:
-            lines += _mismatch(mismatch)
-        lines += _rest(len(check.mismatches) - MISMATCHES, "mismatch", "mismatches")
-        for location in check.locations[:LOCATIONS]:
-            lines += _location(location)
-        lines += _rest(len(check.locations) - LOCATIONS, "location", "locations")
-    lines += _findings(check.findings)
+        causes = _causes(check.mismatches)
+        for group in causes[:MISMATCHES]:
+            lines += _mismatch(group)
+        lines += _rest(sum(map(len, causes[MISMATCHES:])), "mismatch", "mismatches")
+        places = _places(check.locations)
+        for location in places[:LOCATIONS]:
+            lines += _location(location, width)
+        lines += _rest(len(places) - LOCATIONS, "location", "locations")
+    lines += _findings(check.findings, width)
     for table in drawn:
-        lines += _table(table)
+        lines += _table(table, width)
     if check.hint:
         lines += _prefixed("hint", check.hint)
     for note in check.notes:
@@ -164,8 +166,35 @@ def _prefixed(prefix: str, text: str) -> Iterator[Line]:
         yield Line(other, depth=1)
 
 
-def _mismatch(mismatch: Mismatch) -> Iterator[Line]:
-    named = {"output": mismatch.output, "probe": mismatch.probe}
+def _causes(mismatches: Sequence[Mismatch]) -> list[list[Mismatch]]:
+    """Return the mismatches of one output together; special values and structure apart."""
+    groups: dict[tuple[str, bool, bool], list[Mismatch]] = {}
+    for one in mismatches:
+        close = one.least_atol is not None and math.isfinite(one.least_atol)
+        groups.setdefault((one.output, bool(one.index), close), []).append(one)
+    return list(groups.values())
+
+
+def _places(locations: Sequence[Location]) -> list[Location]:
+    """Return each source line once, with all that the graph has of it."""
+    groups: dict[object, list[Location]] = {}
+    for one in locations:
+        groups.setdefault((one.file, one.line) if one.file else one, []).append(one)
+    return [
+        replace(
+            group[0],
+            module=", ".join(_few(one.module for one in group)),
+            op=", ".join(_few(one.op for one in group)),
+            node=", ".join(_few(one.node for one in group)),
+        )
+        for group in groups.values()
+    ]
+
+
+def _mismatch(group: Sequence[Mismatch]) -> Iterator[Line]:
+    mismatch, others = group[0], len({one.probe for one in group}) - 1
+    more = f" and {others} other probe{'s' if others > 1 else ''}" if others else ""
+    named = {"output": mismatch.output, "probe": f"{mismatch.probe}{more}"}
     where = ", ".join(f"{name} {value}" for name, value in named.items() if value)
     yield Line(one_line(f"{where}: {mismatch.problem}" if where else mismatch.problem))
     values = []
@@ -194,7 +223,7 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
         yield Line("no tolerance lets this pass", depth=1)
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[Line]:
+def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
     """Yield what counts, grouped by source line, then module path and operator."""
     places: dict[tuple[str, int], dict[tuple[str, str], list[Finding]]] = {}
     for finding in findings:
@@ -206,7 +235,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[Line]:
         first = next(iter(groups.values()))[0].location
         depth = 0
         if first.file:
-            yield from _location(replace(first, module="", op="", node=""))
+            yield from _location(replace(first, module="", op="", node=""), width)
             depth = 1
         for (module, op), group in groups.items():
             yield from _group(module, op, group, depth)
@@ -214,7 +243,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[Line]:
 
 def _group(module: str, op: str, group: Sequence[Finding], depth: int) -> Iterator[Line]:
     """Yield the graph's side of a place, and each thing that was found there, once."""
-    named = {"module": module, "op": op, "node": ", ".join(_nodes(group))}
+    named = {"module": module, "op": op, "node": ", ".join(_few([f.location.node for f in group]))}
     graph = ", ".join(f"{name} {value}" for name, value in named.items() if value)
     if graph:
         yield Line(one_line(graph if depth else f"at {graph}"), depth)
@@ -227,13 +256,17 @@ def _group(module: str, op: str, group: Sequence[Finding], depth: int) -> Iterat
             yield Line(one_line(finding.remedy), depth + bool(graph) + 1)
 
 
-def _nodes(group: Sequence[Finding]) -> list[str]:
-    names = list(dict.fromkeys(f.location.node for f in group if f.location.node))
-    return names if len(names) <= 3 else [*names[:2], f"... ({len(names)} nodes)"]
+def _few(names: Iterable[str]) -> list[str]:
+    """Return each name once, and a number in place of many."""
+    names = list(dict.fromkeys(filter(None, names)))
+    return names if len(names) <= 3 else [*names[:2], f"... ({len(names)} in all)"]
 
 
-def _table(table: Table) -> Iterator[Line]:
-    """Yield the title and aligned columns, unwrapped: figures to the right, texts to the left."""
+def _table(table: Table, width: int) -> Iterator[Line]:
+    """Yield the title and aligned columns, unwrapped: figures to the right, texts to the left.
+
+    Where they do not fit, each row is a sentence of the figures that it has.
+    """
     cells = [[one_line(name) for name in table.columns], *rows(table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
     numeric = [
@@ -241,6 +274,11 @@ def _table(table: Table) -> Iterator[Line]:
         for column in range(len(table.columns))
     ]
     yield Line(one_line(table.title))
+    if sum(widths) + 2 * len(widths) > width:
+        for row in cells[1:]:
+            pairs = zip(cells[0], row, strict=True)
+            yield Line(", ".join(f"{name} {text}" for name, text in pairs if text != "-"), depth=1)
+        return
     for row in cells:
         columns = zip(row, widths, numeric, strict=True)
         texts = [t.rjust(width) if right else t.ljust(width) for t, width, right in columns]
@@ -276,17 +314,21 @@ def round_up(value: float) -> str:
     return f"{float(rounded):.3g}"
 
 
-def _location(location: Location) -> Iterator[Line]:
-    """Yield ``at file:line  code`` unwrapped, so that it can be clicked, and the graph's side."""
+def _location(location: Location, width: int) -> Iterator[Line]:
+    """Yield ``at file:line  code`` unwrapped, so that it can be clicked, and the graph's side.
+
+    Code that is too long is cut; a path never is.
+    """
     place = f"{location.file}:{location.line}" if location.line else location.file
     named = {"module": location.module, "op": location.op, "node": location.node}
     graph = one_line(", ".join(f"{name} {value}" for name, value in named.items() if value))
     if place:
         place, code = one_line(f"at {place}"), one_line(location.code).strip()
         whole = f"{place}  {code}" if code else place
-        if code and len(whole) > _LONG_LOCATION:
+        if code and len(whole) > width:
             yield Line(place, wrap=False)
-            yield Line(code, depth=1, wrap=False)
+            short = code if len(code) <= width - 2 else f"{code[: width - 5]}..."
+            yield Line(short, depth=1, wrap=False)
         else:
             yield Line(whole, wrap=False)
     if graph:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import HERE
-from torch2mobile.errors import ModelFileError
+from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.records import Artifact, Job, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -65,13 +65,26 @@ class OrtRunner:
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs in the file's order."""
         names = [arg.name for arg in self._session.get_outputs()]
-        return list(zip(names, self._session.run(None, dict(feeds)), strict=True))
+        try:
+            return list(zip(names, self._session.run(None, dict(feeds)), strict=True))
+        except Exception as error:
+            stopped = _STOPPED.search(str(error))
+            if stopped is None:
+                raise
+            where = f"the {stopped[1]} node {stopped[2]}"
+            raise ConversionError(f"ONNX Runtime stops at {where}") from error
+
+
+_STOPPED = re.compile(r"while running (\w+) node\. Name:'(.*?)'")
 
 
 def _said(text: str) -> str:
     """What ONNX Runtime said, without its codes and the path, the node first where it names one."""
     text = (text.strip().splitlines() or ["it does not say why"])[0]
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", "", text)
+    kernel = re.search(r"find an implementation for (\w+)\(\d+\) node with name '(.*?)'", text)
+    if kernel:
+        return f"it has no kernel for the {kernel[1]} node {kernel[2]} in the dtype that it has"
     node = re.search(r'In Node, \("(.*?)", ([^,]+), .*, Error (.*)', text)
     return f"the {node[2]} node {node[1] or 'without a name'}: {node[3]}" if node else text
 

@@ -19,7 +19,7 @@ class Judged:
 
     ``floor`` is the module's own noise, None where it was not measured. ``least_atol`` (with rtol
     0) and ``least_rtol`` (with atol 0) are the least tolerances of a user's that let it pass, None
-    where none does.
+    where none does. ``scale`` is the greatest value that is wanted there.
     """
 
     output: str
@@ -31,6 +31,7 @@ class Judged:
     mismatch: Mismatch | None = None
     least_atol: float | None = None
     least_rtol: float | None = None
+    scale: float = 0.0
 
 
 def structure(expected: Outputs, actual: Outputs, probe: str) -> list[Mismatch]:
@@ -144,6 +145,7 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
         limit.rule,
         None,
         *_least_tolerance(expected, own),
+        scale=float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))),
     )
     if share[at] <= 1:
         return judged

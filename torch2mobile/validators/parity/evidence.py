@@ -13,6 +13,9 @@ WEAKER = ("compensated", "usual")
 # The rules that go by the module's own noise.
 MEASURING = ("measured", *WEAKER)
 
+# From here on an error looks large that is not: the probe and its values stand beside it.
+_LARGE = 100.0
+
 _COLUMNS = (
     "output",
     "probe",
@@ -149,4 +152,6 @@ def summary(count: int, judged: Sequence[Judged]) -> str:
     text = f"{count} probes, worst error {worst.error:.2g} of {worst.allowed:.2g} allowed"
     if worst.rule in {"measured", "compensated"}:
         text += f" (float32 noise {worst.floor:.2g})"
+    if worst.scale >= _LARGE:
+        text += f", on {worst.probe}, where values reach {worst.scale:.2g}"
     return text

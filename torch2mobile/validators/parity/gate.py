@@ -84,10 +84,17 @@ class Expected:
 Answers = list["list[tuple[str, np.ndarray]] | Torch2MobileError"]
 
 
-def run_probes(runner: Runner, expected: Sequence[Expected]) -> Answers:
-    """The artefact's outputs for every probe; an error in place of those it did not give."""
+def run_probes(
+    runner: Runner, expected: Sequence[Expected], told: Callable[[int, int], None] | None = None
+) -> Answers:
+    """The artefact's outputs for every probe; an error in place of those it did not give.
+
+    ``told`` is given how many are done, of how many.
+    """
     answers: Answers = []
     for case in expected:
+        if told is not None:
+            told(len(answers), len(expected))
         try:
             answers.append(runner.run(case.probe.feeds))
         except (WorkerTimeoutError, MissingToolError, DeviceError):
@@ -293,7 +300,7 @@ def parity_check(
             Status.FAILED,
             f"not the same function as the module on {failing} of {count} probes",
             target=target,
-            hint="Look at the first mismatch: output, probe and index say where it differs.",
+            hint=_advice(wrong),
             metrics=metrics,
             mismatches=tuple(_worst_first(wrong)[:SHOWN]),
             tables=tables,
@@ -317,6 +324,21 @@ def parity_check(
         tables=tables,
         notes=notes,
     )
+
+
+LOOK = "Look at the first mismatch: output, probe and index say where it differs."
+
+
+def _advice(wrong: Sequence[Mismatch]) -> str:
+    """What to do about mismatches that show it by themselves; else to look at the first."""
+    if any("complex" in one.problem for one in wrong if not one.index):
+        return "A file has no complex outputs: return torch.view_as_real(y), or both parts as two."
+    if any("inf on one side only" in one.problem for one in wrong):
+        return (
+            "A value leaves the range of float32 on one side, which no tolerance mends: clamp the "
+            "input of that operation, scale before it, or say which values occur with --values."
+        )
+    return LOOK
 
 
 def _never_compared(expected: Sequence[Expected]) -> list[str]:

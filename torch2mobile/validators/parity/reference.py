@@ -5,7 +5,7 @@ With ``sums``, the only part of parity that needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -146,18 +146,22 @@ def _measured_on(probes: Sequence[Probe]) -> set[int]:
 
 
 def evaluate(
-    loaded: LoadedModel, outputs: Sequence[str], probes: Sequence[Probe]
+    loaded: LoadedModel,
+    outputs: Sequence[str],
+    probes: Sequence[Probe],
+    told: Callable[[int, int], None] | None = None,
 ) -> list[Reference]:
     """The module on every probe, in eval mode, each from a fresh state.
 
-    A probe that the module refuses is kept as a refusal.
+    A probe that the module refuses is kept as a refusal. ``told`` is given how many are done, of
+    how many.
     """
     if not probes:
         return []
     with calm(), quiet():
         double = Truth(loaded)
     at_once = _measured_on(probes)
-    references = _evaluated(loaded, outputs, probes, double, at_once)
+    references = _evaluated(loaded, outputs, probes, double, at_once, told)
     checked = _undoubted(loaded, references)
     if any(item.truth is None and not item.refusal for item in (checked[n] for n in at_once)):
         # What stands in for the truth has to be measured on all probes.
@@ -176,11 +180,14 @@ def _evaluated(
     probes: Sequence[Probe],
     double: Truth,
     at_once: Container[int],
+    told: Callable[[int, int], None] | None,
 ) -> list[Reference]:
-    references = []
+    references: list[Reference] = []
     twice = _run_twice(probes)
     with quiet():
         for number, probe in enumerate(probes):
+            if told is not None:
+                told(number, len(probes))
             tensors = tensors_of(loaded, probe.feeds)
             try:
                 with fresh(loaded) as own:

@@ -1,0 +1,715 @@
+"""One small module for each kind of refusal that users meet, and the same one mended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ROWS = "x:float32[N=1..8,4]"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A refusal: the module, its inputs, and the module and inputs as the remedy has them.
+
+    ``said`` are what the message and its remedy must hold, beside the line marked with ``HERE``.
+    """
+
+    name: str
+    bad: Callable[[], nn.Module]
+    good: Callable[[], nn.Module]
+    inputs: tuple[str, ...] = (ROWS,)
+    mended_inputs: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    mended_values: tuple[str, ...] = ()
+
+
+KINDS: list[Kind] = []
+
+
+def kind(name: str, *inputs: str, **options: Any) -> Callable[[type], type]:
+    """A class with ``Bad`` and ``Good`` as a row of the table."""
+
+    def add(pair: Any) -> type:
+        KINDS.append(Kind(name, pair.Bad, pair.Good, inputs or (ROWS,), **options))
+        return pair
+
+    return add
+
+
+@kind("if on values")
+class IfOnValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:  # HERE
+                return x * 2
+            return x
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.where(x.sum() > 0, x * 2, x)
+
+
+@kind("while on values")
+class WhileOnValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            while x.abs().max() > 1:  # HERE
+                x = x / 2
+            return x
+
+    class Good(nn.Module):
+        def forward(self, x):
+            for _ in range(8):
+                x = torch.where(x.abs().max() > 1, x / 2, x)
+            return x
+
+
+@kind("for on values", "x:float32[4]", "n:int64[]", values=("n=1..4",))
+class ForOnValues:
+    class Bad(nn.Module):
+        def forward(self, x, n):
+            for _ in range(int(n)):  # HERE
+                x = x + 1
+            return x
+
+    class Good(nn.Module):
+        def forward(self, x, n):
+            for step in range(4):
+                x = torch.where(n > step, x + 1, x)
+            return x
+
+
+@kind("loop over a varying size")
+class LoopOverSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            rows = []
+            for row in x:  # HERE
+                rows.append(row * 2)  # noqa: PERF401 (the loop is the point)
+            return torch.stack(rows)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+
+@kind("float of a tensor")
+class FloatOfTensor:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if float(x.mean()) > 0.5:  # HERE
+                return x - 1
+            return x
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.where(x.mean() > 0.5, x - 1, x)
+
+
+@kind("if on a size")
+class IfOnSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if x.shape[0] > 4:  # HERE
+                return x * 2
+            return x
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.where(x.new_ones(x.shape[0]).sum() > 4, x * 2, x)
+
+
+@kind("math of a size")
+class MathOfSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x * math.log(x.shape[0] + 1)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * torch.log(x.new_ones(x.shape[0]).sum() + 1)
+
+
+@kind("sqrt of a size")
+class SqrtOfSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x / math.sqrt(x.shape[0])  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x / x.new_ones(x.shape[0]).sum().sqrt()
+
+
+@kind("round of a size")
+class RoundOfSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            n = round(x.shape[0] * 0.5)  # HERE
+            return x[:n].sum(0)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            n = (x.shape[0] + 1) // 2
+            return x[:n].sum(0)
+
+
+@kind("view with a fixed size")
+class ViewFixed:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.view(2, 4) * 2  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.view(-1, 4) * 2
+
+
+@kind("reshape with a fixed size")
+class ReshapeFixed:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.reshape(8) * 2  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.reshape(-1) * 2
+
+
+@kind("split by a size", "x:float32[N=2..8,4]")
+class SplitBySize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            one, two = x.split(x.shape[0] // 2)  # HERE
+            return one + two
+
+    class Good(nn.Module):
+        def forward(self, x):
+            half = x.shape[0] // 2
+            return x[:half] + x[half : 2 * half]
+
+
+@kind("chunk of a varying size", "x:float32[N=1..8,4]")
+class ChunkOfSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            one, two, three = x.chunk(3)  # HERE
+            return one.sum() + two.sum() + three.sum()
+
+    class Good(nn.Module):
+        def forward(self, x):
+            third = (x.shape[0] + 2) // 3
+            return x[:third].sum() + x[third : 2 * third].sum() + x[2 * third :].sum()
+
+
+@kind("stored size")
+class StoredSize:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.batch = 2
+
+        def forward(self, x):
+            return x + torch.zeros(self.batch, 4)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x + torch.zeros(x.shape[0], 4)
+
+
+@kind("position table", "x:float32[N=1..16,4]", mended_inputs=("x:float32[N=1..8,4]",))
+class PositionTable:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(8, 4)
+
+        def forward(self, x):
+            places = torch.arange(x.shape[0])
+            return x + self.table(places)  # HERE
+
+    Good = Bad
+
+
+@kind("table sliced", "x:float32[N=1..16,4]", mended_inputs=("x:float32[N=1..8,4]",))
+class SlicedTable:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(8, 4))
+
+        def forward(self, x):
+            return x + self.table[: x.shape[0]]  # HERE
+
+    Good = Bad
+
+
+@kind("padding to a multiple", "x:float32[1,N=1..16]")
+class PadToMultiple:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if x.shape[1] % 4:
+                x = F.pad(x, (0, 4 - x.shape[1] % 4))
+            return x.reshape(1, -1, 4)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            x = F.pad(x, (0, -x.shape[1] % 4))
+            return x.reshape(1, -1, 4)
+
+
+@kind("boolean index")
+class BooleanIndex:
+    class Bad(nn.Module):
+        def forward(self, x):
+            kept = x[x > 0]
+            if kept.numel() == 0:  # HERE
+                return x.sum()
+            return kept.mean()
+
+    class Good(nn.Module):
+        def forward(self, x):
+            kept = x > 0
+            return (x * kept).sum() / kept.sum().clamp(min=1)
+
+
+@kind("unique", "x:int64[N=1..8]", values=("x=0..3",))
+class Unique:
+    class Bad(nn.Module):
+        def forward(self, x):
+            found, counts = torch.unique(x, return_counts=True)
+            return found[counts.argmax()] * len(found)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            counts = F.one_hot(x, 4).sum(0)
+            return counts.argmax() * (counts > 0).sum()
+
+
+@kind("inferred one-hot", "x:int64[N=1..8]", values=("x=0..3",))
+class InferredOneHot:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return F.one_hot(x).float()  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return F.one_hot(x, 4).float() * x[:, None]
+
+
+@kind("operator without translation", "x:float32[3,3]")
+class NoTranslation:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.linalg.qr(x)[0]  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x / x.norm(dim=0, keepdim=True).clamp(min=1e-3)
+
+
+@kind("operator in a helper", "x:float32[3,3]")
+class NoTranslationInHelper:
+    class Bad(nn.Module):
+        def _solve(self, x):
+            return torch.linalg.eigvals(x).real  # HERE
+
+        def forward(self, x):
+            return self._solve(x)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.diagonal()
+
+
+@kind("library operator")
+class LibraryOperator:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return doubled(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+
+@torch.library.custom_op("t2m_refused::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    """An operator of a library's own."""
+    return x * 2
+
+
+@doubled.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+@kind("sparse", "x:float32[4,4]")
+class Sparse:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.sparse.mm(x.to_sparse(), x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.mm(x, x)
+
+
+@kind("sparse buffer", "x:float32[4,4]")
+class SparseBuffer:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("matrix", torch.eye(4).to_sparse())
+
+        def forward(self, x):
+            return torch.sparse.mm(self.matrix, x)  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("matrix", torch.eye(4))
+
+        def forward(self, x):
+            return torch.mm(self.matrix, x)
+
+
+@kind("complex output")
+class ComplexOutput:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.fft.rfft(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.view_as_real(torch.fft.rfft(x))
+
+
+@kind("bfloat16")
+class BFloat16:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 4).bfloat16()
+
+        def forward(self, x):
+            return self.head(x.bfloat16()).float()  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.head(x)
+
+
+@kind("float64 kernel", "x:float64[2,3]", values=("x=uniform(-0.9,0.9)",))
+class Float64Kernel:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.erfinv()  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.float().erfinv()
+
+
+@kind("functorch gradient")
+class FunctorchGradient:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.func.grad(lambda y: (y**3).sum())(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return 3 * x**2
+
+
+@kind("flex attention", "x:float32[1,2,16,8]")
+class FlexAttention:
+    class Bad(nn.Module):
+        def forward(self, x):
+            from torch.nn.attention.flex_attention import flex_attention
+
+            return flex_attention(x, x, x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return F.scaled_dot_product_attention(x, x, x)
+
+
+@kind("state in a buffer")
+class StateInBuffer:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, x):
+            self.mean.mul_(0.9).add_(x.mean(0) * 0.1)  # HERE
+            return x - self.mean
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0) * 0.1
+
+
+@kind("state in an attribute")
+class StateInAttribute:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = torch.zeros(4)
+
+        def forward(self, x):
+            y = x + self.last
+            self.last = x.mean(0)  # HERE
+            return y
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x + x.mean(0)
+
+
+@kind("counter")
+class Counter:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1  # HERE
+            return x * self.calls
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 1.0
+
+
+@kind("dropout always on")
+class DropoutOn:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return F.dropout(x, 0.5)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return F.dropout(x, 0.5, training=self.training)
+
+
+@kind("random")
+class Random:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x + torch.randn_like(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x + torch.linspace(0, 1, 4)
+
+
+@kind("NaN of the module")
+class NanOfModule:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.sqrt(x - 100)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.sqrt((x - 100).clamp(min=0) + x.abs())
+
+
+@kind(
+    "size that the module refuses",
+    "x:float32[1,N=2..16]",
+    mended_inputs=("x:float32[1,2*N=2..16]",),
+)
+class RefusedSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.reshape(1, -1, 2).sum(-1)  # HERE
+
+    Good = Bad
+
+
+@kind(
+    "value that the module refuses",
+    "x:int64[N=1..8]",
+    values=("x=0..20",),
+    mended_values=("x=0..9",),
+)
+class RefusedValue:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(10, 4)
+
+        def forward(self, x):
+            return self.table(x)  # HERE
+
+    Good = Bad
+
+
+@kind(
+    "division by zero",
+    "x:int64[N=1..8]",
+    "y:int64[N]",
+    values=("x=0..9", "y=0..9"),
+    mended_values=("x=0..9", "y=1..9"),
+)
+class DivisionByZero:
+    class Bad(nn.Module):
+        def forward(self, x, y):
+            return x // y  # HERE
+
+    Good = Bad
+
+
+@kind("no tensor returned")
+class NoTensor:
+    class Bad(nn.Module):
+        def forward(self, x):  # HERE
+            return 3
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 3
+
+
+@kind("number returned")
+class NumberReturned:
+    class Bad(nn.Module):
+        def forward(self, x):  # HERE
+            return x * 2, x.dim()
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+
+@kind("another device")
+class OtherDevice:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3, device="meta")
+
+        def forward(self, x):
+            return self.head(x)
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(x)
+
+
+@kind("wrong shape", "x:float32[N=1..8,3]")
+class ShapeError:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(x)  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.head(x)
+
+
+@kind("left in train mode", "x:float32[N=2..8,4]")
+class LeftInTrainMode:
+    @staticmethod
+    def Bad():
+        module = LeftInTrainMode.Good().eval()
+        module.norm.train()
+        return module
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return self.norm(x)
+
+
+@kind("complex numbers")
+class ComplexNumbers:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.fft.rfft(x).log().real  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            y = torch.view_as_real(torch.fft.rfft(x))
+            return (y.square().sum(-1) + 1e-3).log() / 2
+
+
+@kind("operator made of others")
+class Prims:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.sinc(x)
+
+
+@kind("arguments without translation")
+class Arguments:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.histc(x, 4)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.stack([((x >= i) & (x < i + 1)).sum() for i in range(4)])
+
+
+@kind("size of what data select")
+class SelectedSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            rows = torch.nonzero(x[:, 0] > 0)[:, 0]
+            if rows.shape[0] > 1:  # HERE
+                return x[rows].sum(0)
+            return x.sum(0)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            kept = x[:, :1] > 0
+            return torch.where(kept.sum() > 1, (x * kept).sum(0), x.sum(0))
+
+
+@kind("branch in a helper")
+class BranchInHelper:
+    class Bad(nn.Module):
+        def _clip(self, x):
+            return x if x.max() < 1 else x / 2  # HERE
+
+        def forward(self, x):
+            return self._clip(x * 2)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            x = x * 2
+            return torch.where(x.max() < 1, x, x / 2)
