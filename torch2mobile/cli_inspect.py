@@ -1,6 +1,6 @@
 """The commands that look and change nothing.
 
-targets, translations, inspect, samples, doctor, report.
+targets, translations, inspect, samples, doctor, operators-config, report.
 """
 
 from __future__ import annotations
@@ -156,6 +156,34 @@ def doctor(install: str | None, **options: Any) -> int:
     return int(ExitCode.PASSED if complete else ExitCode.STAGE)
 
 
+@click.command("operators-config")
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(), help="The file.")
+@click.option(
+    "--ort-version",
+    metavar="VERSION",
+    help="The release of ONNX Runtime in the app: warn where it is too old for the files.",
+)
+@common
+def operators_config(bundles: tuple[str, ...], out: str, **options: Any) -> int:
+    """Write one operators.config for all BUNDLEs, for a reduced build of ONNX Runtime.
+
+    \b
+    Example:
+      torch2mobile operators-config dist/super_resolution -o operators.config
+    """
+    from torch2mobile.pipeline import operators
+
+    version = options["ort_version"]
+    warnings = operators.operators_config(
+        [Path(bundle) for bundle in bundles], Path(out), ort_version=version
+    )
+    echo_table([{"written": out, "bundles": len(bundles)}], options["form"])
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return int(ExitCode.PASSED)
+
+
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option(
@@ -193,4 +221,12 @@ def report(
     return int(ExitCode.PASSED)
 
 
-COMMANDS: tuple[click.Command, ...] = (targets, translations, inspect, samples, doctor, report)
+COMMANDS: tuple[click.Command, ...] = (
+    targets,
+    translations,
+    inspect,
+    samples,
+    doctor,
+    operators_config,
+    report,
+)

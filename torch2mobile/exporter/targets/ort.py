@@ -147,7 +147,7 @@ class OrtTarget:
         # As onnxruntime wrote it, the file would be another one on each run.
         canonicalize(target)
         config = job.out / "operators.config"
-        _write_config(target, config)
+        write_config([target], config)
         return Artifact(job.variant, (target, config), {"onnxruntime": ort.__version__})
 
     def load(self, path: Path, variant: Variant) -> OrtRunner:  # noqa: ARG002
@@ -155,13 +155,13 @@ class OrtTarget:
         return OrtRunner(path)
 
 
-def _write_config(model: Path, config: Path) -> None:
-    """The operators and types that the model needs, for onnxruntime's --include_ops_by_config."""
+def write_config(models: Sequence[Path], config: Path) -> None:
+    """The operators and types that models need, for onnxruntime's --include_ops_by_config."""
     from onnxruntime.tools.ort_format_model import (
         create_config_from_models,
     )
 
-    create_config_from_models([model], config, enable_type_reduction=True)
+    create_config_from_models(list(models), config, enable_type_reduction=True)
     # The tool's comments name the folder of the build machine.
     lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
     config.write_text("\n".join(lines) + "\n")
