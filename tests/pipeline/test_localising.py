@@ -172,8 +172,9 @@ class TestDebug:
         check = find(result, "localise")
         assert result.exit_code is ExitCode.FAILED
         assert "nodes up to" in check.summary
-        row = check.tables[0].rows[0]
-        assert row[1] == "Gemm, Relu, Gemm"
+        assert check.metrics["suspect 1.operators"] == "Gemm, Relu, Gemm"
+        row = dict(zip(check.tables[0].columns, check.tables[0].rows[0], strict=True))
+        assert row["span"] == "3 nodes, Gemm to Gemm"
 
     def test_a_file_that_lost_an_input(self, tmp_path: Path) -> None:
         """As verify has it: a failed check, and not a slip of the user's."""
