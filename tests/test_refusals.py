@@ -50,7 +50,6 @@ EARLY = {
 }
 # The same, where a translation is tried: several seconds each.
 TRANSLATED = {
-    "sqrt of a size": ("operator math.sqrt", "torch.sqrt(x.new_ones("),
     "round of a size": ("operator builtins.round", "(n + 1) // 2"),
     "operator without translation": ("operator aten.linalg_qr", "operators that ONNX has"),
     "operator in a helper": ("operator aten.linalg_eig", "operators that ONNX has"),

@@ -137,17 +137,6 @@ class MathOfSize:
             return x * torch.log(x.new_ones(x.shape[0]).sum() + 1)
 
 
-@kind("sqrt of a size")
-class SqrtOfSize:
-    class Bad(nn.Module):
-        def forward(self, x):
-            return x / math.sqrt(x.shape[0])  # HERE
-
-    class Good(nn.Module):
-        def forward(self, x):
-            return x / x.new_ones(x.shape[0]).sum().sqrt()
-
-
 @kind("round of a size")
 class RoundOfSize:
     class Bad(nn.Module):

@@ -83,7 +83,7 @@ def _in_words(reason: str, operator: str) -> tuple[str, str]:
             "Keep real and imaginary part in two real tensors, or compute it outside the model.",
         )
     remedy = _remedy(operator)
-    if "double" in reason:
+    if re.search(r"\bdouble\b", reason):
         return "has no ONNX translation in float64", "Compute it in float32: x.float()."
     if reason.startswith(("No ONNX function found", "Exporting the operator")):
         return "has no ONNX translation", remedy
