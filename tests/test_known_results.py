@@ -499,7 +499,7 @@ class TestTracedLoopCount:
         assert result.exit_code is ExitCode.STAGE
         found = checks(result, Status.ERROR)["capture"]
         assert found.hint
-        assert "torchscript: not tried" in " ".join(found.notes)
+        assert str(found.metrics["tried torchscript"]).startswith("not tried")
 
 
 # --- an input that only picks a Python branch -------------------------------------------------

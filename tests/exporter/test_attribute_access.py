@@ -42,9 +42,7 @@ def test_readers_of_an_input() -> None:
 
 def test_readers_where_there_is_no_source() -> None:
     program = torch.export.export(Readers(), (torch.ones(2), torch.ones(2)))
-    loaded = source.from_call(
-        "n", program.module(), (torch.ones(2), torch.ones(2)), {}, program=program
-    )
+    loaded = source.from_program("n", program)
     assert attribute_access.readers_of(capture.capture(loaded), "gain") == ()
 
 

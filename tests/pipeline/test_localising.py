@@ -301,7 +301,7 @@ class Packed(nn.Module):
 def test_a_trace_that_is_wrong_shows_where_torch_export_stopped(tmp_path: Path) -> None:
     example = (torch.rand(2, 5, 8), torch.tensor([5, 3]))
     result = torch2mobile.export(
-        Packed().eval(), example, out=tmp_path / "b", targets=[], simplify=False
+        Packed().eval(), example, out=tmp_path / "b", targets=[], simplify=False, mend=False
     )
     parity = find(result, "parity")
     assert parity.status is Status.FAILED

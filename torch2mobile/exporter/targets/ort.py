@@ -69,13 +69,16 @@ class OrtRunner:
             return list(zip(names, self._session.run(None, dict(feeds)), strict=True))
         except Exception as error:
             stopped = _STOPPED.search(str(error))
-            if stopped is None:
-                raise
-            where = f"the {stopped[1]} node {stopped[2]}"
-            raise ConversionError(f"ONNX Runtime stops at {where}") from error
+            if stopped is None or "allocate memory" in stopped[3]:
+                raise  # the first tells more; want of memory is told by the worker
+            where, why = f"the {stopped[1]} node {stopped[2]}", stopped[3].strip()
+            raise ConversionError(f"ONNX Runtime stops at {where}: {why}") from error
 
 
-_STOPPED = re.compile(r"while running (\w+) node\. Name:'(.*?)'")
+# The operator, the node's name, and why, without the line of ONNX Runtime's own source.
+_STOPPED = re.compile(
+    r"while running (\w+) node\. Name:'(.*?)' Status Message: (?:\S+:\d+ [^\n]*?\) )?([^\n]*)"
+)
 
 
 def _said(text: str) -> str:

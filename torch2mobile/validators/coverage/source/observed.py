@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
@@ -156,12 +157,15 @@ def observe(loaded: LoadedModel) -> Observation:
 
 
 def _call(own: LoadedModel, tensors: Iterable[torch.Tensor], calls: PythonCalls) -> None:
-    before = sys.getprofile()
+    before, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # what others run when memory is collected would be taken for the module's code
     sys.setprofile(calls)
     try:
         cast("Any", own.flat)(*tensors)
     finally:
         sys.setprofile(before)
+        if collects:
+            gc.enable()
 
 
 def _name(func: Any) -> str:
