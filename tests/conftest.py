@@ -13,5 +13,5 @@ settings.load_profile("torch2mobile")
 
 @pytest.fixture(autouse=True)
 def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests that run side by side have a width of their own; reports are as wide as a pipe has it."""
+    """Reports are as wide as a pipe has them, also where tests run side by side."""
     monkeypatch.delenv("COLUMNS", raising=False)

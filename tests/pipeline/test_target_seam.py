@@ -183,7 +183,7 @@ def test_verify_a_bundle(exported: dict[str, Any], replayed: Any, name: str) -> 
 
 @pytest.fixture(scope="module")
 def replayed(exported: dict[str, Any]) -> Any:
-    report = torch2mobile.verify(exported["right"].bundle.path, parity=FAST).report
+    report = torch2mobile.verify(exported["right"].bundle.path).report
     assert report.status is Status.PASSED
     return report
 
@@ -205,7 +205,7 @@ def test_a_bundle_whose_runtime_went_wrong_later(
     row = ROWS[name]
     monkeypatch.setitem(TARGETS, "plain", type(row.target)(name="plain"))
     timeout = 4.0 if name == "hangs" else 20.0
-    parity = replace(FAST, timeout=timeout)
+    parity = ParityOptions(timeout=timeout)
     result = torch2mobile.verify(alone, parity=parity)
     assert found(result.report, "plain")["golden"].status is row.golden
 

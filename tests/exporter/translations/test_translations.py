@@ -46,7 +46,7 @@ def together(operators_read_once: None, tmp_path_factory: Any) -> Callable[[Row]
 def test_mended_is_what_torch_gives(row: Row, together: Callable[[Row], Any]) -> None:
     by_row, mended = together(row)
     assert row.name in mended
-    assert len(by_row[row.name]) > 1
+    assert sum(len(case.rounds) for case, _ in by_row[row.name]) > 1
     for case, found in by_row[row.name]:
         compare(case, found)
 
