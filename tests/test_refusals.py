@@ -44,6 +44,7 @@ EARLY = {
     "division by zero": ("refuses the example input", "--values"),
     "no tensor returned": ("returns no tensor", "Return at least one tensor"),
     "number returned": ("output_1 (int)", "--drop-output output_1"),
+    "another device": ("head.weight is on the meta device", "Build the module on the CPU"),
     "wrong shape": ("refuses the example input", "--input"),
     "size of what data select": ("branch depends on the values", "torch.where"),
     "branch in a helper": ("branch depends on the values", "torch.where"),
@@ -78,7 +79,7 @@ JUDGED = {
     "left in train mode": ("modes", "norm is in train mode", "Call eval()"),
 }
 # Nothing of it is in one line of the module's own forward.
-WITHOUT_A_LINE = {"left in train mode"}
+WITHOUT_A_LINE = {"another device", "left in train mode"}
 # What only torch's developers, or those who read its source, understand.
 FOREIGN = re.compile(
     r"L\['|Dim\.AUTO|Dim\.DYNAMIC|\bs\d+\b|\bu\d+\b|\x1b|mark_dynamic|Dynamo|guard_or"

@@ -585,6 +585,25 @@ class NumberReturned:
             return x * 2
 
 
+@kind("another device")
+class OtherDevice:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3, device="meta")
+
+        def forward(self, x):
+            return self.head(x)
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(x)
+
+
 @kind("wrong shape", "x:float32[N=1..8,3]")
 class ShapeError:
     class Bad(nn.Module):
