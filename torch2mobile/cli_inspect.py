@@ -50,7 +50,7 @@ def targets(**options: Any) -> int:
 @click.option("--node", metavar="NAME", help="Where this node or value comes from.")
 @common
 def inspect(artifact: str, node: str | None, **options: Any) -> int:
-    """Show what is in ARTIFACT, an .onnx file or a bundle: ops, inputs, outputs, size.
+    """Show what is in ARTIFACT, an .onnx or a bundle: ops, inputs, outputs, size.
 
     \b
     Example:
@@ -125,7 +125,7 @@ def samples(**options: Any) -> int:
 )
 @common
 def doctor(install: str | None, **options: Any) -> int:
-    """Show the versions of all tools, what is missing, and the command that installs it.
+    """Show the versions of all tools, what is missing, and what installs it.
 
     Exits 3 where something that export needs is missing, or could not be installed.
 
@@ -166,7 +166,7 @@ def doctor(install: str | None, **options: Any) -> int:
 )
 @common
 def operators_config(bundles: tuple[str, ...], out: str, **options: Any) -> int:
-    """Write one operators.config for all BUNDLEs, for a reduced build of ONNX Runtime.
+    """Write one operators.config for all BUNDLEs, for a reduced ONNX Runtime.
 
     \b
     Example:

@@ -140,7 +140,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
 @report_option
 @reporting
 def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
-    """Find the first node of ARTIFACT, a bundle or an .onnx, that is not the module's.
+    """Find the first node of ARTIFACT (bundle or .onnx) that is not the module's.
 
     \b
     Example:

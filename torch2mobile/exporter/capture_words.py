@@ -122,8 +122,8 @@ _LEAVES = _Kind(
 _REFUSED = _Kind(
     r"",
     "The module itself does not take every size",
-    "Take sizes from the input, as x.shape[i], or declare those that it takes: a narrower range "
-    "(N=1..8), or multiples (2*N)",
+    "Take sizes from the input, as x.shape[i], or declare those that it takes: a narrower range, "
+    "or multiples (2*N)",
 )
 _OTHER = _Kind(
     r"",
