@@ -133,3 +133,25 @@ def test_what_onnxsim_prints_is_dropped(
     fake(chatty)
     candidate("onnxsim", str(foldable), str(foldable.with_name("out.onnx")), False)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_small_constants_stay(worker: Worker, tmp_path: Path, way: str) -> None:
+    """onnxscript's rules take 1e-12 for 0: ``1 / (x + 1e-12)`` is another function without it."""
+    nodes = [
+        helper.make_node("Add", ["x", "small"], ["sum"]),
+        helper.make_node("Reciprocal", ["sum"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])],
+        [onnx.numpy_helper.from_array(np.float32(1e-12), "small")],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "in.onnx")
+    function = "torch2mobile.exporter.simplify:candidate"
+    ends = [str(tmp_path / name) for name in ("in.onnx", "out.onnx")]
+    counts = worker.call(function, way, *ends, False, timeout=120.0)
+    assert counts["after"] == 2

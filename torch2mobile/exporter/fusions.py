@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from torch2mobile.exporter.exact_constants import exact_constants
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -33,7 +35,8 @@ def fuse(model: ir.Model) -> bool:
         (_HARD_SWISH, fuse_hardswish_rules),
         (_GELU, _gelu_rules),
     ]
-    count: int = sum(rules().apply_to_model(model) for least, rules in found if opset >= least)
+    with exact_constants():
+        count: int = sum(rules().apply_to_model(model) for least, rules in found if opset >= least)
     common.RemoveUnusedNodesPass()(model)
     return count > 0
 

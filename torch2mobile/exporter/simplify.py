@@ -54,7 +54,11 @@ def _onnxscript(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxscript's optimizer and rewriter first, which torch.onnx runs on what it writes."""
     from onnxscript import optimizer, rewriter
 
-    return _rewritten(rewriter.rewrite(optimizer.optimize(model)))
+    from torch2mobile.exporter.exact_constants import exact_constants
+
+    with exact_constants():
+        model = rewriter.rewrite(optimizer.optimize(model))
+    return _rewritten(model)
 
 
 # The way that leads furthest first; the others are for where it changes a result, hangs or dies.
