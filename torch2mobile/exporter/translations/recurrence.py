@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -16,48 +16,27 @@ _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 _ACTIVATIONS = {"rnn_tanh": "Tanh", "rnn_relu": "Relu"}
 
 
-def rnn_tanh(
-    steps: Any,
-    state: Any,
-    weights: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,  # noqa: ARG001 (of training)
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> Any:
-    """Layers of plain recurrence; their outputs, and the last state of each."""
-    if train:
-        return NotImplemented
-    options = has_biases, num_layers, bidirectional
-    return _plain("rnn_tanh", steps, state, weights, options, batch_first)
+def _plain(kind: str) -> Callable[..., Any]:
+    def layers(
+        steps: Any,
+        state: Any,
+        weights: Sequence[Any],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,  # noqa: ARG001 (of training)
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> Any:
+        """Layers of plain recurrence; their outputs, and the last state of each."""
+        if train:
+            return NotImplemented
+        steps = op.Transpose(steps, perm=[1, 0, 2]) if batch_first else steps
+        options = has_biases, num_layers, bidirectional
+        found, last = _layers(kind, steps, None, [state], weights, *options)
+        return op.Transpose(found, perm=[1, 0, 2]) if batch_first else found, last
 
-
-def rnn_relu(
-    steps: Any,
-    state: Any,
-    weights: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,  # noqa: ARG001
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> Any:
-    """As :func:`rnn_tanh`."""
-    if train:
-        return NotImplemented
-    options = has_biases, num_layers, bidirectional
-    return _plain("rnn_relu", steps, state, weights, options, batch_first)
-
-
-def _plain(
-    kind: str, steps: Any, state: Any, weights: Any, options: tuple[Any, ...], batch_first: bool
-) -> Any:
-    steps = op.Transpose(steps, perm=[1, 0, 2]) if batch_first else steps
-    found, last = _layers(kind, steps, None, [state], weights, *options)
-    return op.Transpose(found, perm=[1, 0, 2]) if batch_first else found, last
+    return layers
 
 
 def packed_layers(
@@ -142,8 +121,22 @@ def _reordered(weight: Any, kind: str) -> Any:
 _SINGLE = ("float32",)
 
 ROWS = (
-    Row("rnn (tanh)", ("aten::rnn_tanh.input",), rnn_tanh, "missing", "fixes the length", _SINGLE),
-    Row("rnn (relu)", ("aten::rnn_relu.input",), rnn_relu, "missing", "fixes the length", _SINGLE),
+    Row(
+        "rnn (tanh)",
+        ("aten::rnn_tanh.input",),
+        _plain("rnn_tanh"),
+        "missing",
+        "fixes the length",
+        _SINGLE,
+    ),
+    Row(
+        "rnn (relu)",
+        ("aten::rnn_relu.input",),
+        _plain("rnn_relu"),
+        "missing",
+        "fixes the length",
+        _SINGLE,
+    ),
     Row(
         "packed sequences",
         ("torch2mobile::packed_layers",),
