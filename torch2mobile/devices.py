@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch2mobile import installing
@@ -92,9 +92,8 @@ def environment(label: str, packages: Sequence[str]) -> Environment:
 
 def installed(packages: Sequence[str]) -> Mapping[str, str] | None:
     """The versions of all parts of arm64 that are in the cache; None where one is missing."""
-    found = [installing.part(folder) for folder in (_folder() / "system", *map(_wheel, packages))]
     versions: dict[str, str] = {}
-    for part in found:
+    for part in _parts(packages):
         if part is None:
             return None
         versions |= part.versions
@@ -103,8 +102,8 @@ def installed(packages: Sequence[str]) -> Mapping[str, str] | None:
 
 def digest(packages: Sequence[str]) -> str:
     """One SHA-256 over those of all archives that the installed parts were made of."""
-    found = [installing.part(folder) for folder in (_folder() / "system", *map(_wheel, packages))]
-    lines = [f"{own} {name}" for part in found if part for name, own in part.archives.items()]
+    parts = filter(None, _parts(packages))
+    lines = [f"{own} {name}" for part in parts for name, own in part.archives.items()]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -137,6 +136,11 @@ def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
 def imported(packages: Sequence[str]) -> list[str]:
     """Import distributions by name, in the emulator; ImportError where one does not load."""
     return [importlib.import_module(name).__name__ for name in packages]
+
+
+def _parts(packages: Sequence[str]) -> Iterator[installing.Part | None]:
+    """The system and the wheels in the cache; None for each that is not there."""
+    return map(installing.part, (_folder() / "system", *map(_wheel, packages)))
 
 
 def _folder() -> Path:

@@ -79,7 +79,7 @@ def filling(folder: Path, versions: Mapping[str, str], archives: Sequence[Path])
         yield staged
         record = {
             "versions": dict(versions),
-            "archives": {path.name: sha256(path) for path in sorted(archives)},
+            "archives": {path.name: file_sha256(path) for path in sorted(archives)},
         }
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
         (staged / _RECORD).write_text(text, encoding="utf-8")
@@ -103,8 +103,8 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file."""
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

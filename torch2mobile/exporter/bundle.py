@@ -7,7 +7,6 @@ fails or is killed leaves what stood there before. Same request, same versions: 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import msgspec
 from torch2mobile import json_files, limits, onnx_files
 from torch2mobile.errors import BundleError
 from torch2mobile.exporter.staging import Stage, writing
+from torch2mobile.installing import file_sha256
 from torch2mobile.records import SCHEMA_VERSION, Bundle, FileEntry, Manifest
 
 if TYPE_CHECKING:
@@ -180,15 +180,6 @@ def _own_files(manifest: Manifest) -> set[str]:
 
 def _entry(path: Path) -> FileEntry:
     return FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
