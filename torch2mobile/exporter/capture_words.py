@@ -18,6 +18,10 @@ ON_SIZES = (
     *("Specializations", "declared dynamic"),
 )
 NUMPY = ("numpy", "NumPy")
+IN_A_LIBRARY = (
+    "The line is in a library: at your call of it, try an argument that chooses another way there "
+    "(such as attn_implementation='eager')"
+)
 
 
 @dataclass(frozen=True)
@@ -178,9 +182,8 @@ def _kind(text: str, place: Location | None) -> _Kind:
 
 def _at_the_call(on_sizes: bool) -> str:
     """What can be done where the line is a library's: nobody should change that."""
-    other = "an argument that chooses another way there (such as attn_implementation='eager')"
     declared = "a fixed size in --input" if on_sizes else "a fixed value for the argument it asks"
-    return f"The line is in a library: at your call of it, try {other}, or {declared}."
+    return f"{IN_A_LIBRARY}, or {declared}."
 
 
 def _assumed(loaded: LoadedModel, texts: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from torch2mobile import user_code
 from torch2mobile.errors import TranslateError
+from torch2mobile.exporter.capture_words import IN_A_LIBRARY
 from torch2mobile.records import Capture, Location
 from torch2mobile.sizing import OF_DATA
 from torch2mobile.tensors import quiet
@@ -51,10 +52,7 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
     reason = root[0][:300] if root else type(error).__name__
     said, remedy = _in_words(reason, place.op if place else "")
     if place and user_code.is_library(place.file):
-        remedy = (
-            "The line is in a library: at your call of it, try an argument that chooses another "
-            "way there (such as attn_implementation='eager')."
-        )
+        remedy = f"{IN_A_LIBRARY}."
     where = f" at {user_code.told(place)}" if place and place.file else ""
     operator = f" {place.op}" if place and place.op else ""
     return TranslateError(

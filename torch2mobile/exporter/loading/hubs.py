@@ -174,17 +174,15 @@ class _Described:
 
     def _get(self, *names: str, default: Any = None) -> Any:
         """The first of these settings that is there, in the part for text or for images too."""
-        parts = [self._config, self._config.get_text_config(), self._config_of("vision_config")]
+        vision = getattr(self._config, "vision_config", None)
+        parts = [self._config, self._config.get_text_config(), vision]
         found = (getattr(part, name, None) for name in names for part in parts if part is not None)
         return next((value for value in found if value is not None), default)
 
-    def _config_of(self, name: str) -> Any:
-        return getattr(self._config, name, None)
-
     def _input_ids(self) -> None:
         images = any(text.startswith("pixel_values") for text in self._inputs)
-        self._tokens("input_ids", "T", batch="M" if images else "N")
         batch = "M" if images else "N"
+        self._tokens("input_ids", "T", batch=batch)
         past = "P+" if self._cached() else ""
         if "attention_mask" in self._parameters:
             self._inputs.append(f"attention_mask:int64[{batch},{past}T]")
@@ -207,8 +205,8 @@ class _Described:
     def _tokens(self, name: str, symbol: str, *, batch: str = "N") -> None:
         longest = self._get("max_position_embeddings", "max_target_positions", default=_LENGTH)
         top = max(2, min(_LENGTH, longest if not self._cached() else longest // 2))
-        first = f"{batch}=1..8" if not any("N=1..8" in text for text in self._inputs) else batch
-        first = f"{batch}=1..8" if batch != "N" else first
+        declared = batch == "N" and any("N=1..8" in text for text in self._inputs)
+        first = batch if declared else f"{batch}=1..8"
         self._inputs.append(f"{name}:int64[{first},{symbol}=1..{top}]")
         self._values.append(f"{name}=0..{self._get('vocab_size') - 1}")
 
