@@ -22,11 +22,7 @@ from torch2mobile.validators.coverage.source.python_calls import PythonCalls
 from torch2mobile.validators.coverage.source.sightings import Observation, Place, Read, Stack
 
 # Python values out of tensors: a truth, a number, a list, an array.
-READS = {
-    *("item", "tolist", "__bool__", "__int__", "__float__", "__complex__", "__index__"),
-    *("equal", "allclose", "is_nonzero", "__contains__"),
-}
-LEAVES = {"numpy", "__array__", "__dlpack__"}
+READS = syntax.ASKED | {"item", "tolist", "__int__", "__float__", "__complex__", "__index__"}
 _DATA: Any = torch.Tensor.data
 _SHOWING = {"__repr__", "__format__", "__str__"}
 
@@ -85,7 +81,7 @@ class _Functions(TorchFunctionMode):
     def _note(self, name: str, given: list[torch.Tensor], result: Any) -> None:
         watch, frame = self._watch, sys._getframe(2)
         made = list(_tensors((result,)))
-        read = name in READS or name in LEAVES
+        read = name in READS or name in syntax.LEAVES
         if read:
             place = watch.stack.place(frame)
             if place is not None:
@@ -129,7 +125,7 @@ class _Below(Operations):
             watch.dynamic = True
             seen.see("T2M106", watch.place(), f"the shape that {running} gives depends on data")
         reads = torch.Tag.data_dependent_output in func.tags
-        if reads and watch.running and running not in READS | LEAVES | _SHOWING:
+        if reads and watch.running and running not in READS | syntax.LEAVES | _SHOWING:
             seen.see("T2M104", watch.place(), f"{running} reads a number out of a tensor")
         if func._schema.is_mutable:
             for tensor in operations.written(func, args, kwargs):

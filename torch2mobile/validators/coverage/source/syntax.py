@@ -20,8 +20,8 @@ _CHANGING = {
 _FACTS = {
     *("shape", "size", "numel", "dim", "ndim", "dtype", "device", "stride", "layout", "is_cuda"),
 }
-_ASKED = {"__bool__", "equal", "allclose", "is_nonzero", "__contains__"}
-_LEFT = {"numpy", "__array__", "__dlpack__"}
+ASKED = {"__bool__", "equal", "allclose", "is_nonzero", "__contains__"}
+LEAVES = {"numpy", "__array__", "__dlpack__"}
 _NUMPY_RANDOM = ("np.random.", "numpy.random.")
 _TRUTH = "the truth of what is in a tensor is asked for"
 
@@ -82,9 +82,9 @@ def _of_read(read: Read) -> Iterator[tuple[str, int, str]]:
     decided = list(_decisions(near, line))
     yield from decided
     called = {n.func.id for n in near if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    if read.name in _LEFT:
+    if read.name in LEAVES:
         yield "T2M105", line, "the data leaves torch for numpy"
-    elif read.name not in _ASKED:
+    elif read.name not in ASKED:
         name = read.name.strip("_")
         shown = f"{name}()" if name in called else f".{read.name}()"
         yield "T2M104", line, f"{shown} makes Python values of a tensor's data"
