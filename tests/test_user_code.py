@@ -142,3 +142,15 @@ def test_library_code_has_the_users_line_that_calls_it() -> None:
     alone = user_code.from_frames(frames[2:])
     assert alone is not None
     assert (alone.line, alone.caller) == (12, "")
+
+
+@pytest.mark.parametrize("file", ["timm/layers/drop.py", "torch2mobile/errors.py"])
+def test_an_installed_package_is_a_library(file: str) -> None:
+    assert user_code.is_library(f"/env/lib/site-packages/{file}")
+
+
+def test_an_installed_sample_is_like_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = Path("/env/lib/site-packages/torch2mobile/sample_models")
+    assert user_code.is_library(str(installed / "detector.py"))
+    monkeypatch.setattr(user_code, "_SAMPLES", installed)
+    assert not user_code.is_library(str(installed / "detector.py"))

@@ -30,6 +30,7 @@ _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
 _LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnx", "sympy", "numpy", "importlib", "click")
 _PACKAGES = ("site-packages", "dist-packages")
 _PACKAGE = Path(__file__).resolve().parent
+_SAMPLES = _PACKAGE / "sample_models"
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
 _BUILTINS = {"float", "int", "not", "ite", "max", "min", "sum"}
 # What a layer's path begins with behind the flat signature, which holds the module as ``inner``.
@@ -75,7 +76,7 @@ def is_user_file(filename: str) -> bool:
 @functools.cache
 def _is_user_path(path: Path) -> bool:
     if path.is_relative_to(_PACKAGE):
-        return path.is_relative_to(_PACKAGE / "sample_models")
+        return path.is_relative_to(_SAMPLES)
     # By name, not by this environment's own folder: an environment may be built upon another.
     pairs = itertools.pairwise(path.parts)
     if any(folder in _PACKAGES and name in _LIBRARIES for folder, name in pairs):
@@ -174,8 +175,9 @@ def told(place: Location) -> str:
 
 
 def is_library(filename: str) -> bool:
-    """Whether a file is that of an installed package."""
-    return any(folder in _PACKAGES for folder in Path(filename).parts)
+    """Whether a file is that of an installed package; the samples are like a user's own."""
+    path = Path(filename)
+    return any(folder in _PACKAGES for folder in path.parts) and not path.is_relative_to(_SAMPLES)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
