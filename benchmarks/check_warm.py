@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 
 from torch2mobile.copies import fresh
-from torch2mobile.exporter.capture import STRATEGIES
 from torch2mobile.exporter.loading import source
+from torch2mobile.exporter.strategies import STRATEGIES
 from torch2mobile.pipeline.check import check_loaded
 from torch2mobile.pipeline.check_options import CheckOptions
 from torch2mobile.records import LoadedModel, Request

@@ -36,6 +36,7 @@ from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn
 from torch2mobile.validators.parity import gate, probes, reference
+from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.faults import catalogue
 from torch2mobile.validators.parity.localise import localise
 from torch2mobile.validators.parity.locating.findings import Finding, Question, Suspect
@@ -48,7 +49,7 @@ class Subject:
 
     loaded: LoadedModel
     question: Callable[..., Question]
-    expected: list[gate.Expected]
+    expected: list[Expected]
     raw: Path
     sizes: dict[str, int]
 
@@ -68,7 +69,7 @@ def prepare(loaded: LoadedModel, folder: Path, options: ParityOptions) -> Subjec
         program=translation.program,
         twins=translation.twins,
         inputs=tuple(spec.name for spec in captured.inputs),
-        usual=gate.typical_of(expected),
+        usual=typical_of(expected),
         tolerances={},
         fresh=raw,
     )
@@ -93,7 +94,7 @@ def run_file(path: Path, feeds: Any) -> list[tuple[str, Any]]:
     return list(zip(names, session.run(None, dict(feeds)), strict=True))
 
 
-def failing(path: Path, subject: Subject, usual: Any) -> gate.Expected | None:
+def failing(path: Path, subject: Subject, usual: Any) -> Expected | None:
     """The first probe on which the gate finds a difference."""
     for case in subject.expected:
         try:
@@ -165,7 +166,7 @@ def sample_accuracy(
 ) -> collections.Counter[str]:
     """The faults of one file that the gate sees, and how many were found."""
     model, counts = onnx.load(path), collections.Counter[str]()
-    usual = gate.typical_of(subject.expected)
+    usual = typical_of(subject.expected)
     for mutation, mutant in catalogue.mutate(model, seed=seed, count=count, sizes=subject.sizes):
         if mutation.control or not mutation.output:
             continue
@@ -295,7 +296,7 @@ Clocked = tuple[float, float]
 
 
 def turn(
-    loaded: LoadedModel, case: gate.Expected, path: Path, question: Question
+    loaded: LoadedModel, case: Expected, path: Path, question: Question
 ) -> tuple[Clocked, Clocked]:
     """One plain run and one localising."""
     with ready() as process:
@@ -303,7 +304,7 @@ def turn(
         return once, clock(partial(localise, question, process))
 
 
-def plain(loaded: LoadedModel, case: gate.Expected, path: Path) -> None:
+def plain(loaded: LoadedModel, case: Expected, path: Path) -> None:
     """The module once in torch, and the file once in ONNX Runtime."""
     tensors = [torch.from_numpy(case.probe.feeds[spec.name]) for spec in loaded.specs]
     with fresh(loaded) as own:

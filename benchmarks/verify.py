@@ -33,7 +33,9 @@ from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.tensors import to_torch
 from torch2mobile.validators.parity import gate, probes, reference
+from torch2mobile.validators.parity.answers import run_probes
 from torch2mobile.validators.parity.evidence import closeness
+from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.exploring import offers, sides
 
 ORDINARY = [name for name, sample in SAMPLES.items() if sample.ordinary]
@@ -86,7 +88,7 @@ class Model:
             found = [[tensor.numpy() for tensor in flat(*tensors)] for tensors in given]
         return [list(zip(self.outputs, arrays, strict=True)) for arrays in found]
 
-    def expected(self) -> list[gate.Expected]:
+    def expected(self) -> list[Expected]:
         """What the gate compares with."""
         # Looking for what the module itself suggests is part of the cost.
         example = reference.example_of(self.loaded)
@@ -114,7 +116,7 @@ def cost(label: str, model: Model, runs: int) -> None:
             module, _ = timed(model.module)
             artefact, _ = timed(lambda: model.answers(session))
             evaluated, expected = timed(model.expected)
-            ran, answers = timed(lambda given=expected: gate.run_probes(runner, given))
+            ran, answers = timed(lambda given=expected: run_probes(runner, given))
             judged, check = timed(
                 lambda given=expected, got=answers: gate.parity_check(
                     "onnx", given, got, ParityOptions()
@@ -143,9 +145,9 @@ def torch_settings(threads: int, onednn: bool) -> Iterator[None]:
     torch.backends.mkldnn.enabled = before[1]
 
 
-def shares(expected: Sequence[gate.Expected], answers: Sequence[Any]) -> tuple[float, float]:
+def shares(expected: Sequence[Expected], answers: Sequence[Any]) -> tuple[float, float]:
     """The closest call as a share of what is allowed, and the greatest error in noise floors."""
-    usual = gate.typical_of(expected)
+    usual = typical_of(expected)
     judged = [
         one
         for case, answer in zip(expected, answers, strict=True)

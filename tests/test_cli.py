@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from torch2mobile import __version__, cli_support
+from torch2mobile import __version__, cli_progress
 from torch2mobile.cli import cli, run
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.reporters import REPORTERS
@@ -732,12 +732,12 @@ def test_a_pipe_is_refused(
 def test_progress_has_stage_probes_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    piped = cli_support.ProgressObserver(0)
+    piped = cli_progress.ProgressObserver(0)
     piped.started("capture")
     piped.probed(3, 18)
     assert stream.getvalue() == "[  0 s] import ...\n[  0 s] capture ...\n"
     stream.isatty = lambda: True  # type: ignore[method-assign]
-    live = cli_support.ProgressObserver(0)
+    live = cli_progress.ProgressObserver(0)
     live.started("parity onnx")
     live.probed(3, 18)
     assert stream.getvalue().endswith("\r\x1b[Kparity onnx, probe 4 of 18 ... 0 s")

@@ -36,7 +36,7 @@ from torch2mobile.errors import ExitCode, InputError
 from torch2mobile.exporter.loading import inputs
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.sample_models import SAMPLES
-from torch2mobile.validators.parity import probes, tolerance
+from torch2mobile.validators.parity import channels, probes, tolerance
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -480,7 +480,7 @@ def test_the_dtypes_of_the_grammar() -> None:
 def test_the_parity_page_gives_the_numbers_of_the_code() -> None:
     text = read("explanation/parity.md")
     assert f"{tolerance.FACTOR:g} * noise" in text
-    assert f"{tolerance.SCALE_STEP:g} times" in text
+    assert f"{channels.SCALE_STEP:g} times" in text
     assert f"fewer than {tolerance.FEW} values" in text
     usual = {code(row[0]): row[1:] for row in rows(sections(text)["Without a truth"])}
     assert usual == {

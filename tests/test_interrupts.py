@@ -18,7 +18,8 @@ import pytest
 
 from torch2mobile import cli, interrupts
 from torch2mobile.exporter import staging
-from torch2mobile.exporter.bundle import BundleWriter, load_bundle, tampered_files
+from torch2mobile.exporter.bundle import load_bundle, tampered_files
+from torch2mobile.exporter.bundle_writer import BundleWriter
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.records import Check, Manifest, Report, Status
 

@@ -16,7 +16,7 @@ import torch
 import torch2mobile
 from torch2mobile import limits
 from torch2mobile.cli import cli, run
-from torch2mobile.cli_support import Number
+from torch2mobile.cli_options import Number
 from torch2mobile.errors import UsageError
 from torch2mobile.records import ParityOptions, Tolerance
 

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import torch2mobile
-from torch2mobile import onnx_files
+from torch2mobile import onnx_files, onnx_schema
 from torch2mobile.errors import ModelFileError
 from torch2mobile.records import Status
 
@@ -58,7 +58,7 @@ class TestReadModel:
     def test_a_sound_model_is_read(self, made: Callable[[], Any], tmp_path: Path) -> None:
         found: Any = onnx_files.read_model(written(made(), tmp_path))
         assert found == made()
-        assert onnx_files.problems(found, tmp_path) == []
+        assert onnx_schema.problems(found, tmp_path) == []
 
 
 def _weight(model: Any) -> Any:
@@ -152,7 +152,7 @@ def test_what_onnx_does_not_allow_is_named(
 ) -> None:
     model = damage.dense()
     damaged(model)
-    (found,) = onnx_files.problems(onnx_files.read_model(written(model, tmp_path)), tmp_path)
+    (found,) = onnx_schema.problems(onnx_files.read_model(written(model, tmp_path)), tmp_path)
     assert message in found.text
 
 
@@ -170,13 +170,13 @@ def test_what_is_in_branches_and_functions_is_looked_at(tmp_path: Path) -> None:
     branching.graph.node[2].attribute[0].g.node.append(inner)
     functional.functions[0].node.append(inner)
     for model in (branching, functional):
-        (found,) = onnx_files.problems(model, tmp_path)
+        (found,) = onnx_schema.problems(model, tmp_path)
         assert (found.node, found.op) == ("c", "Constant")
 
 
 def test_small_external_tensors_are_taken_in(tmp_path: Path) -> None:
     model = damage.external(tmp_path)
-    assert onnx_files.problems(model, tmp_path) == []
+    assert onnx_schema.problems(model, tmp_path) == []
     onnx_files.load_small(model, tmp_path, 31)
     assert model == damage.external(tmp_path)
     onnx_files.load_small(model, tmp_path, 32)
@@ -223,7 +223,7 @@ def nested(depth: int, last: str) -> onnx.ModelProto:
 def test_functions_are_counted_before_they_are_written_out(
     model: onnx.ModelProto, text: str, tmp_path: Path
 ) -> None:
-    found = onnx_files.problems(model, tmp_path)
+    found = onnx_schema.problems(model, tmp_path)
     assert bool(found) == bool(text)
     assert all(re.search(text, problem.text) for problem in found)
 
@@ -231,7 +231,7 @@ def test_functions_are_counted_before_they_are_written_out(
 def test_a_function_that_calls_itself_is_named(tmp_path: Path) -> None:
     model = nested(2, "Relu")
     model.functions[0].node[0].op_type, model.functions[0].node[0].domain = "F1", "own"
-    (found,) = onnx_files.problems(model, tmp_path)
+    (found,) = onnx_schema.problems(model, tmp_path)
     assert re.fullmatch("the function F[01] calls itself", found.text)
 
 

@@ -15,22 +15,19 @@ from typing import Any
 import click
 
 from torch2mobile import __version__, cli_check, cli_inspect, cli_verify, interrupts
-from torch2mobile.cli_support import (
+from torch2mobile.cli_options import (
     Number,
-    bug,
-    clear_progress,
-    complain,
     complete_source,
     constant_option,
     device_option,
-    finish,
     make_parity,
-    observer_of,
     parity_options,
     report_option,
     reporting,
     source_options,
 )
+from torch2mobile.cli_progress import clear_progress, observer_of
+from torch2mobile.cli_support import bug, complain, finish
 from torch2mobile.errors import ExitCode, Torch2MobileError
 
 _WIDTH = 100

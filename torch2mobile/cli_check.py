@@ -9,17 +9,16 @@ from typing import Any
 import click
 
 from torch2mobile import limits
-from torch2mobile.cli_support import (
+from torch2mobile.cli_options import (
     Number,
     common,
     complete_source,
-    echo_table,
-    finish,
-    observer_of,
     report_option,
     reporting,
     source_options,
 )
+from torch2mobile.cli_progress import observer_of
+from torch2mobile.cli_support import echo_table, finish
 from torch2mobile.errors import ExitCode, UsageError
 
 

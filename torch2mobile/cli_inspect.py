@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from torch2mobile import limits
-from torch2mobile.cli_support import FORMATS, common, echo_table, finish, observer_of
+from torch2mobile.cli_options import FORMATS, common
+from torch2mobile.cli_progress import observer_of
+from torch2mobile.cli_support import echo_table, finish
 from torch2mobile.errors import ExitCode, UsageError
 
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from torch2mobile.cli_support import (
+from torch2mobile.cli_options import (
     Number,
     complete_source,
     constant_option,
     device_option,
-    finish,
     make_parity,
-    observer_of,
     parity_options,
     report_option,
     reporting,
     source_options,
 )
+from torch2mobile.cli_progress import observer_of
+from torch2mobile.cli_support import finish
 from torch2mobile.environments import REPLAY_MODULES, Worker
 from torch2mobile.records import MIN_CAUGHT
 

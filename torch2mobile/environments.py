@@ -7,8 +7,6 @@ Both ends are this same file; nothing but this package's own parent ever writes 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import math
 import os
 import pickle
 import shutil
@@ -16,10 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -28,11 +23,10 @@ from torch2mobile import limits
 from torch2mobile.errors import (
     DeviceError,
     MissingToolError,
-    Torch2MobileError,
-    WorkerCallError,
     WorkerCrashError,
     WorkerTimeoutError,
 )
+from torch2mobile.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +39,7 @@ REPLAY_MODULES = ("onnxruntime", "torch2mobile.exporter.targets")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 _BOOT = (
     "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
-    "from torch2mobile.environments import serve; serve()"
+    "from torch2mobile.worker_process import serve; serve()"
 )
 
 
@@ -96,52 +90,6 @@ def describe_exit(code: int) -> str:
     return f"exited with status {code}"
 
 
-class _Watchdog:
-    """Calls ``bite`` if a guarded time runs out.
-
-    One thread for all calls: starting one for each takes longer than a small model runs. It sleeps
-    towards the end of the earliest call that it knew of, and is woken for an earlier one only.
-    """
-
-    def __init__(self, bite: Callable[[], None]) -> None:
-        self._bite, self.bit = bite, False
-        self._end = self._asleep_until = math.inf
-        self._busy = self._over = False
-        self._news = threading.Condition()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def guard(self, seconds: float) -> None:
-        """Bite in so many seconds from now."""
-        with self._news:
-            self._busy, self._end = True, time.monotonic() + seconds
-            if self._end < self._asleep_until:
-                self._news.notify()
-
-    def rest(self) -> None:
-        """The call has ended."""
-        with self._news:
-            self._busy = False
-
-    def close(self) -> None:
-        """There will be no more calls."""
-        with self._news:
-            self._over = True
-            self._news.notify()
-
-    def _watch(self) -> None:
-        with self._news:
-            while not self._over:
-                left = self._end - time.monotonic()
-                if left <= 0 and self._busy:
-                    self.bit = self._over = True
-                    self._bite()
-                    return
-                # Idle: the next call wakes it.
-                self._asleep_until = self._end if left > 0 else math.inf
-                endless = self._asleep_until == math.inf
-                self._news.wait(None if endless else min(left, threading.TIMEOUT_MAX))
-
-
 class Worker:
     """A fresh Python process that calls functions by name (``"package.module:function"``).
 
@@ -163,7 +111,7 @@ class Worker:
             env={**os.environ, "PYTHONSAFEPATH": "1", **environment.variables},
         )
         self._pending = 0
-        self._watchdog: _Watchdog | None = None
+        self._watchdog: Watchdog | None = None
 
     def submit(self, function: str, *args: Any) -> None:
         """Send a call without waiting; :meth:`result` fetches the answers in order."""
@@ -184,7 +132,7 @@ class Worker:
         """
         self._pending -= 1
         if self._watchdog is None:
-            self._watchdog = _Watchdog(self._process.kill)
+            self._watchdog = Watchdog(self._process.kill)
         timeout *= self.environment.patience
         self._watchdog.guard(timeout)
         try:
@@ -294,7 +242,7 @@ class IsolatedRunner:
         if self._worker is None:
             self._worker = Worker(environment=self._environment)
         self._begun_at = self._worker.log_position()
-        self._worker.submit("torch2mobile.environments:make", self._loader, self._args)
+        self._worker.submit("torch2mobile.worker_process:make", self._loader, self._args)
 
     def load(self) -> None:
         """Start the process if there is none, and load the file in it."""
@@ -313,7 +261,7 @@ class IsolatedRunner:
         self.load()
         assert self._worker is not None
         return self._worker.call(
-            "torch2mobile.environments:method", self._handle, name, args, timeout=self._timeout
+            "torch2mobile.worker_process:method", self._handle, name, args, timeout=self._timeout
         )
 
     def inputs(self) -> tuple[OutputSpec, ...]:
@@ -339,88 +287,3 @@ class IsolatedRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-# --- the worker's side ------------------------------------------------------------------------
-
-_objects: list[Any] = []
-# How native libraries say that there is no memory left.
-_NO_MEMORY = ("bad allocation", "bad_alloc", "Failed to allocate memory")
-
-
-def _resolve(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def make(loader: str, args: tuple[Any, ...]) -> int:
-    """Load an artefact and keep it; returns the handle for :func:`method`."""
-    _objects.append(_resolve(loader)(*args))
-    return len(_objects) - 1
-
-
-def method(handle: int, name: str, args: tuple[Any, ...]) -> Any:
-    """Call a method of an object kept by :func:`make`."""
-    return getattr(_objects[handle], name)(*args)
-
-
-def _answer(function: str, args: tuple[Any, ...]) -> tuple[str, Any]:
-    try:
-        return "value", _resolve(function)(*args)
-    except Torch2MobileError as error:
-        return "error", error
-    except ImportError as error:
-        # Not the model's fault: a runtime without its libraries says nothing about the file.
-        return "error", MissingToolError(
-            f"needs what is not there: {type(error).__name__}: {error}",
-            "Install it in the environment where this runs; see 'torch2mobile targets'.",
-        )
-    except MemoryError:
-        return "error", _out_of_memory()
-    except Exception as error:  # noqa: BLE001 (whatever a converter raises becomes its verdict)
-        traceback.print_exc()
-        text = f"{type(error).__name__}: {error}".strip()
-        if any(words in text for words in _NO_MEMORY):
-            return "error", _out_of_memory()
-        return "error", WorkerCallError(text[:2000])
-
-
-def _out_of_memory() -> WorkerCallError:
-    most = limits.size_text(int(sys.argv[2]))
-    return WorkerCallError(
-        f"ran out of memory: a process may take {most}", "Use smaller sizes, or a larger machine."
-    )
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def serve() -> None:
-    """Answer requests from stdin until it closes, or until the parent dies in the middle of one.
-
-    File descriptor 1 is given to stderr: native libraries print there, and would break the pipe.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if sys.argv[1] == "0":
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    limits.cap_memory(int(sys.argv[2]))
-    for name in sys.argv[3:]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    while True:
-        try:
-            function, args = pickle.load(requests)  # noqa: S301 (our own parent)
-        except EOFError:
-            break
-        pickle.dump(_answer(function, args), answers, protocol=5)
-        answers.flush()
-    os._exit(0)

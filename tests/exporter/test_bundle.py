@@ -22,7 +22,8 @@ from onnx import TensorProto, helper
 from torch2mobile.errors import BundleError, ExitCode, ModelFileError, WriteError
 from torch2mobile.exporter import bundle as bundles
 from torch2mobile.exporter import staging
-from torch2mobile.exporter.bundle import BundleWriter, load_bundle, tampered_files
+from torch2mobile.exporter.bundle import load_bundle, tampered_files
+from torch2mobile.exporter.bundle_writer import BundleWriter
 from torch2mobile.records import Bundle, Dim, GoldenCase, InputSpec, Manifest, OutputSpec, Values
 
 MANIFEST = Manifest(
@@ -154,7 +155,7 @@ def test_a_commit_that_fails_leaves_what_stood_there(
 KILLED = """
 import os, sys
 from pathlib import Path
-from torch2mobile.exporter.bundle import BundleWriter
+from torch2mobile.exporter.bundle_writer import BundleWriter
 with BundleWriter(Path(sys.argv[1])) as writer:
     (writer.stage / "model.onnx").write_text("half")
     os.kill(os.getpid(), 9)

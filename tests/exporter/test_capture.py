@@ -13,8 +13,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torch2mobile import user_code
 from torch2mobile.errors import CaptureError, ExitCode, InputError, LostOutputError
-from torch2mobile.exporter import assumptions, capture, dims
+from torch2mobile.exporter import assumptions, capture, dims, example_call
 from torch2mobile.exporter.loading import source
+from torch2mobile.exporter.strategies import STRATEGIES
 from torch2mobile.records import Capture, Dim, LoadedModel, Request
 
 
@@ -55,7 +56,7 @@ class Twice(nn.Module):
 def test_a_node_has_the_line_of_the_helper_that_forward_calls(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = [(name, call) for name, call in capture.STRATEGIES if name == strategy]
+    chosen = [(name, call) for name, call in STRATEGIES if name == strategy]
     monkeypatch.setattr(capture, "STRATEGIES", chosen)
     program = capture.capture(called(Helped(), torch.ones(2, 3))).program
     assert program is not None
@@ -69,7 +70,7 @@ def test_a_node_has_the_line_of_the_helper_that_forward_calls(
 
 
 def test_order_of_the_strategies() -> None:
-    names = [name for name, _ in capture.STRATEGIES]
+    names = [name for name, _ in STRATEGIES]
     assert names == [
         *("non-strict", "non-strict from size 2", "non-strict, guards deferred"),
         *("non-strict, sizes as hints", "non-strict after a call", "strict", "torchscript"),
@@ -88,7 +89,7 @@ def test_every_attempt_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(loaded: LoadedModel) -> Any:
         raise ValueError("not like this:\n\n  really not\n  see the log")
 
-    strategies = (("first", failing), ("second", failing), *capture.STRATEGIES[:1])
+    strategies = (("first", failing), ("second", failing), *STRATEGIES[:1])
     monkeypatch.setattr(capture, "STRATEGIES", strategies)
     found = capture.capture(specified(Twice(), "x:float32[2]"))
     assert found.strategy == "non-strict"
@@ -560,7 +561,7 @@ class Outputs(nn.Module):
     ],
 )
 def test_output_names_are_unique_among_inputs_and_outputs(make: Any, names: Any) -> None:
-    assert capture.check_example(called(Outputs(make), torch.ones(2)))[0] == names
+    assert example_call.check_example(called(Outputs(make), torch.ones(2)))[0] == names
 
 
 def test_notes_tell_what_is_left_out() -> None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from torch2mobile.errors import BundleError, ExitCode, WriteError
-from torch2mobile.exporter.bundle import BundleWriter
+from torch2mobile.exporter.bundle_writer import BundleWriter
 from torch2mobile.exporter.output import OutputFile, write_output
 from torch2mobile.records import Manifest
 

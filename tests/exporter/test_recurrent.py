@@ -13,7 +13,7 @@ from torch import nn
 from torch.export import Dim as TorchDim
 
 from torch2mobile.errors import CaptureError
-from torch2mobile.exporter import capture
+from torch2mobile.exporter import capture, strategies
 from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 
@@ -70,7 +70,7 @@ def test_without_it_the_length_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None
     module, x = nn.GRU(3, 4, batch_first=True), torch.randn(2, 5, 3)
     loaded = source.from_call("n", module, (x,), {}, dynamic_shapes=({1: T},))
     assert capture.capture(loaded).strategy == "non-strict"
-    monkeypatch.setattr(capture, "whole_recurrent_layers", contextlib.nullcontext)
+    monkeypatch.setattr(strategies, "whole_recurrent_layers", contextlib.nullcontext)
     with pytest.raises(CaptureError):
         capture.capture(loaded)
 

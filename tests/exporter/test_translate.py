@@ -16,7 +16,7 @@ from torch import nn
 from torch.export import Dim as TorchDim
 
 from torch2mobile.errors import ExitCode, TranslateError
-from torch2mobile.exporter import translate
+from torch2mobile.exporter import interface_names, translate
 from torch2mobile.exporter.translate import OpsetError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -190,7 +190,7 @@ def test_one_value_as_two_outputs_becomes_two() -> None:
     relu = ir.Node("", "Relu", [x])
     (y,) = relu.outputs
     graph = ir.Graph([x], [y, y, x], nodes=[relu])
-    translate._separate_outputs(graph)
+    interface_names._separate_outputs(graph)
     assert [output.producer().op_type for output in graph.outputs] == [
         "Relu",
         "Identity",

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import parser
 
-from torch2mobile.exporter import view_chains
+from torch2mobile.exporter import axis_factors, view_chains
 
 # The graph's body, and the operators that are left of it. The first input is x[N,L,12]; another
 # use of a value is a Neg, which is no view.
@@ -159,13 +159,17 @@ def test_a_size_without_a_name_is_left() -> None:
 @pytest.mark.parametrize(
     ("size", "other", "quotient"),
     [
-        (view_chains.Size(12, ("N",)), view_chains.Size(4), view_chains.Size(3, ("N",))),
-        (view_chains.Size(4, ("h", "w")), view_chains.Size(2, ("w",)), view_chains.Size(2, ("h",))),
-        (view_chains.Size(4, ("N",)), view_chains.Size(1, ("L",)), None),
-        (view_chains.Size(4), view_chains.Size(3), None),
+        (axis_factors.Size(12, ("N",)), axis_factors.Size(4), axis_factors.Size(3, ("N",))),
+        (
+            axis_factors.Size(4, ("h", "w")),
+            axis_factors.Size(2, ("w",)),
+            axis_factors.Size(2, ("h",)),
+        ),
+        (axis_factors.Size(4, ("N",)), axis_factors.Size(1, ("L",)), None),
+        (axis_factors.Size(4), axis_factors.Size(3), None),
     ],
 )
 def test_a_size_divided(
-    size: view_chains.Size, other: view_chains.Size, quotient: view_chains.Size | None
+    size: axis_factors.Size, other: axis_factors.Size, quotient: axis_factors.Size | None
 ) -> None:
     assert size.over(other) == quotient

@@ -68,7 +68,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 def rehash(folder: Path) -> None:
     """Write the manifest that the files as they are now would have."""
-    from torch2mobile.exporter import bundle
+    from torch2mobile.exporter import bundle, bundle_writer
 
     manifest = bundle.load_bundle(folder).manifest
     files = {
@@ -79,7 +79,7 @@ def rehash(folder: Path) -> None:
         )
         for name, entry in manifest.files.items()
     }
-    text = bundle.encode_manifest(replace(manifest, files=files))
+    text = bundle_writer.encode_manifest(replace(manifest, files=files))
     (folder / bundle.MANIFEST).write_bytes(text)
     assert bundle.tampered_files(bundle.load_bundle(folder)) == []
 

@@ -26,7 +26,7 @@ from torch2mobile.pipeline import bundle_contents, conversion
 from torch2mobile.pipeline.export import export_request
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 
 QUICK = ParityOptions(probes=2)

@@ -23,7 +23,7 @@ from torch2mobile.pipeline.results import SimplifyResult
 from torch2mobile.pipeline.simplify import judge_simplified, specs_of
 from torch2mobile.pipeline.simplify_search import Way
 from torch2mobile.records import Dim, OutputSpec, ParityOptions, Status, Tolerance
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 
 RNG = np.random.default_rng(0)

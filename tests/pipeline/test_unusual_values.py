@@ -28,6 +28,8 @@ from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.validators.parity import gate
+from torch2mobile.validators.parity.answers import run_probes
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.exploring.sides import taken_on
 from torch2mobile.validators.parity.golden import Golden, golden_check
 
@@ -155,16 +157,16 @@ def loaded(twins: Twins) -> LoadedModel:
     return source.from_specs("m", module, twins.inputs, twins.values, Request(source=""), ())
 
 
-def against(expected: Sequence[gate.Expected], runner: Any) -> Check:
+def against(expected: Sequence[Expected], runner: Any) -> Check:
     """As ``verify --against`` judges it."""
-    return gate.parity_check("onnx", expected, gate.run_probes(runner, expected), ParityOptions())
+    return gate.parity_check("onnx", expected, run_probes(runner, expected), ParityOptions())
 
 
 def taken_sides(model: LoadedModel, feeds: Mapping[str, np.ndarray]) -> set[object]:
     return {side for side, margin in taken_on(model, feeds).sides.items() if margin > 0}
 
 
-def replayed(model: LoadedModel, expected: Sequence[gate.Expected], folder: Path) -> list[Golden]:
+def replayed(model: LoadedModel, expected: Sequence[Expected], folder: Path) -> list[Golden]:
     """What a bundle would hold of these."""
     (folder / "golden").mkdir()
     options, sides = ParityOptions(), partial(taken_sides, model)

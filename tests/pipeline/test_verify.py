@@ -21,12 +21,13 @@ from torch import nn
 import torch2mobile
 from torch2mobile.errors import BundleError, ExitCode, ModelFileError, UsageError
 from torch2mobile.exporter import bundle as bundles
+from torch2mobile.exporter import bundle_writer
 from torch2mobile.pipeline import judging
+from torch2mobile.pipeline.replay import verify_bundle
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.pipeline.verify import verify_bundle
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 
 EXAMPLE = (torch.zeros(2, 6),)
@@ -137,7 +138,7 @@ class TestBundle:
     def test_a_manifest_without_golden_data_is_no_pass(self, edited: Callable[..., Path]) -> None:
         folder = edited()
         manifest = replace(bundles.load_bundle(folder).manifest, golden=())
-        (folder / bundles.MANIFEST).write_bytes(bundles.encode_manifest(manifest))
+        (folder / bundles.MANIFEST).write_bytes(bundle_writer.encode_manifest(manifest))
         assert not torch2mobile.verify(folder).passed
 
     def test_a_users_tolerance(self, edited: Callable[..., Path]) -> None:
@@ -170,7 +171,7 @@ class TestBundle:
         folder = edited()
         manifest = bundles.load_bundle(folder).manifest
         targets = {**manifest.targets, "abacus": ("model.ort",)}
-        changed = bundles.encode_manifest(replace(manifest, targets=targets))
+        changed = bundle_writer.encode_manifest(replace(manifest, targets=targets))
         (folder / bundles.MANIFEST).write_bytes(changed)
         with pytest.raises(UsageError, match="'abacus'"):
             torch2mobile.verify(folder)
@@ -209,7 +210,7 @@ def rehash_of(folder: Path) -> None:
         )
         for name, entry in manifest.files.items()
     }
-    text = bundles.encode_manifest(replace(manifest, files=files))
+    text = bundle_writer.encode_manifest(replace(manifest, files=files))
     (folder / bundles.MANIFEST).write_bytes(text)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from torch2mobile.exporter import bundle
+from torch2mobile.exporter import bundle, bundle_writer
 from torch2mobile.records import (
     Check,
     Dim,
@@ -207,7 +207,7 @@ def sound_bundle(folder: Path) -> Path:
             for name in names
         },
     )
-    (place / bundle.MANIFEST).write_bytes(bundle.encode_manifest(manifest))
+    (place / bundle.MANIFEST).write_bytes(bundle_writer.encode_manifest(manifest))
     return place
 
 

@@ -90,12 +90,14 @@ class Artefact:
         With ``sure`` by the truth of each probe, also where it is not needed.
         """
         from torch2mobile.validators.parity import gate
+        from torch2mobile.validators.parity.answers import run_probes
+        from torch2mobile.validators.parity.expected import typical_of
 
         cases = self.expected(against, **options)
         cases = [case.sure() for case in cases] if sure else cases
-        usual = gate.typical_of(cases)
+        usual = typical_of(cases)
         judged = []
-        for case, answer in zip(cases, gate.run_probes(self.runner, cases), strict=True):
+        for case, answer in zip(cases, run_probes(self.runner, cases), strict=True):
             found, wrong = gate.judge_probe(case, answer, usual, {})
             assert found, wrong
             judged += found

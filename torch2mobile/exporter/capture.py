@@ -7,208 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from torch2mobile import sizing, user_code
 from torch2mobile.copies import fresh
-from torch2mobile.errors import CaptureError, InputError, LostOutputError, did_you_mean
+from torch2mobile.errors import CaptureError
 from torch2mobile.exporter import assumptions, capture_words
 from torch2mobile.exporter.dims import (
     final_inputs,
-    left_to_torch,
-    torch_shapes,
-    without_special_sizes,
 )
-from torch2mobile.exporter.loading import flat_module
-from torch2mobile.exporter.packed import padded_sequences
-from torch2mobile.exporter.recurrent import whole_recurrent_layers
-from torch2mobile.exporter.sized import by_sizes
-from torch2mobile.records import Attempt, Capture, InputSpec, LoadedModel, Location
+from torch2mobile.exporter.example_call import check_example
+from torch2mobile.exporter.strategies import (
+    STRATEGIES,
+    _after_a_call,
+    _deferred,
+    _hinted,
+    _non_strict,
+    _torchscript,
+    attention_in_operators,
+    below_the_call,
+    whole_stack_traces,
+)
+from torch2mobile.records import Attempt, Capture, LoadedModel, Location
 from torch2mobile.tensors import quiet
-
-
-def _export(
-    loaded: LoadedModel,
-    *,
-    strict: bool = False,
-    floor: int = 0,
-    deferred: bool = False,
-    hints: bool = False,
-) -> torch.export.ExportedProgram:
-    shapes = torch_shapes(loaded, floor)
-    tensors = without_special_sizes(loaded, shapes)
-    shapes = left_to_torch(shapes) if hints else shapes
-    # As torch.onnx sets it: a size of 1 is no special case, unless the code makes it one.
-    from torch.fx.experimental import _config
-
-    # TorchDynamo, which strict mode is, would look into these.
-    sized = contextlib.nullcontext() if strict else by_sizes()
-    oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with whole_recurrent_layers(), padded_sequences(), oblivious, sized:
-        return torch.export.export(
-            cast("torch.nn.Module", loaded.flat),
-            tensors,
-            dynamic_shapes=(shapes,) if tensors else None,
-            strict=strict,
-            prefer_deferred_runtime_asserts_over_guards=deferred,
-        )
-
-
-def _non_strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    return _export(loaded)
-
-
-def _from_two(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    """Without the special cases that torch makes for size 1; the probes prove that 1 works too."""
-    return _export(loaded, floor=2)
-
-
-def _deferred(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    """As if every guard held that torch cannot prove; where one does not, the probes decide."""
-    return _export(loaded, floor=2, deferred=True)
-
-
-def _hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    """With sizes that torch solves no guards for: it reads (3 * n - 1) // n == 2 as n == 2."""
-    return _export(loaded, floor=2, deferred=True, hints=True)
-
-
-def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    return _export(loaded, strict=True, floor=2, deferred=True)
-
-
-def _after_a_call(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    """On a module whose first call has built what its later calls use, such as hooks and caches."""
-    loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
-    return _export(loaded, strict=False)
-
-
-def _torchscript(loaded: LoadedModel) -> Any:
-    """A trace; anything that the tracer would bake in is an error here, not a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        return torch.jit.trace(loaded.flat, loaded.tensors, check_trace=False)
-
-
-@contextlib.contextmanager
-def _attention_in_operators() -> Iterator[None]:
-    """Without the one fused operator of attention layers in eval mode: no exporter knows it."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextlib.contextmanager
-def _whole_stack_traces() -> Iterator[None]:
-    """Each node with the lines of what ``forward`` calls: torch keeps frames of that name only."""
-    from torch.fx.proxy import TracerBase
-
-    def below_the_call(_: TracerBase, found: traceback.StackSummary) -> traceback.StackSummary:
-        frames = _below_the_call(found)
-        own = [frame for frame in frames if user_code.is_user_file(frame.filename)]
-        return traceback.StackSummary.from_list(own)
-
-    original = TracerBase._filter_traceback_frames
-    setattr(TracerBase, original.__name__, below_the_call)
-    try:
-        yield
-    finally:
-        setattr(TracerBase, original.__name__, original)
-
-
-STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
-    ("non-strict", _non_strict),
-    ("non-strict from size 2", _from_two),
-    ("non-strict, guards deferred", _deferred),
-    ("non-strict, sizes as hints", _hinted),
-    ("non-strict after a call", _after_a_call),
-    ("strict", _strict),
-    ("torchscript", _torchscript),
-)
-
-
-def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Run the module on its example; returns the output names and notes on what is left out.
-
-    Raises InputError where the module itself refuses the example or returns no tensor, and
-    LostOutputError where it returns more than a file can and that was not to be left out.
-    """
-    with fresh(loaded) as own, quiet():
-        try:
-            outputs = own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
-        except Exception as error:
-            where = user_code.from_exception(error)
-            shapes = ", ".join(
-                f"{s.name}{list(t.shape)}"
-                for s, t in zip(loaded.specs, loaded.tensors, strict=True)
-            )
-            raise InputError(
-                f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
-                "Give inputs that the module itself takes, with --input, --values or --data.",
-                (where,) if where else (),
-            ) from error
-        found = flat_module.flatten_outputs(outputs, loaded.flat.dropped)
-    _refuse_lost(loaded, found)
-    names = _unique([name for name, _ in found.tensors], loaded.specs)
-    absent = [f"the output {name} is None and was left out" for name in found.absent]
-    asked = [
-        f"the output {name} is left out, as asked for" for name in dict.fromkeys(found.dropped)
-    ]
-    return tuple(names), (*absent, *asked)
-
-
-def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:
-    """The line at which the module's own forward begins."""
-    own = user_code.function(type(loaded.module).forward)
-    return (user_code.location(own.file, own.tree.lineno),) if own is not None else ()
-
-
-def _refuse_lost(loaded: LoadedModel, found: flat_module.Outputs) -> None:
-    """Refuse to lose an output in silence, and to be asked for what is not there."""
-    dropped = loaded.flat.dropped
-    names = [name for name, _ in found.tensors]
-    unknown = sorted(set(dropped) - set(found.dropped))
-    if unknown:
-        raise InputError(
-            f"the module returns no {unknown[0]!r}, which was to be left out",
-            did_you_mean(unknown[0], [*names, *found.lost]),
-        )
-    if not names:
-        raise InputError(
-            "the module returns no tensor for the example input",
-            "Return at least one tensor from forward.",
-            _forward_of(loaded),
-        )
-    if found.lost:
-        lost = " and ".join(f"{name} ({kind})" for name, kind in found.lost.items())
-        options = " ".join(f"--drop-output {name}" for name in found.lost)
-        raise LostOutputError(
-            f"the module returns {lost}, which is no tensor: the file would go without it",
-            f"Return tensors from forward, or let it go: {options} (drop_outputs in Python).",
-            _forward_of(loaded),
-        )
-
-
-def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:
-    """Output names that clash with no input and no other output: all live in one namespace."""
-    taken = {spec.name for spec in specs}
-    result = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in taken:
-            candidate = f"{name}_out" if number == 1 else f"{name}_out{number}"
-            number += 1
-        taken.add(candidate)
-        result.append(candidate)
-    return result
 
 
 def capture(loaded: LoadedModel) -> Capture:
@@ -241,8 +66,8 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
             with (
                 fresh(loaded, "scratch") as own,
                 quiet(),
-                _attention_in_operators(),
-                _whole_stack_traces(),
+                attention_in_operators(),
+                whole_stack_traces(),
             ):
                 captured = strategy(own)
             made = _finish(loaded, name, captured, outputs, (), notes)
@@ -331,7 +156,7 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
         stack.callback(setattr, ShapeEnv, name, original)
         setattr(ShapeEnv, name, watching(original, wanted))
         # The same failure again; only the watching matters.
-        with contextlib.suppress(Exception), _attention_in_operators():
+        with contextlib.suppress(Exception), attention_in_operators():
             _non_strict(own)
     ranked = sorted(found, key=lambda pair: not pair[0])
     return ranked[0][1] if ranked else None
@@ -339,13 +164,8 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
 
 def _line_in_forward() -> Location | None:
     """The deepest line of the user's on the stack, below the call of the module itself."""
-    below = _below_the_call(traceback.extract_stack())
+    below = below_the_call(traceback.extract_stack())
     return user_code.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
-
-
-def _below_the_call(frames: Sequence[traceback.FrameSummary]) -> Sequence[traceback.FrameSummary]:
-    called = [n for n, frame in enumerate(frames) if frame.filename == flat_module.__file__]
-    return frames[called[-1] :] if called else []
 
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'

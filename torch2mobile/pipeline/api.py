@@ -18,7 +18,7 @@ from torch2mobile.pipeline import check_options
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.io_binding import Loader
+from torch2mobile.pipeline.in_memory import from_memory, refuse_trust, request_for
 from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import (
     CheckResult,
@@ -29,56 +29,12 @@ from torch2mobile.pipeline.results import (
 )
 from torch2mobile.pipeline.simplify import simplify_file
 from torch2mobile.pipeline.whole_imports import needs_whole_imports
-from torch2mobile.records import MIN_CAUGHT, LoadedModel, ParityOptions, Request, Severity
+from torch2mobile.records import MIN_CAUGHT, ParityOptions, Request, Severity
 from torch2mobile.validators.coverage.selection import Selection, Suppression
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-
-def _from_memory(
-    module: Any,
-    args: Any,
-    kwargs: Mapping[str, Any] | None,
-    dynamic_shapes: Any,
-    request: Request,
-    data: Sequence[Mapping[str, np.ndarray]],
-) -> LoadedModel:
-    import torch
-
-    from torch2mobile.exporter.loading import flat_module, source
-
-    if not isinstance(module, torch.nn.Module):
-        raise UsageError(
-            f"a {type(module).__name__} was given where a torch.nn.Module is needed",
-            "Pass the module itself.",
-        )
-    # One tensor is a common slip for a tuple of one.
-    call = (args,) if isinstance(args, torch.Tensor) else tuple(args)
-    name = type(module).__name__
-    cases = tuple(data)
-    if request.inputs:
-        if dynamic_shapes is not None:
-            raise UsageError(
-                "both inputs= and dynamic_shapes= say which dimensions vary",
-                "Give one of them.",
-            )
-        example = (call, dict(kwargs or {})) if call or kwargs else None
-        loaded = source.from_specs(
-            name, module, request.inputs, request.values, request, cases, example
-        )
-    else:
-        loaded = source.from_call(
-            name,
-            module,
-            call,
-            kwargs or {},
-            dynamic_shapes=dynamic_shapes,
-            data=cases,
-            values=request.values,
-        )
-    return flat_module.dropping(loaded, request.drop_outputs)
 
 
 @needs_whole_imports
@@ -133,7 +89,7 @@ def export(
         parity=parity or ParityOptions(),
     )
     return export_loaded(
-        lambda: _from_memory(module, args, kwargs, dynamic_shapes, request, data),
+        lambda: from_memory(module, args, kwargs, dynamic_shapes, request, data),
         request,
         out=Path(out) if out is not None else None,
         observer=observer,
@@ -173,7 +129,7 @@ def verify(
     a .pt2 named by ``against`` also where it holds code. The names in a file are part of its
     contract; ``match="position"`` takes those of a file from elsewhere.
     """
-    request, load = _against(
+    request, load = request_for(
         against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, parity
     )
     return verification.verify(
@@ -209,43 +165,10 @@ def debug(
     ``against`` is as for :func:`verify`. ``probe`` is the label of the probe to look at; without
     one it is the smallest that fails. ``trust`` is as for :func:`verify`.
     """
-    request, load = _against(
+    request, load = request_for(
         against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, parity
     )
     return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
-
-
-def _against(
-    against: torch.nn.Module | str | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
-    dynamic_shapes: Any,
-    inputs: Sequence[str],
-    values: Sequence[str],
-    data: Sequence[Mapping[str, np.ndarray]],
-    trust: bool,
-    drop_outputs: Sequence[str],
-    parity: ParityOptions | None,
-) -> tuple[Request, Loader | None]:
-    """The request for a module to compare with, and how to load one that is in memory."""
-    source = against if isinstance(against, str) else ""
-    request = Request(
-        source=source,
-        inputs=tuple(inputs),
-        values=tuple(values),
-        trust=trust,
-        drop_outputs=tuple(drop_outputs),
-        parity=parity or ParityOptions(),
-    )
-    if against is None or isinstance(against, str):
-        return request, None
-    _refuse_trust(trust)
-    return request, lambda own: _from_memory(against, args, kwargs, dynamic_shapes, own, data)
-
-
-def _refuse_trust(trust: bool) -> None:
-    if trust:
-        raise UsageError("trust=True is about a .pt2 file, and none was given", "Leave it out.")
 
 
 @needs_whole_imports
@@ -309,9 +232,9 @@ def check(
                 "Describe the inputs of a source with inputs= and values=.",
             )
         return checking.check_request(request, options, observer=observer)
-    _refuse_trust(trust)
+    refuse_trust(trust)
     return checking.check_loaded(
-        lambda: _from_memory(source, args, kwargs, dynamic_shapes, request, data),
+        lambda: from_memory(source, args, kwargs, dynamic_shapes, request, data),
         options,
         observer=observer,
     )

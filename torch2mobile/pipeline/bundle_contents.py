@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from torch2mobile.validators.parity.compare import Outputs
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
 
 # Golden data stays small enough to check in.
 GOLDEN_CASES = 6
@@ -77,7 +77,7 @@ def write_golden(
     they are stored with what the artefacts picked, where all picked the same.
     """
     from torch2mobile.exporter.bundle import write_case
-    from torch2mobile.validators.parity.gate import typical_of
+    from torch2mobile.validators.parity.expected import typical_of
     from torch2mobile.validators.parity.golden import allowed_for
 
     typical = typical_of(expected)

@@ -27,7 +27,7 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
 
 
 def debug_against(
@@ -150,13 +150,14 @@ def _localise(
     ``asked`` is what the bundle was exported with.
     """
     from torch2mobile.validators.parity import gate
+    from torch2mobile.validators.parity.answers import run_probes
 
     if probe:
         localising.choose(expected, (), probe)
     stages.observer.started("parity onnx")
     held = found.gate(options)
     try:
-        answers = gate.run_probes(found.runner, expected)
+        answers = run_probes(found.runner, expected)
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target="onnx"))
         return False

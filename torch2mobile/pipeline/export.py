@@ -60,10 +60,11 @@ from torch2mobile.user_code import shown_path
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.exporter.bundle import BundleWriter
+    from torch2mobile.exporter.bundle_writer import BundleWriter
     from torch2mobile.exporter.translate import Translation
+    from torch2mobile.validators.parity.answers import Answers
     from torch2mobile.validators.parity.compare import Outputs
-    from torch2mobile.validators.parity.gate import Answers, Expected
+    from torch2mobile.validators.parity.expected import Expected
 
 
 def export_request(
@@ -110,7 +111,7 @@ def _export(
     observer: Observer | None,
     simplifier: Worker | None,
 ) -> ExportResult:
-    from torch2mobile.exporter.bundle import BundleWriter
+    from torch2mobile.exporter.bundle_writer import BundleWriter
     from torch2mobile.exporter.staging import writing
 
     stages = Stages(observer or SilentObserver())

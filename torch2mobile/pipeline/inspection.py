@@ -14,7 +14,7 @@ from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import MODEL, load_bundle
 from torch2mobile.onnx_files import read_model
 from torch2mobile.records import NodeOrigins, Origin, Provenance
-from torch2mobile.reporters import text_lines
+from torch2mobile.reporters.printable import one_line
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def render(found: Inspection, form: str) -> str:
     lines.append(f"  operators   {found.nodes} nodes: {operators}")
     lines.append(f"  parameters  {found.parameters:,}")
     lines.append(f"  size        {found.bytes:,} bytes")
-    return "\n".join(map(text_lines.one_line, lines))
+    return "\n".join(map(one_line, lines))
 
 
 def provenance_of(folder: Path) -> tuple[NodeOrigins, ...]:

@@ -122,7 +122,7 @@ def lost_check(target: str, lost: Sequence[str]) -> Check:
 
 def lost_outputs(loaded: LoadedModel) -> Check | None:
     """A failed check where the module returns more than a file can, and nobody said to drop it."""
-    from torch2mobile.exporter.capture import check_example
+    from torch2mobile.exporter.example_call import check_example
 
     try:
         check_example(loaded)
@@ -186,7 +186,7 @@ def match_file(
     ``runner`` is then given only the inputs that the file has. Raises UsageError where the inputs
     cannot be matched.
     """
-    from torch2mobile.exporter.capture import check_example
+    from torch2mobile.exporter.example_call import check_example
 
     named = check_example(loaded)[0]
     if variant != ONNX:

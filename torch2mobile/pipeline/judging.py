@@ -18,7 +18,8 @@ from torch2mobile.records import (
 
 if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
-    from torch2mobile.validators.parity.gate import Answers, Expected
+    from torch2mobile.validators.parity.answers import Answers
+    from torch2mobile.validators.parity.expected import Expected
 
 
 def judge(
@@ -36,12 +37,13 @@ def judge(
     a caller who measures more of them.
     """
     from torch2mobile.validators.parity import baked, gate
+    from torch2mobile.validators.parity.answers import run_probes
 
     target = artifact.label
     stages.observer.started(f"parity {target}")
     held = artifact.gate(options)
     try:
-        answers = gate.run_probes(artifact.runner, expected, stages.probed)
+        answers = run_probes(artifact.runner, expected, stages.probed)
     except Torch2MobileError as error:
         stages.add(error_check("parity", error, target=target))
         return False

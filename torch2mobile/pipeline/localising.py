@@ -31,7 +31,7 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     from torch2mobile.exporter.translate import Translation
     from torch2mobile.interfaces import Observer
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.locating.pieces import Process
 
 Origins = Mapping[str, tuple[Origin, ...]]
@@ -106,7 +106,7 @@ class Localiser:
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
         from torch2mobile.exporter import capture_words
         from torch2mobile.pipeline.places import departures
-        from torch2mobile.validators.parity import gate
+        from torch2mobile.validators.parity.expected import typical_of
         from torch2mobile.validators.parity.localise import localise
         from torch2mobile.validators.parity.locating.findings import Question
 
@@ -124,7 +124,7 @@ class Localiser:
             twins=basis.translation.twins,
             inputs=tuple(spec.name for spec in basis.capture.inputs),
             case=case,
-            usual=gate.typical_of(expected),
+            usual=typical_of(expected),
             tolerances=self._options.for_artifact("onnx").tolerances,
             fresh=basis.translation.model.path if basis.fresh else None,
             simplify=basis.simplify,

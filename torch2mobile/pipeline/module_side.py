@@ -21,7 +21,7 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     from torch2mobile.validators.parity.determinism import Unsteady
     from torch2mobile.validators.parity.domain import Settled
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.probes import Probe
     from torch2mobile.validators.parity.reference import Reference
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.mutating.decisions import Decision, Instrumented
     from torch2mobile.validators.parity.mutating.reach import Untaken
     from torch2mobile.validators.parity.probes import Probe

@@ -15,7 +15,7 @@ from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import Check, Metric, ParityOptions, Status, Table
 
 if TYPE_CHECKING:
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.golden import Golden
 
 # An emulator takes seconds for a call.
@@ -65,6 +65,8 @@ def parity(
 ) -> None:
     """One artefact on each device against the module, on the first probes."""
     from torch2mobile.validators.parity import gate
+    from torch2mobile.validators.parity.answers import run_probes
+    from torch2mobile.validators.parity.expected import typical_of
 
     first = expected[:MOST_PROBES]
     left = len(expected) - len(first)
@@ -72,9 +74,9 @@ def parity(
 
     def compare(found: Candidate) -> Check:
         held = found.gate(options)
-        answers = gate.run_probes(found.runner, first)
+        answers = run_probes(found.runner, first)
         # What is usual is taken from all probes, as on this machine.
-        check = gate.parity_check(label, first, answers, held, usual=gate.typical_of(expected))
+        check = gate.parity_check(label, first, answers, held, usual=typical_of(expected))
         return replace(found.verdict(check, held), notes=(*check.notes, *notes))
 
     for device in labels:

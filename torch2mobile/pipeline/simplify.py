@@ -37,7 +37,8 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.validators.parity.gate import Answers, Expected
+    from torch2mobile.validators.parity.answers import Answers
+    from torch2mobile.validators.parity.expected import Expected
 
 
 def judge_simplified(
@@ -51,7 +52,7 @@ def judge_simplified(
 
     SKIPPED, with the reason, where anything changed.
     """
-    from torch2mobile.validators.parity import gate
+    from torch2mobile.validators.parity.answers import run_probes
 
     with (
         onnx_runner(raw, options.timeout, worker) as before,
@@ -62,8 +63,8 @@ def judge_simplified(
                 return dropped(f"{way.name}: changed the inputs")
             if _outputs(before) != _outputs(after):
                 return dropped(f"{way.name}: changed the outputs")
-            wanted = gate.run_probes(before, expected)
-            got = gate.run_probes(after, expected)
+            wanted = run_probes(before, expected)
+            got = run_probes(after, expected)
         except Torch2MobileError as error:
             return dropped(f"{way.name}: the simplified model {error.message}")
     return _verdict(expected, wanted, got, options, way)
@@ -260,7 +261,7 @@ def _onnx_probes(source: Path, values: Sequence[str], options: ParityOptions) ->
 
     from torch2mobile import sampling, sizing
     from torch2mobile.validators.parity import probes
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
 
     with onnx_runner(source, options.timeout) as runner:
         specs = specs_of(runner.inputs())

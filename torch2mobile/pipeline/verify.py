@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile import limits
-from torch2mobile.environments import REPLAY_MODULES, Worker
-from torch2mobile.errors import MissingToolError, ModelFileError, Torch2MobileError
+from torch2mobile.environments import Worker
 from torch2mobile.exporter.bundle import (
     MODEL,
-    read_case,
 )
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import (
@@ -29,83 +25,22 @@ from torch2mobile.pipeline.baseline import drift
 from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.mutation import Scrutinizer, Scrutiny
+from torch2mobile.pipeline.replay import golden_of, on_device, result_of, verify_bundle
 from torch2mobile.pipeline.results import VerifyResult
-from torch2mobile.pipeline.stages import Stages, error_check
+from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
     ArtifactEntry,
-    Bundle,
     Check,
     LoadedModel,
     ParityOptions,
-    Report,
     Request,
     Status,
 )
 
 if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
-    from torch2mobile.validators.parity.gate import Expected
-    from torch2mobile.validators.parity.golden import Golden
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.probes import Probe
-
-
-def verify_bundle(
-    path: Path,
-    *,
-    options: ParityOptions | None = None,
-    devices: Sequence[str] = (),
-    baseline: Path | None = None,
-    observer: Observer | None = None,
-    worker: Worker | None = None,
-) -> VerifyResult:
-    """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported.
-
-    ``baseline`` is an earlier bundle, or its manifest.json: what has drifted since, and why.
-    ``devices`` are replayed on besides this machine. ``worker`` is a process to load them in, for
-    a caller who has started one ahead of time.
-    """
-    options = options or ParityOptions()
-    consistency.check_parity(options)
-    labels = on_devices.find(devices)
-    stages = Stages(observer or SilentObserver())
-    # The runtimes load in a process of their own while the files are hashed here.
-    with worker or Worker(preload=REPLAY_MODULES) as process:
-        bundle = open_bundle(path)
-        found = candidates.of_bundle(bundle, options, process)
-        for each in found:
-            each.process.begin()
-        stages.add(integrity(bundle))
-        cases = _golden(bundle, stages)
-        compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
-        for each in found:
-            # What does not load is reported by the replay, which asks again.
-            with contextlib.suppress(Torch2MobileError):
-                each.process.load()
-        for each in found:
-            with each.process:
-                _replay(stages, each, bundle, cases, options)
-                if compared is not None:
-                    compared.target_check(stages, each)
-            on = partial(_on, bundle, each, options)
-            on_devices.golden(stages, each.label, on, labels, cases, options)
-    on_devices.side_by_side(stages, labels)
-    return _result(stages, str(path), on_devices.versions(labels))
-
-
-def _on(
-    bundle: Bundle, found: candidates.Candidate, options: ParityOptions, device: str
-) -> candidates.Candidate:
-    """An artefact of a bundle on a device."""
-    manifest = bundle.manifest
-    name = manifest.targets.get(found.label, (MODEL,))[0]
-    return candidates.candidate(
-        bundle.file(name),
-        found.entry,
-        manifest.inputs,
-        manifest.outputs,
-        options.timeout,
-        device=device,
-    )
 
 
 def verify(
@@ -169,7 +104,7 @@ def _bundle_against(
     lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
-        return _result(stages, str(path), {"source": bundle.manifest.source})
+        return result_of(stages, str(path), {"source": bundle.manifest.source})
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
     found = candidates.of_bundle(bundle, options)
@@ -188,21 +123,21 @@ def _bundle_against(
         with localising.localiser(loaded, model, asked_then, options, stages.observer) as localiser:
             recorded = [
                 Probe(case.probe, case.feeds, searched=True)
-                for case in _golden(bundle, stages)
+                for case in golden_of(bundle, stages)
                 if drift.fits(case.feeds, loaded.specs)
             ]
             expected = _against(
                 stages, loaded, names, found, options, localiser, scrutinizer, recorded
             )
         for each in found if expected else []:
-            on = partial(_on, bundle, each, options)
+            on = partial(on_device, bundle, each, options)
             on_devices.parity(stages, each.label, on, labels, expected, options)
         on_devices.side_by_side(stages, labels)
     finally:
         for each in found:
             each.process.close()
     ran_on = on_devices.versions(labels)
-    return _result(stages, str(path), {"source": bundle.manifest.source, **ran_on})
+    return result_of(stages, str(path), {"source": bundle.manifest.source, **ran_on})
 
 
 def _model_against(
@@ -225,7 +160,7 @@ def _model_against(
     lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
-        return _result(stages, str(path), {"source": loaded.name})
+        return result_of(stages, str(path), {"source": loaded.name})
     variant = candidates.kind_of(path)
     with candidates.runner_of(path, variant, options.timeout) as process:
         own = loaded
@@ -249,53 +184,7 @@ def _model_against(
             on_devices.parity(stages, label, on, labels, expected, options)
         on_devices.side_by_side(stages, labels)
     ran_on = on_devices.versions(labels)
-    return _result(stages, str(path), {"source": loaded.name, **ran_on})
-
-
-def _result(stages: Stages, subject: str, environment: Mapping[str, str]) -> VerifyResult:
-    compared = {c.status for c in stages.checks if c.name in {"parity", "golden"}}
-    if compared == {Status.SKIPPED} and Status.FAILED not in {c.status for c in stages.checks}:
-        what = "its values were held to nothing, so nothing was verified"
-        stages.add(Check("verdict", Status.ERROR, what, hint="Give it a tolerance: see parity."))
-    return VerifyResult(Report("verify", subject, tuple(stages.checks), environment))
-
-
-def _golden(bundle: Bundle, stages: Stages) -> list[Golden]:
-    from torch2mobile.validators.parity.golden import Golden
-
-    cases = []
-    budget = limits.Budget()
-    for case in bundle.manifest.golden:
-        try:
-            feeds, outputs = read_case(bundle.file(case.file), budget)
-        except ModelFileError as error:
-            stages.add(error_check("golden", error))
-            continue
-        cases.append(Golden(case.probe, feeds, outputs, case.allowed, case.limits))
-    return cases
-
-
-def _replay(
-    stages: Stages,
-    found: candidates.Candidate,
-    bundle: Bundle,
-    cases: Sequence[Golden],
-    options: ParityOptions,
-) -> None:
-    from torch2mobile.validators.parity.golden import golden_check
-
-    label, manifest = found.label, bundle.manifest
-    stages.observer.started(f"golden {label}")
-    held = found.gate(options, held=any(label in case.limits for case in cases))
-    try:
-        stages.add(candidates.interface(found, manifest.inputs, manifest.outputs))
-        check = golden_check(label, found.runner, cases, held.tolerances)
-        stages.add(found.verdict(check, held))
-    except MissingToolError as error:
-        stages.add(error_check("golden", error, target=label))
-    except Torch2MobileError as error:
-        # In a bundle that was proven once, a file that does not load any more is a failed check.
-        stages.add(replace(error_check("golden", error, target=label), status=Status.FAILED))
+    return result_of(stages, str(path), {"source": loaded.name, **ran_on})
 
 
 def _against(

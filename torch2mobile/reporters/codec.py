@@ -17,7 +17,7 @@ import msgspec
 from torch2mobile import json_files
 from torch2mobile.errors import UsageError
 from torch2mobile.records import SCHEMA_VERSION, Report
-from torch2mobile.reporters import text_lines
+from torch2mobile.reporters.printable import printable_json
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -41,7 +41,7 @@ def to_json(report: Report) -> str:
     """Return the canonical JSON: sorted keys, two spaces, a newline at the end, no NaN."""
     tree = _encodable(msgspec.to_builtins(report, enc_hook=_plain))
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return text_lines.printable_json(text) + "\n"
+    return printable_json(text) + "\n"
 
 
 def from_json(text: str | bytes, *, name: str = "the report") -> Report:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from torch2mobile.records import Check, Location, Report, Severity, Status
 from torch2mobile.reporters import text_lines
+from torch2mobile.reporters.printable import printable
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
@@ -44,7 +45,7 @@ def _command(name: str, location: Location, title: str, text: str) -> str:
 
 def _data(text: str) -> str:
     """Escape as actions/toolkit does (packages/core/src/command.ts)."""
-    safe = "\n".join(map(text_lines.printable, text.splitlines()))
+    safe = "\n".join(map(printable, text.splitlines()))
     return safe.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

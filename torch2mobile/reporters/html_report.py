@@ -6,6 +6,7 @@ import html
 
 from torch2mobile.records import Check, Report, Status, Table
 from torch2mobile.reporters import text_lines
+from torch2mobile.reporters.printable import one_line, printable
 
 # Readable on white and on black: notebooks come in both.
 _COLOURS = {
@@ -37,7 +38,7 @@ def _check(check: Check) -> str:
         "td",
         _coloured(check.status.value.upper(), check.status),
         _text(text_lines.label(check)),
-        _text(text_lines.printable(check.summary)) + _below(check),
+        _text(printable(check.summary)) + _below(check),
     )
 
 
@@ -49,9 +50,9 @@ def _below(check: Check) -> str:
 
 
 def _table(table: Table) -> str:
-    head = _row("th", *(_text(text_lines.one_line(name)) for name in table.columns))
+    head = _row("th", *(_text(one_line(name)) for name in table.columns))
     rows = [_row("td", *map(_text, row)) for row in text_lines.rows(table)]
-    title = f"<caption>{_text(text_lines.one_line(table.title))}</caption>"
+    title = f"<caption>{_text(one_line(table.title))}</caption>"
     return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 

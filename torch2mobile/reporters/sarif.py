@@ -22,6 +22,7 @@ from torch2mobile.records import (
     Status,
 )
 from torch2mobile.reporters import text_lines
+from torch2mobile.reporters.printable import one_line, printable_json
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -63,7 +64,7 @@ def render(report: Report, *, colour: bool = False, verbose: bool = False) -> st
     text = json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False)
     # What is no UTF-8, such as the bytes of a strange file name, as everywhere else.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text_lines.printable_json(text) + "\n"
+    return printable_json(text) + "\n"
 
 
 def _speaks_for_itself(check: Check) -> bool:
@@ -97,7 +98,7 @@ def _results(report: Report, ids: list[str]) -> list[Json]:
                 result.update(_fingerprint(finding, seen))
         if _speaks_for_itself(check):
             for location in check.locations or (Location(),):
-                summary = text_lines.one_line(f"{text_lines.label(check)}: {check.summary}")
+                summary = one_line(f"{text_lines.label(check)}: {check.summary}")
                 text = f"{summary}\n{check.hint}".strip()
                 _added(results, _result(ids, check.name, text, location, anchor), location)
     return list(results.values())

@@ -7,6 +7,7 @@ import textwrap
 
 from torch2mobile.records import Check, Report, Status
 from torch2mobile.reporters import text_lines
+from torch2mobile.reporters.printable import printable
 
 # As wide as the terminal up to this, and so wide where nothing says how wide it is.
 _WIDTH = 100
@@ -39,7 +40,7 @@ def _rows(check: Check, column: int, width: int, colour: bool, verbose: bool) ->
     """Return the line of one check, wrapped, and what stands below it."""
     word = check.status.value.upper()
     cell = word.ljust(_STATUS_WIDTH)
-    label, summary = text_lines.label(check), text_lines.printable(check.summary)
+    label, summary = text_lines.label(check), printable(check.summary)
     indent = " " * (_STATUS_WIDTH + column + 2)
     if len(label) > column:  # too long for its column: the summary starts below it
         indent = " " * _STATUS_WIDTH

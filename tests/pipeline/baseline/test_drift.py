@@ -19,6 +19,7 @@ import torch2mobile
 from torch2mobile.cli import run
 from torch2mobile.errors import BundleError, ExitCode, UsageError
 from torch2mobile.exporter import bundle as bundles
+from torch2mobile.exporter import bundle_writer
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.records import Check, Fingerprint, Manifest, ParityOptions, Status, Tolerance
 
@@ -50,7 +51,7 @@ def change(folder: Path, **fields: Any) -> Manifest:
         for name, entry in manifest.files.items()
     }
     manifest = replace(manifest, **{"files": files, **fields})
-    (folder / bundles.MANIFEST).write_bytes(bundles.encode_manifest(manifest))
+    (folder / bundles.MANIFEST).write_bytes(bundle_writer.encode_manifest(manifest))
     return manifest
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.coverage import arguments, aten, translations
+from torch2mobile.validators.coverage.parts import parts_of
 from torch2mobile.validators.coverage.rules.aten import REWRITTEN
 
 X = torch.arange(10.0).reshape(2, 5) / 7
@@ -310,13 +311,13 @@ def test_an_ordinary_model_needs_no_registry(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_normalisations_of_any_size_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    parts = aten._parts
+    real = parts_of
 
     def watch(node: torch.fx.Node, *rest: Any) -> Any:
         looked.append(translations.key(node.target))
-        return parts(node, *rest)
+        return real(node, *rest)
 
-    monkeypatch.setattr(aten, "_parts", watch)
+    monkeypatch.setattr(aten, "parts_of", watch)
     net = nn.Sequential(nn.BatchNorm2d(1), nn.MaxPool2d(2), nn.BatchNorm2d(1))
     assert _names(net, torch.ones(2, 1, 8, 8)) == []
     assert looked.count("aten::batch_norm") == 1

@@ -50,12 +50,12 @@ def run_onnx() -> Callable[..., list[tuple[str, Any]]]:
 
 
 def _expected(model: onnx.ModelProto, probe: Any) -> Any:
-    from torch2mobile.validators.parity import gate
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.mutating import float64
 
     exact = float64.outputs(model, {}, probe.feeds)
     assert exact is not None
-    return gate.Expected(probe, outputs(model, probe.feeds), [array for _, array in exact])
+    return Expected(probe, outputs(model, probe.feeds), [array for _, array in exact])
 
 
 def parse(text: str, tensors: Mapping[str, Any], opset: int = 20) -> onnx.ModelProto:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from torch2mobile.records import Tolerance
+from torch2mobile.validators.parity.channels import wide
 from torch2mobile.validators.parity.compare import Judged, judge, special_values, structure
-from torch2mobile.validators.parity.tolerance import Limit, exact_limit, user_limit, wide
+from torch2mobile.validators.parity.tolerance import Limit, exact_limit, user_limit
 
 FLOATS = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
 WHOLE = [np.bool_, np.int8, np.uint8, np.int16, np.int32, np.int64]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch2mobile.records import ParityOptions, Status
 from torch2mobile.validators.parity import gate, probes, reference
 from torch2mobile.validators.parity.compensated import Widened, evaluate, one_thread
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.sums import ReversedSums
 
 Load = Callable[..., Any]
@@ -322,7 +323,7 @@ def test_half_precision_modules(dtype: str, load: Load) -> None:
         loaded = load(Half(hard).eval(), f"x:{dtype}[N,8]")
         built = probes.build(loaded.specs, reference.example_of(loaded), ParityOptions())
         cases = [
-            gate.Expected(i.probe, i.outputs, i.truth, i.rough, i.roundings)
+            Expected(i.probe, i.outputs, i.truth, i.rough, i.roundings)
             for i in reference.evaluate(loaded, ["y"], built)
         ]
         overflows = [not np.isfinite(c.outputs[0][1].astype(np.float32)).all() for c in cases]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
 from torch2mobile.validators.parity import determinism, probes, reference_check
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.reference import accepted, evaluate, example_of
 
 Load = Callable[..., LoadedModel]

@@ -17,7 +17,7 @@ from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status
 from torch2mobile.validators.parity import domain, gate
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.expected import Expected
 
 Load = Callable[..., LoadedModel]
 SEEDLESS = Request(source="")

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from torch2mobile.errors import WorkerCallError
 from torch2mobile.records import Check, Metric, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity.compare import judge
-from torch2mobile.validators.parity.gate import Expected, parity_check
+from torch2mobile.validators.parity.expected import Expected
+from torch2mobile.validators.parity.gate import parity_check
 from torch2mobile.validators.parity.golden import Golden, golden_check
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import Roundings, user_limit

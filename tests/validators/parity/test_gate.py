@@ -21,16 +21,10 @@ from torch2mobile.environments import IsolatedRunner
 from torch2mobile.errors import WorkerCallError, WorkerTimeoutError
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import truth
+from torch2mobile.validators.parity.answers import run_probes
 from torch2mobile.validators.parity.baked import baked_check
-from torch2mobile.validators.parity.gate import (
-    SHOWN,
-    Expected,
-    Rough,
-    judge_probe,
-    parity_check,
-    run_probes,
-    typical_of,
-)
+from torch2mobile.validators.parity.expected import Expected, Rough, typical_of
+from torch2mobile.validators.parity.gate import SHOWN, judge_probe, parity_check
 from torch2mobile.validators.parity.probes import Probe
 
 Outputs = list[tuple[str, np.ndarray]]

@@ -16,7 +16,7 @@ from torch import nn
 
 from torch2mobile.errors import WorkerCrashError, WorkerTimeoutError
 from torch2mobile.records import Check, Status, Tolerance
-from torch2mobile.validators.parity.gate import Expected, Rough, typical_of
+from torch2mobile.validators.parity.expected import Expected, Rough, typical_of
 from torch2mobile.validators.parity.golden import Golden, allowed_for, golden_check
 from torch2mobile.validators.parity.probes import Probe
 

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from torch2mobile.records import ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
-from torch2mobile.validators.parity import gate, localise, probes, reference
+from torch2mobile.validators.parity import localise, probes, reference
 from torch2mobile.validators.parity.evidence import closeness
+from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.locating import pieces, slices
 from torch2mobile.validators.parity.locating.findings import Finding, Question
 
@@ -47,16 +48,16 @@ class Subject:
 
     artefact: Any
     translation: Any
-    expected: list[gate.Expected]
+    expected: list[Expected]
 
-    def ask(self, path: Path, case: gate.Expected | None = None, **changes: Any) -> Finding:
+    def ask(self, path: Path, case: Expected | None = None, **changes: Any) -> Finding:
         question = Question(
             artifact=path,
             program=self.translation.program,
             twins=self.translation.twins,
             inputs=tuple(spec.name for spec in self.artefact.capture.inputs),
             case=case or self.expected[0],
-            usual=gate.typical_of(self.expected),
+            usual=typical_of(self.expected),
             tolerances={},
             fresh=self.translation.model.path,
         )
@@ -455,7 +456,7 @@ def test_no_node_of_a_sample_is_above_its_floor(name: str, tmp_path: Path) -> No
             twins=translation.twins,
             inputs=tuple(spec.name for spec in captured.inputs),
             case=case,
-            usual=gate.typical_of(expected),
+            usual=typical_of(expected),
             tolerances={},
         )
         finding = localise.localise(question)

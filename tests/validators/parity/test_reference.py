@@ -13,6 +13,7 @@ from torch import nn
 
 from torch2mobile.records import LoadedModel, ParityOptions
 from torch2mobile.validators.parity import gate, probes, reference, sums, truth
+from torch2mobile.validators.parity.expected import typical_of
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, evaluate, example_of
 
@@ -500,7 +501,7 @@ class TestLaterTruth:
     def test_an_answer_that_is_clearly_right_needs_no_more(self, load: Load) -> None:
         self.Counts.doubles = []
         cases = reference.accepted(evaluated(load(self.Counts(), "x:float32[N=1..9,64]")))
-        usual = gate.typical_of(cases)
+        usual = typical_of(cases)
         for case in cases:
             assert gate.judge_probe(case, list(case.outputs), usual, {})[1] == []
         assert len(self.Counts.doubles) == reference.MEASURED
@@ -508,7 +509,7 @@ class TestLaterTruth:
     def test_and_one_that_is_not_is_judged_by_the_truth(self, load: Load) -> None:
         self.Counts.doubles = []
         cases = reference.accepted(evaluated(load(self.Counts(), "x:float32[N=1..9,64]")))
-        usual = gate.typical_of(cases)
+        usual = typical_of(cases)
         late = next(case for case in cases if case.later is not None)
         wrong = [(name, array + np.float32(1e-4)) for name, array in late.outputs]
         judged, mismatches = gate.judge_probe(late, wrong, usual, {})
@@ -522,7 +523,7 @@ class TestLaterTruth:
         assert judged[0].rule == "measured"
         # What is usual does not depend on what was asked for.
         (name,) = usual
-        assert np.array_equal(gate.typical_of(cases)[name].noise, usual[name].noise)
+        assert np.array_equal(typical_of(cases)[name].noise, usual[name].noise)
 
     def test_without_a_truth_every_probe_is_measured_in_another_way(self, load: Load) -> None:
         class Fixed(nn.Module):

@@ -15,7 +15,7 @@ from torch import nn
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Status
 from torch2mobile.validators.parity import probes
 from torch2mobile.validators.parity.domain import has_nan, settle
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, evaluate, example_of
 from torch2mobile.validators.parity.reference_check import constant_check, reference_check

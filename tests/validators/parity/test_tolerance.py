@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from torch2mobile.records import Tolerance
 from torch2mobile.validators.parity import tolerance
+from torch2mobile.validators.parity.channels import Yardstick, is_float
 from torch2mobile.validators.parity.compare import Judged, judge
 from torch2mobile.validators.parity.tolerance import (
     FACTOR,
@@ -20,9 +21,7 @@ from torch2mobile.validators.parity.tolerance import (
     Case,
     Known,
     Limit,
-    Yardstick,
     epsilon,
-    is_float,
     limit_for,
     user_limit,
     yardsticks,

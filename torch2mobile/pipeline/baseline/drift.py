@@ -39,9 +39,9 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from torch2mobile.validators.parity.answers import Answers
     from torch2mobile.validators.parity.baseline import Replay
     from torch2mobile.validators.parity.compare import Outputs
-    from torch2mobile.validators.parity.gate import Answers
     from torch2mobile.validators.parity.golden import Golden
 
 KEEP = "Keep the earlier bundle as export wrote it, and give its folder or its manifest.json."
@@ -207,7 +207,8 @@ class Drift:
 
 
 def _answers(runner: Runner, cases: Sequence[tuple[int, Golden]]) -> Answers:
-    from torch2mobile.validators.parity.gate import Expected, run_probes
+    from torch2mobile.validators.parity.answers import run_probes
+    from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.probes import Probe
 
     return run_probes(runner, [Expected(Probe(c.probe, c.feeds), c.outputs) for _, c in cases])

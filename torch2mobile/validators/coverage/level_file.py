@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile import onnx_files
+from torch2mobile import onnx_files, onnx_schema
 from torch2mobile.errors import ModelFileError
 from torch2mobile.records import Location
 from torch2mobile.validators.coverage import graph
@@ -25,7 +25,7 @@ def broken(model: onnx.ModelProto, folder: Path) -> Section:
     """
     found = tuple(
         RULES["T2M310"].found(Location(node=each.node, op=each.op), each.text, target="ort")
-        for each in onnx_files.problems(model, folder)
+        for each in onnx_schema.problems(model, folder)
     )
     if not found:
         onnx_files.load_small(model, folder, graph.SMALL)

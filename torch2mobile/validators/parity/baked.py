@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import Check, Status
-from torch2mobile.validators.parity import compare, tolerance
-from torch2mobile.validators.parity.gate import Answers, Expected, limits_of, typical_of
-from torch2mobile.validators.parity.tolerance import Yardstick
+from torch2mobile.validators.parity import channels, compare
+from torch2mobile.validators.parity.answers import Answers
+from torch2mobile.validators.parity.channels import Yardstick
+from torch2mobile.validators.parity.expected import Expected, typical_of
+from torch2mobile.validators.parity.gate import limits_of
 
 
 def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> Check:
@@ -60,7 +62,7 @@ def _moved(one: Expected, other: Expected, usual: Mapping[str, Yardstick]) -> bo
     for (name, before), (_, after), (first, second) in zip(
         one.outputs, other.outputs, limits, strict=True
     ):
-        if not tolerance.is_float(before):
+        if not channels.is_float(before):
             if (before != after).any():
                 return True
         elif (

@@ -21,9 +21,9 @@ from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import Check, Metric, Mismatch, Status, Table, Tolerance
 from torch2mobile.validators.parity import compare, evidence
 from torch2mobile.validators.parity.attribution import Cause, Changes, Moved, cause_of, hint_of
+from torch2mobile.validators.parity.channels import is_float, wide
 from torch2mobile.validators.parity.compare import Judged, Outputs
 from torch2mobile.validators.parity.golden import Golden, greatest_difference, limit_of
-from torch2mobile.validators.parity.tolerance import is_float, wide
 
 Answer = Outputs | Torch2MobileError
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torch2mobile.records import Mismatch
-from torch2mobile.validators.parity.tolerance import Limit, is_float, wide
+from torch2mobile.validators.parity.channels import is_float, wide
+from torch2mobile.validators.parity.tolerance import Limit
 
 Outputs = Sequence[tuple[str, np.ndarray]]
 

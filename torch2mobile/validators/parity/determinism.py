@@ -19,8 +19,9 @@ from torch2mobile.records import LoadedModel
 from torch2mobile.snapshot import TORCHS_OWN
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity import recorder
+from torch2mobile.validators.parity.answers import Answers
 from torch2mobile.validators.parity.calls import Outputs, named, rewinder, run, tensors_of
-from torch2mobile.validators.parity.gate import Answers, Expected
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.recorder import Step
 

@@ -17,9 +17,9 @@ from torch2mobile.copies import fresh
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_torch
 from torch2mobile.validators.parity.calls import run, tensors_of
+from torch2mobile.validators.parity.channels import is_float, wide
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.reference import Reference, example_of
-from torch2mobile.validators.parity.tolerance import is_float, wide
 
 # So many probes are tried in every domain; of what none of them takes, others are not asked again.
 _SEARCHED = 3

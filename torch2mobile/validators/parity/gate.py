@@ -2,144 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import (
-    DeviceError,
-    MissingToolError,
     ProbeRefusedError,
     Torch2MobileError,
-    WorkerTimeoutError,
 )
-from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Metric, Mismatch, ParityOptions, Status, Tolerance
-from torch2mobile.validators.parity import compare, evidence, task_metrics, tolerance
+from torch2mobile.validators.parity import channels, compare, evidence, task_metrics, tolerance
+from torch2mobile.validators.parity.answers import Answers, none_fits, refusals
+from torch2mobile.validators.parity.channels import Yardstick
 from torch2mobile.validators.parity.compare import Judged
-from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import Case, Limit, Roundings, Yardstick
+from torch2mobile.validators.parity.expected import Expected, Usual, typical_of
+from torch2mobile.validators.parity.tolerance import Limit
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.validators.parity.picks import Pick
 
 # A failing model fails on many probes; the report names this many and counts the rest.
 SHOWN = 12
-
-
-class Rough:
-    """The module's outputs computed in another way: evaluated once, when needed."""
-
-    def __init__(self, run: Callable[[], Sequence[np.ndarray] | None]) -> None:
-        self._run = run
-        self.known: Sequence[np.ndarray] | None = None
-        self.done = False
-
-    def __call__(self) -> Sequence[np.ndarray] | None:
-        """The outputs, or None where the module cannot be run in this way."""
-        if not self.done:
-            self.known, self.done = self._run(), True
-        return self.known
-
-
-Picks = Callable[[], "Sequence[Pick | None]"]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What one probe must give: the module's outputs, and the float64 truth where there is one.
-
-    ``later`` gives the truth where it was not needed so far; ``rough`` the outputs with all sums
-    taken in a plain loop; ``roundings`` stand in for a truth where there is none; ``picks`` gives
-    by output what its indices pick.
-    """
-
-    probe: Probe
-    outputs: Sequence[tuple[str, np.ndarray]]
-    truth: Sequence[np.ndarray] | None = None
-    rough: Rough | None = None
-    roundings: Roundings | None = None
-    later: Rough | None = None
-    picks: Picks | None = None
-
-    @property
-    def case(self) -> Case:
-        """What the limits are taken from: all that is known so far."""
-        known = self.later.known if self.later is not None else None
-        late = self.later is not None and not self.later.done
-        truth = self.truth if self.truth is not None else known
-        rough = self.rough.known if self.rough is not None else None
-        return Case(self.outputs, truth, self.probe.magnitude, self.roundings, late, rough)
-
-    def sure(self) -> Expected:
-        """The same with its truth evaluated."""
-        if self.later is not None:
-            self.later()
-        return self
-
-
-Answers = list["list[tuple[str, np.ndarray]] | Torch2MobileError"]
-
-
-def run_probes(
-    runner: Runner, expected: Sequence[Expected], told: Callable[[int, int], None] | None = None
-) -> Answers:
-    """The artefact's outputs for every probe; an error in place of those it did not give.
-
-    ``told`` is given how many are done, of how many.
-    """
-    answers: Answers = []
-    for case in expected:
-        if told is not None:
-            told(len(answers), len(expected))
-        try:
-            answers.append(runner.run(case.probe.feeds))
-        except (WorkerTimeoutError, MissingToolError, DeviceError):
-            raise  # of the machine, not of the file
-        except Torch2MobileError as error:
-            answers.append(error)
-    return answers
-
-
-@dataclass(frozen=True)
-class Refusals:
-    """The probes that an artefact cannot take, by what its variant is: skipped, and counted."""
-
-    count: int
-    of: int
-    reasons: tuple[str, ...]
-
-    @property
-    def all(self) -> bool:
-        """Whether none is left to compare."""
-        return 0 < self.of == self.count
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a report says of them."""
-        if not self.count:
-            return ()
-        return (f"{self.count} of {self.of} probes skipped: {'; '.join(self.reasons)}",)
-
-
-def refusals(answers: Answers) -> Refusals:
-    """The probes that an artefact refused, with each reason once."""
-    found = [answer.message for answer in answers if isinstance(answer, ProbeRefusedError)]
-    return Refusals(len(found), len(answers), tuple(dict.fromkeys(found)))
-
-
-def none_fits(name: str, target: str, skipped: Refusals) -> Check:
-    """Nothing could be compared: an ERROR, which is neither the file's fault nor a pass."""
-    return Check(
-        name,
-        Status.ERROR,
-        f"none of the {skipped.of} probes fits the artefact: {'; '.join(skipped.reasons)}",
-        target=target,
-        hint="Give real inputs of a size that it takes, with --data.",
-    )
 
 
 def judge_probe(
@@ -200,7 +84,7 @@ def limits_of(
     whole = case.case
     for number, (name, want) in enumerate(case.outputs):
         own = tolerances.get(name, tolerances.get(""))
-        if not tolerance.is_float(want):
+        if not channels.is_float(want):
             limits.append(tolerance.exact_limit(want))
         elif own is not None:
             limits.append(tolerance.user_limit(want, own, whole.known(number).truth))
@@ -213,42 +97,6 @@ def limits_of(
                 )
             )
     return limits
-
-
-class Usual(dict[str, Yardstick]):
-    """The yardstick of every output, from these probes."""
-
-    def __init__(self, built: Sequence[Expected]) -> None:
-        self._built = built
-        super().__init__(tolerance.yardsticks([_measured(case) for case in built]))
-
-    @cached_property
-    def coarse(self) -> Mapping[str, Yardstick]:
-        """The same with all sums in a plain loop as well: luck on one probe may be luck on all."""
-        cases = [_measured(case) for case in self._built]
-        pairs = list(zip(cases, self._built, strict=True))
-        return tolerance.yardsticks(
-            [
-                replace(case, rough=built.rough())
-                if built.rough is not None and (case.truth or case.roundings)
-                else case
-                for case, built in pairs
-            ]
-        )
-
-
-def _measured(case: Expected) -> Case:
-    return Case(case.outputs, case.truth, case.probe.magnitude, case.roundings)
-
-
-def typical_of(expected: Sequence[Expected]) -> Usual:
-    """What is usual for each output, over the probes with ordinary values.
-
-    From what was measured on all of them alike: a truth that was asked for later plays no part.
-    Nor do searched probes, which go where the module is at its worst: a search must not loosen
-    what the others are held to.
-    """
-    return Usual([c for c in expected if not c.probe.searched])
 
 
 def parity_check(

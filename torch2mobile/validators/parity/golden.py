@@ -14,23 +14,13 @@ from torch2mobile.errors import ProbeRefusedError, Torch2MobileError
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Mismatch, Status, Tolerance
 from torch2mobile.validators.parity import compare, evidence
+from torch2mobile.validators.parity.answers import none_fits, refusals, run_probes
+from torch2mobile.validators.parity.channels import Yardstick, is_float, wide
 from torch2mobile.validators.parity.compare import Judged
-from torch2mobile.validators.parity.gate import (
-    Expected,
-    limits_of,
-    none_fits,
-    refusals,
-    run_probes,
-)
+from torch2mobile.validators.parity.expected import Expected
+from torch2mobile.validators.parity.gate import limits_of
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import (
-    Limit,
-    Yardstick,
-    exact_limit,
-    is_float,
-    user_limit,
-    wide,
-)
+from torch2mobile.validators.parity.tolerance import Limit, exact_limit, user_limit
 
 _PART = re.compile(r"@(\d+)=(\d+):(\d+)")
 

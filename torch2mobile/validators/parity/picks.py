@@ -15,7 +15,8 @@ import torch
 
 from torch2mobile.dispatch import Operations
 from torch2mobile.tensors import to_numpy
-from torch2mobile.validators.parity.tolerance import SCALE_STEP, USUAL, wide
+from torch2mobile.validators.parity.channels import SCALE_STEP, wide
+from torch2mobile.validators.parity.tolerance import USUAL
 
 _aten = torch.ops.aten
 # By operator, the number of its result that holds indices.

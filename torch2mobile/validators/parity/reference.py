@@ -17,10 +17,11 @@ from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy
 from torch2mobile.validators.parity import validate_truth
 from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
+from torch2mobile.validators.parity.channels import is_float
 from torch2mobile.validators.parity.compare import same
-from torch2mobile.validators.parity.gate import Expected, Picks, Rough
+from torch2mobile.validators.parity.expected import Expected, Picks, Rough
 from torch2mobile.validators.parity.probes import Probe
-from torch2mobile.validators.parity.tolerance import Case, Roundings, is_float
+from torch2mobile.validators.parity.tolerance import Case, Roundings
 from torch2mobile.validators.parity.truth import Lack, Truth
 
 if TYPE_CHECKING:

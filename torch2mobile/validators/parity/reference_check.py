@@ -10,11 +10,12 @@ import numpy as np
 
 from torch2mobile.records import Check, Mismatch, Status
 from torch2mobile.validators.parity import compare, gate
+from torch2mobile.validators.parity.answers import Answers
+from torch2mobile.validators.parity.channels import is_float
 from torch2mobile.validators.parity.determinism import Unsteady
 from torch2mobile.validators.parity.domain import Settled, has_nan
-from torch2mobile.validators.parity.gate import Answers, Expected
+from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.reference import Reference
-from torch2mobile.validators.parity.tolerance import is_float
 
 if TYPE_CHECKING:
     from torch2mobile.errors import Torch2MobileError
@@ -186,7 +187,7 @@ def modes_check(
     """
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     names = f"{', '.join(left[:SHOWN])}{more}"
-    wrong = gate.judge_probe(expected[0], answer, gate.typical_of(expected), {})[1]
+    wrong = gate.judge_probe(expected[0], answer, typical_of(expected), {})[1]
     verb = "is" if len(left) == 1 else "are"
     if not wrong:
         return Check(
@@ -211,7 +212,7 @@ def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answ
 
     ``cases`` and ``answers`` are those of :func:`steadiness.sequence`; ``changed`` names the state.
     """
-    usual = gate.typical_of(cases)
+    usual = typical_of(cases)
     wrong: list[Mismatch] = []
     for number, (case, answer) in enumerate(zip(cases, answers, strict=True), 1):
         label = f"call {number} in a row ({case.probe.label})"

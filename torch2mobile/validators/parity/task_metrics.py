@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from torch2mobile.validators.parity.tolerance import is_float
+from torch2mobile.validators.parity.channels import is_float
 
 Outputs = Sequence[tuple[str, np.ndarray]]
 

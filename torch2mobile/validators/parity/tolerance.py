@@ -16,18 +16,25 @@ usual scales differ by SCALE_STEP and more are measured apart: an error of 1e-3 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from torch2mobile.records import Tolerance
+from torch2mobile.validators.parity.channels import (
+    LEAST,
+    SCALE_STEP,
+    Yardstick,
+    counts,
+    finite,
+    grouping,
+    is_float,
+    peaks_of,
+    spread,
+    wide,
+)
 
 FACTOR = 10.0
-SCALE_STEP = 16.0
-# No channel is held to less than 16**-5, some 1e-6, of the greatest one: a probability of 1e-30
-# may well be 0 in another kernel.
-_STEPS = 5
-LEAST = SCALE_STEP**-_STEPS
 # Of fewer values than these, the greatest error on one probe says little about the noise.
 FEW = 16
 
@@ -97,32 +104,6 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """What is usual for one output over the ordinary probes, by group of channels.
-
-    ``scale`` is the median of the greatest magnitude; ``noise`` the 90 % quantile of the float32
-    error relative to it, None where there is no truth. ``groups`` has the group of each index of
-    ``axis``; None for one group.
-    """
-
-    scale: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    noise: np.ndarray | None = None
-    axis: int = 0
-    groups: np.ndarray | None = None
-
-    def fitting(self, want: np.ndarray) -> Yardstick:
-        """The same for an array that has other channels than were ever seen: one group, strictest.
-
-        An output's size may hang on the data, and was the same on all probes by chance.
-        """
-        known = self.groups
-        if known is None or want.shape[self.axis : self.axis + 1] == known.shape:
-            return self
-        noise = None if self.noise is None else self.noise.min(keepdims=True)
-        return Yardstick(self.scale.min(keepdims=True), noise)
-
-
-@dataclass(frozen=True)
 class Limit:
     """What one output on one probe is compared with, and the error allowed at each value.
 
@@ -135,19 +116,9 @@ class Limit:
     rule: str
 
 
-def is_float(array: np.ndarray) -> bool:
-    """Whether the dtype is a floating-point one, bfloat16 included."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-
-
 def epsilon(array: np.ndarray) -> float:
     """The rounding unit of an array's dtype at 1.0."""
     return 2.0**-7 if array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).eps)
-
-
-def wide(array: np.ndarray) -> np.ndarray:
-    """The array in float64."""
-    return array.astype(np.float64)
 
 
 def yardsticks(cases: Sequence[Case]) -> Mapping[str, Yardstick]:
@@ -163,9 +134,9 @@ def _yardstick(cases: Sequence[Case], name: str) -> Yardstick:
     number = [key for key, _ in cases[0].outputs].index(name)
     found = [case.known(number) for case in cases]
     ordinary = [one for one, case in zip(found, cases, strict=True) if case.magnitude == 1]
-    axis, groups = _grouping([one.want for one in found], [one.want for one in ordinary])
+    axis, groups = grouping([one.want for one in found], [one.want for one in ordinary])
     bare = Yardstick(axis=axis, groups=groups)
-    peaks = np.array([_peaks(np.abs(_finite(one.want)), bare) for one in ordinary])
+    peaks = np.array([peaks_of(np.abs(finite(one.want)), bare) for one in ordinary])
     if not len(peaks):
         return bare
     scale = np.median(peaks, axis=0)
@@ -186,7 +157,7 @@ def _noise(ordinary: Sequence[Known], bare: Yardstick, scale: np.ndarray) -> np.
 def share(known: Known, yardstick: Yardstick) -> np.ndarray:
     """By group the module's own noise relative to the scale."""
     assert known.truth is not None
-    peak = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), yardstick.scale)
+    peak = np.maximum(peaks_of(np.abs(finite(known.truth)), yardstick), yardstick.scale)
     floor = _floor(known, yardstick)
     found: np.ndarray = np.divide(floor, peak, out=np.zeros_like(peak), where=peak > 0)
     return found
@@ -195,82 +166,14 @@ def share(known: Known, yardstick: Yardstick) -> np.ndarray:
 def _floor(known: Known, yardstick: Yardstick) -> np.ndarray:
     """By group how far the module is off the truth, in all of its roundings."""
     assert known.truth is not None
-    errors = [_peaks(_error(x, known.truth), yardstick) for x in (known.want, *known.others)]
+    errors = [peaks_of(_error(x, known.truth), yardstick) for x in (known.want, *known.others)]
     found: np.ndarray = np.maximum.reduce(errors)
     return found
 
 
-def _finite(array: np.ndarray) -> np.ndarray:
-    values = wide(array)
-    return np.where(np.isfinite(values), values, 0.0)
-
-
 def _error(want: np.ndarray, truth: np.ndarray) -> np.ndarray:
     known = np.isfinite(wide(want)) & np.isfinite(wide(truth))
-    return np.where(known, np.abs(_finite(want) - _finite(truth)), 0.0)
-
-
-def _grouping(
-    every: Sequence[np.ndarray], ordinary: Sequence[np.ndarray]
-) -> tuple[int, np.ndarray | None]:
-    """The axis along which scales differ most, and the group of each of its indices.
-
-    Only an axis that has the same size on every probe can be one of channels.
-    """
-    ranks = {array.ndim for array in every}
-    best: tuple[int, np.ndarray | None] = (0, None)
-    if len(ranks) != 1 or not ordinary:
-        return best
-    most = 0
-    for axis in range(ranks.pop()):
-        sizes = {array.shape[axis] for array in every}
-        if len(sizes) == 1 and sizes.pop() > 1:
-            steps = _steps(ordinary, axis)
-            if steps.max() > most:
-                most = int(steps.max())
-                best = axis, np.unique(steps, return_inverse=True)[1].reshape(-1)
-    return best
-
-
-def _steps(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """How many SCALE_STEPs each channel's usual scale lies below the greatest one's.
-
-    By what it reaches on the probes where it is large: a ReLU may cut it off on most of the others.
-    A channel that is nearly always 0 has no scale: it counts as the greatest.
-    """
-    shares = []
-    for array in arrays:
-        size = np.moveaxis(np.abs(_finite(array)), axis, 0).reshape(array.shape[axis], -1)
-        peaks = size.max(axis=1, initial=0.0)
-        if peaks.max() > 0:
-            shares.append(peaks / peaks.max())
-    usual = (
-        np.quantile(shares, 0.9, axis=0, method="lower")
-        if shares
-        else np.zeros(arrays[0].shape[axis])
-    )
-    below = np.divide(usual.max(), usual, out=np.ones_like(usual), where=usual > 0)
-    steps: np.ndarray = np.minimum(np.log(below) / np.log(SCALE_STEP), _STEPS).astype(int)
-    return steps
-
-
-def _peaks(size: np.ndarray, yardstick: Yardstick) -> np.ndarray:
-    """The greatest value in each group of channels."""
-    if yardstick.groups is None:
-        return np.array([size.max(initial=0.0)])
-    by_channel = np.moveaxis(size, yardstick.axis, 0).reshape(len(yardstick.groups), -1)
-    peaks = np.zeros(int(yardstick.groups.max()) + 1)
-    np.maximum.at(peaks, yardstick.groups, by_channel.max(axis=1, initial=0.0))
-    return peaks
-
-
-def _spread(by_group: np.ndarray, yardstick: Yardstick, array: np.ndarray) -> np.ndarray:
-    """One number a group as an array of the output's shape."""
-    if yardstick.groups is None:
-        return np.full(array.shape, by_group[0])
-    shape = [1] * array.ndim
-    shape[yardstick.axis] = -1
-    return np.broadcast_to(by_group[yardstick.groups].reshape(shape), array.shape)
+    return np.where(known, np.abs(finite(want) - finite(truth)), 0.0)
 
 
 def exact_limit(want: np.ndarray) -> Limit:
@@ -281,7 +184,7 @@ def exact_limit(want: np.ndarray) -> Limit:
 def user_limit(want: np.ndarray, tolerance: Tolerance, truth: np.ndarray | None = None) -> Limit:
     """A user's own tolerance, relative to the module's own output; the noise is shown beside it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        allowed = tolerance.atol + tolerance.rtol * np.abs(_finite(want))
+        allowed = tolerance.atol + tolerance.rtol * np.abs(finite(want))
     floor = None if truth is None else np.full(want.shape, _error(want, truth).max(initial=0.0))
     return Limit(wide(want), allowed, floor, "user")
 
@@ -300,20 +203,20 @@ def limit_for(
         limit, floor = _measured(known, yardstick, least, magnitude)
         exact = wide(known.truth)
         base = np.where(np.isfinite(exact), exact, wide(want))
-        allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
+        allowed, floor = (spread(each, yardstick, want) for each in (limit, floor))
         return Limit(base, allowed, floor, known.rule)
     if known.late and yardstick.noise is not None:
         limit, floor = _at_a_glance(known, yardstick, least, magnitude)
-        allowed, floor = (_spread(each, yardstick, want) for each in (limit, floor))
+        allowed, floor = (spread(each, yardstick, want) for each in (limit, floor))
         return Limit(wide(want), allowed, floor, known.rule)
     usual = USUAL.get(want.dtype.name, USUAL["float32"])
-    scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
+    scale = np.maximum(peaks_of(np.abs(finite(want)), yardstick), least)
     # The noise of a small channel is not known then: it may come from operands of the large ones.
     scale = np.maximum(scale, scale.max() / SCALE_STEP)
     floor = _floor(replace(known, truth=want), yardstick)
     limit = usual.atol * scale + FACTOR * floor
-    allowed = _spread(limit, yardstick, want) + usual.rtol * np.abs(_finite(want))
-    shown = _spread(floor, yardstick, want) if known.others else None
+    allowed = spread(limit, yardstick, want) + usual.rtol * np.abs(finite(want))
+    shown = spread(floor, yardstick, want) if known.others else None
     return Limit(wide(want), allowed, shown, "usual")
 
 
@@ -326,8 +229,8 @@ def _is_truth(known: Known, yardstick: Yardstick, least: np.ndarray, magnitude: 
         return False
     if known.rule == "compensated" or magnitude > 1:
         return True
-    scale = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), least)
-    floor = _peaks(_error(known.want, known.truth), yardstick)
+    scale = np.maximum(peaks_of(np.abs(finite(known.truth)), yardstick), least)
+    floor = peaks_of(_error(known.want, known.truth), yardstick)
     lost = floor > np.sqrt(epsilon(known.want)) * scale
     return not (lost & (floor > 100 * yardstick.noise * scale)).any()
 
@@ -339,10 +242,10 @@ def _measured(
     assert yardstick.noise is not None
     assert known.truth is not None
     want = known.want
-    scale = np.maximum(_peaks(np.abs(_finite(known.truth)), yardstick), least)
+    scale = np.maximum(peaks_of(np.abs(finite(known.truth)), yardstick), least)
     floor = _floor(known, yardstick)
     # Too few values to measure the noise of large inputs on: it is taken to grow as they do.
-    growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
+    growth = np.where(counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
     grown = np.maximum(scale, least * growth)
     if known.rule == "compensated":
         # Chance may just not have moved the value that counts, as the greatest of an exp().
@@ -366,16 +269,8 @@ def _at_a_glance(
     """
     assert yardstick.noise is not None
     want = known.want
-    scale = np.maximum(_peaks(np.abs(_finite(want)), yardstick), least)
-    growth = np.where(_counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
+    scale = np.maximum(peaks_of(np.abs(finite(want)), yardstick), least)
+    growth = np.where(counts(want, yardstick) < FEW, max(1.0, magnitude), 1.0)
     noise = yardstick.noise * np.maximum(scale, least * growth)
     rtol = USUAL.get(want.dtype.name, USUAL["float32"]).rtol
     return np.maximum((FACTOR - 1) * noise, (1 - 1 / FACTOR) * rtol * scale), noise
-
-
-def _counts(array: np.ndarray, yardstick: Yardstick) -> np.ndarray:
-    if yardstick.groups is None:
-        return np.array([array.size])
-    rest = array.size // max(1, array.shape[yardstick.axis])
-    counts: np.ndarray = np.bincount(yardstick.groups) * rest
-    return counts

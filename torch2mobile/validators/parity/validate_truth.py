@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from torch2mobile.validators.parity import tolerance
-from torch2mobile.validators.parity.tolerance import Case, Roundings, Yardstick
+from torch2mobile.validators.parity import channels, tolerance
+from torch2mobile.validators.parity.channels import Yardstick
+from torch2mobile.validators.parity.tolerance import Case, Roundings
 
 # Rounding units of the scale up to which noise is nothing to look at: FACTOR times as much is no
 # more than is usually allowed.
@@ -77,7 +78,7 @@ def _is_other(case: Case, roundings: Roundings, usual: Mapping[str, Yardstick]) 
         if name in usual:
             noiseless = replace(usual[name], noise=np.zeros_like(usual[name].scale))
             limit = tolerance.limit_for(bare.known(number), noiseless, case.magnitude)
-            truth = tolerance.wide(case.truth[number])
+            truth = channels.wide(case.truth[number])
             with np.errstate(invalid="ignore"):
                 if (np.abs(truth - limit.base) > limit.allowed).any():
                     return True

@@ -23,7 +23,7 @@ from torch2mobile.validators.parity.mutating.search import Space, search, small_
 from torch2mobile.validators.parity.probes import Probe
 
 if TYPE_CHECKING:
-    from torch2mobile.validators.parity.gate import Expected
+    from torch2mobile.validators.parity.expected import Expected
 
 Feeds = Mapping[str, np.ndarray]
 # A decision by its operation and its number among those of one run, and its side: 0 below or

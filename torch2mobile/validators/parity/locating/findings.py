@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.records import Tolerance
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity.channels import Yardstick
+from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.locating.slices import NodeInfo
-from torch2mobile.validators.parity.tolerance import Yardstick
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

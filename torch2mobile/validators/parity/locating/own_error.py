@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch2mobile.validators.parity import compare, tolerance
+from torch2mobile.validators.parity.channels import Yardstick, is_float
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.locating.slices import at_a_glance
 from torch2mobile.validators.parity.locating.tape import Tape
-from torch2mobile.validators.parity.tolerance import Case, Yardstick, is_float
+from torch2mobile.validators.parity.tolerance import Case
 
 if TYPE_CHECKING:
     import numpy as np

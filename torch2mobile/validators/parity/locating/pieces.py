@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Worker
-from torch2mobile.validators.parity.locating.slices import Glance, Portrait, Topology
+from torch2mobile.validators.parity.locating.portrait import Portrait
+from torch2mobile.validators.parity.locating.slices import Glance, Topology
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ class Process:
             self._worker = Worker(preload=PRELOAD)
             self.generation += 1
         return self._worker.call(
-            f"torch2mobile.environments:{function}", *args, timeout=min(timeout, self.timeout)
+            f"torch2mobile.worker_process:{function}", *args, timeout=min(timeout, self.timeout)
         )
 
     @property

@@ -132,14 +132,14 @@ class Bench:
             self._start()
         worker = cast("Worker", self._worker)
         return worker.call(
-            "torch2mobile.environments:method", self._handle, name, args, timeout=self._timeout
+            "torch2mobile.worker_process:method", self._handle, name, args, timeout=self._timeout
         )
 
     def _start(self) -> None:
         self.close()
         self._worker = Worker(preload=["onnxruntime"])
         self._handle = self._worker.call(
-            "torch2mobile.environments:make",
+            "torch2mobile.worker_process:make",
             "torch2mobile.validators.parity.mutating.bench:load",
             self._arguments,
             timeout=self._timeout,

@@ -9,8 +9,8 @@ import numpy as np
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import Mismatch, ParityOptions, Status
-from torch2mobile.validators.parity import baked, compare, gate, tolerance
-from torch2mobile.validators.parity.gate import Expected
+from torch2mobile.validators.parity import baked, channels, compare, gate, tolerance
+from torch2mobile.validators.parity.expected import Expected, typical_of
 
 
 class Judge:
@@ -18,7 +18,7 @@ class Judge:
 
     def __init__(self, expected: Sequence[Expected], options: ParityOptions) -> None:
         self.expected, self._options = expected, options
-        self._usual = gate.typical_of(expected)
+        self._usual = typical_of(expected)
 
     def mismatches(self, case: Expected, answer: Any) -> list[Mismatch]:
         """What the gate has against an answer."""
@@ -56,9 +56,9 @@ def one_noise(want: np.ndarray, limit: tolerance.Limit) -> np.ndarray:
     """
     if limit.rule in {"measured", "compensated"}:
         return limit.allowed / tolerance.FACTOR
-    if not tolerance.is_float(want):
+    if not channels.is_float(want):
         return np.zeros(want.shape)
-    size = np.abs(tolerance.wide(want))
+    size = np.abs(channels.wide(want))
     scale = size[np.isfinite(size)].max(initial=0.0)
     unit = tolerance.epsilon(want) * scale
     return np.asarray(np.maximum(0.0 if limit.floor is None else limit.floor, unit))
@@ -84,7 +84,7 @@ def relative_difference(before: Any, after: Any) -> float:
     for (_, a), (_, b) in zip(before, after, strict=True):
         x, y = (array.astype(np.float64) for array in (a, b))
         special = ~(np.isfinite(x) & np.isfinite(y))
-        if not tolerance.is_float(a) or special.any():
+        if not channels.is_float(a) or special.any():
             greatest = max(greatest, float(not np.array_equal(x, y, equal_nan=True)))
         elif x.size:
             scale = float(np.abs(x).max())

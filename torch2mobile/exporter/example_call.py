@@ -1,0 +1,86 @@
+"""The module on its example: what it returns, by name, and what a file cannot carry."""
+
+from __future__ import annotations
+
+from torch2mobile import user_code
+from torch2mobile.copies import fresh
+from torch2mobile.errors import InputError, LostOutputError, did_you_mean
+from torch2mobile.exporter.loading import flat_module
+from torch2mobile.records import InputSpec, LoadedModel, Location
+from torch2mobile.tensors import quiet
+
+
+def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Run the module on its example; returns the output names and notes on what is left out.
+
+    Raises InputError where the module itself refuses the example or returns no tensor, and
+    LostOutputError where it returns more than a file can and that was not to be left out.
+    """
+    with fresh(loaded) as own, quiet():
+        try:
+            outputs = own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
+        except Exception as error:
+            where = user_code.from_exception(error)
+            shapes = ", ".join(
+                f"{s.name}{list(t.shape)}"
+                for s, t in zip(loaded.specs, loaded.tensors, strict=True)
+            )
+            raise InputError(
+                f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
+                "Give inputs that the module itself takes, with --input, --values or --data.",
+                (where,) if where else (),
+            ) from error
+        found = flat_module.flatten_outputs(outputs, loaded.flat.dropped)
+    _refuse_lost(loaded, found)
+    names = _unique([name for name, _ in found.tensors], loaded.specs)
+    absent = [f"the output {name} is None and was left out" for name in found.absent]
+    asked = [
+        f"the output {name} is left out, as asked for" for name in dict.fromkeys(found.dropped)
+    ]
+    return tuple(names), (*absent, *asked)
+
+
+def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:
+    """The line at which the module's own forward begins."""
+    own = user_code.function(type(loaded.module).forward)
+    return (user_code.location(own.file, own.tree.lineno),) if own is not None else ()
+
+
+def _refuse_lost(loaded: LoadedModel, found: flat_module.Outputs) -> None:
+    """Refuse to lose an output in silence, and to be asked for what is not there."""
+    dropped = loaded.flat.dropped
+    names = [name for name, _ in found.tensors]
+    unknown = sorted(set(dropped) - set(found.dropped))
+    if unknown:
+        raise InputError(
+            f"the module returns no {unknown[0]!r}, which was to be left out",
+            did_you_mean(unknown[0], [*names, *found.lost]),
+        )
+    if not names:
+        raise InputError(
+            "the module returns no tensor for the example input",
+            "Return at least one tensor from forward.",
+            _forward_of(loaded),
+        )
+    if found.lost:
+        lost = " and ".join(f"{name} ({kind})" for name, kind in found.lost.items())
+        options = " ".join(f"--drop-output {name}" for name in found.lost)
+        raise LostOutputError(
+            f"the module returns {lost}, which is no tensor: the file would go without it",
+            f"Return tensors from forward, or let it go: {options} (drop_outputs in Python).",
+            _forward_of(loaded),
+        )
+
+
+def _unique(names: list[str], specs: tuple[InputSpec, ...]) -> list[str]:
+    """Output names that clash with no input and no other output: all live in one namespace."""
+    taken = {spec.name for spec in specs}
+    result = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken:
+            candidate = f"{name}_out" if number == 1 else f"{name}_out{number}"
+            number += 1
+        taken.add(candidate)
+        result.append(candidate)
+    return result

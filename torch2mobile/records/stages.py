@@ -1,0 +1,211 @@
+"""What one stage hands to the next, from the loaded module to a target's artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from torch2mobile.records.inputs import InputSpec, Scalar
+from torch2mobile.records.report import Location
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class FlatCallable(Protocol):
+    """A module behind a flat signature: ``exporter.loading.flat_module.FlatModule``."""
+
+    dropped: tuple[str, ...]
+
+    def call(self, *tensors: torch.Tensor) -> Any:
+        """What the module itself returns for these tensors."""
+
+
+class FreshCopies(Protocol):
+    """Copies of a module that is never called; see :class:`torch2mobile.copies.Copies`."""
+
+    changing: bool
+    notes: list[str]
+
+    def lend(
+        self, use: Literal["reference", "observed", "float64", "scratch"]
+    ) -> AbstractContextManager[Any]:
+        """A copy in a fresh state, for a while."""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output of the artefact: name, numpy dtype, and dims as ONNX shows them."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module ready to be captured, with how to call it.
+
+    ``module`` is what the user passed in: it is looked at, and never called. ``flat`` is the same
+    behind a flat signature: ``tensors``, the example, in the order of ``specs`` (the user's), and a
+    tuple of tensors out. What runs are ``copies`` of it. ``program`` is there where the source was
+    an ExportedProgram. ``dynamic_shapes`` has torch.export's own form, one entry a tensor, where
+    the user gave that instead of symbols. ``data`` holds real examples, by input name. ``drawn``
+    tells that the example is one of ours.
+    """
+
+    name: str
+    module: torch.nn.Module
+    flat: FlatCallable
+    tensors: tuple[torch.Tensor, ...]
+    specs: tuple[InputSpec, ...]
+    copies: FreshCopies
+    program: torch.export.ExportedProgram | None = None
+    dynamic_shapes: tuple[Any, ...] | None = None
+    data: tuple[Mapping[str, np.ndarray], ...] = ()
+    notes: tuple[str, ...] = ()
+    drawn: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at capturing: the strategy, whether it worked, and if not, why and where."""
+
+    strategy: str
+    succeeded: bool
+    reason: str = ""
+    locations: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What a captured graph takes for granted about the symbols' sizes, in the user's names.
+
+    ``holds`` tells it for a size of every symbol.
+    """
+
+    text: str
+    symbols: tuple[str, ...]
+    holds: Callable[[Mapping[str, int]], bool]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The module as one graph. ``program`` is None only for a TorchScript trace.
+
+    ``inputs`` carries the final dimensions, ``outputs`` the output names, ``symbols`` the user's
+    label for each of torch.export's own symbols (``{"s31": "H"}``).
+    """
+
+    loaded: LoadedModel
+    strategy: str
+    program: torch.export.ExportedProgram | None
+    traced: torch.jit.ScriptModule | None
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    symbols: Mapping[str, str]
+    attempts: tuple[Attempt, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an ONNX value comes from: module paths and the user's own source line."""
+
+    modules: tuple[str, ...]
+    file: str
+    line: int
+    code: str
+
+    def place(self, node: str = "", op: str = "") -> Location:
+        """As a place to look at, with the name and operator of the node that it is asked for."""
+        module = self.modules[0] if self.modules else ""
+        return Location(module, self.file, self.line, self.code, node, op)
+
+
+@dataclass(frozen=True)
+class NodeOrigins:
+    """One node of a bundle's .onnx: its name, operator, output values, and where they come from."""
+
+    node: str
+    op: str
+    outputs: tuple[str, ...]
+    origins: tuple[Origin, ...]
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file on disk, its opset, interface and the origin of each of its values."""
+
+    path: Path
+    opset: int
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    origins: Mapping[str, tuple[Origin, ...]]
+    simplified: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of a target's artefact: what the converter is asked for, and what the file can take.
+
+    ``label`` names it (``"ncnn-fp16"``) and is unique over all targets. ``static`` files have the
+    example's sizes; without ``batch`` the first dimension is 1. In layout ``NHWC`` the file has the
+    channels of its rank-4 inputs and outputs last. ``dtypes`` has what the file takes and gives in
+    place of the module's (``{"int64": "int32"}``). With ``own_names`` the runtime's inputs and
+    outputs may be called otherwise. ``settings`` are the converter's and the runtime's own.
+    """
+
+    label: str
+    target: str
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    source: Literal["onnx", "program"] = "onnx"
+    static: bool = False
+    batch: bool = True
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    own_names: bool = False
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it computes less exactly than the module: then only the user's gate holds it."""
+        return self.precision != "float32"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a converter is given: the proven .onnx, the saved ExportedProgram, the folder to fill.
+
+    ``program`` is there for variants with that source. ``shapes`` are the example's, by input.
+    """
+
+    model: OnnxModel
+    variant: Variant
+    program: Path | None
+    out: Path
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def path(self, suffix: str) -> Path:
+        """Where a file of this variant goes: its label tells it from the others of its target."""
+        infix = "" if self.variant.label == self.variant.target else f".{self.variant.label}"
+        return self.out / f"{self.model.path.stem}{infix}{suffix}"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a converter wrote: ``files[0]`` is what the runtime loads.
+
+    ``names`` has the runtime's own name of an input or output, where it is another; ``shapes`` the
+    sizes that are fixed in the file, by input.
+    """
+
+    variant: Variant
+    files: tuple[Path, ...]
+    tools: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
