@@ -66,7 +66,7 @@ def common_with(*formats: str) -> Callable[[F], F]:
                 "-v",
                 "--verbose",
                 is_flag=True,
-                help="More progress on stderr, and the details of what passed in the text.",
+                help="More progress on stderr; in the text details of what passed, and seconds.",
             ),
             click.option(
                 "--format",

@@ -275,3 +275,9 @@ def test_findings_of_many_nodes_are_one_line(linted: Report) -> None:
     text = REPORTERS["text"](replace(linted, checks=(replace(check, findings=tuple(many)),)))
     assert "at module head, op Gather, node n0, n1, ... (7 in all)" in text
     assert text.count("T2M401") == 1
+
+
+def test_the_seconds_of_a_check_are_shown_where_everything_is_asked_for() -> None:
+    check = replace(PASSED, seconds=12.345)
+    assert f"{PASSED.summary} (12.3 s)" in terminal.render(report(check), verbose=True)
+    assert "12.3" not in terminal.render(report(check))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from torch2mobile.errors import ExitCode, NotApplicableError, Torch2MobileError
@@ -18,9 +20,13 @@ class Stages:
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         self.checks: list[Check] = []
+        self._since = time.monotonic()
 
     def add(self, check: Check) -> Check:
-        """Keep a check and tell the observer."""
+        """Keep a check, with the seconds since the one before, and tell the observer."""
+        now = time.monotonic()
+        check = replace(check, seconds=round(now - self._since, 3))
+        self._since = now
         self.checks.append(check)
         self.observer.finished(check)
         return check

@@ -117,7 +117,8 @@ class Finding:
 class Check:
     """One thing that was looked at, and what was found.
 
-    ``device`` is where the artefact ran, where that was not this machine.
+    ``device`` is where the artefact ran, where that was not this machine. ``seconds`` is the wall
+    time since the check before, so that those of a run sum up to it.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Check:
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

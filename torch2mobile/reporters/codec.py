@@ -28,6 +28,7 @@ _NUMBERS = (
     ("checks", "*", "mismatches", "*", "least_atol"),
     ("checks", "*", "mismatches", "*", "least_rtol"),
     ("checks", "*", "tables", "*", "rows", "*", "*"),
+    ("checks", "*", "seconds"),
     ("request", "simplify_timeout"),
     ("request", "parity", "timeout"),
     ("request", "parity", "tolerances", "*", "atol"),

@@ -41,6 +41,8 @@ def _rows(check: Check, column: int, width: int, colour: bool, verbose: bool) ->
     word = check.status.value.upper()
     cell = word.ljust(_STATUS_WIDTH)
     label, summary = text_lines.label(check), printable(check.summary)
+    if verbose and check.seconds is not None:
+        summary += f" ({check.seconds:.1f} s)"
     indent = " " * (_STATUS_WIDTH + column + 2)
     if len(label) > column:  # too long for its column: the summary starts below it
         indent = " " * _STATUS_WIDTH
