@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGE = "image:float32[N=1..4,3,64,64]"
-IMAGES = "image:float32[N=1..4,3,32*h=64..128,32*w=64..128]"
+IMAGES = "image:float32[N=1..4,3,32*h=2..4,32*w=2..4]"
 TEXT = ("input_ids:int64[N=1..4,L=2..32]", "attention_mask:int64[N,L]")
 VALUES = ("input_ids=0..99", "attention_mask=1..1")
 
@@ -141,7 +141,7 @@ def _segformer() -> nn.Module:
 SWIN = {"img_size": 112, "embed_dim": 24, "depths": (2, 2, 2, 2)}
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "encoder": (Encoder, TEXT[:1]),
-    "unet": (UNet, ("image:float32[N=1..4,3,4*h=16..64,4*w=16..64]",)),
+    "unet": (UNet, ("image:float32[N=1..4,3,4*h=8..16,4*w=8..16]",)),
     "mobilenet_v3_large": (lambda: _torchvision("mobilenet_v3_large"), (IMAGES,)),
     "resnet50": (lambda: _torchvision("resnet50"), (IMAGES,)),
     "vit": (lambda: _timm("vit_tiny_patch16_224", img_size=64), (IMAGE,)),

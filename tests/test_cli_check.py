@@ -191,7 +191,7 @@ def test_torch_is_not_loaded(words: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("T2M101", "T2M101 (data-dependent-branch) has no rewrite"),
+        ("T2M103", "T2M103 (data-dependent-assert) has no rewrite"),
         ("T2M999", "there is no rule 'T2M999'"),
     ],
 )

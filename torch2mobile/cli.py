@@ -69,7 +69,7 @@ def cli() -> None:
     "rewrites",
     multiple=True,
     metavar="CODE",
-    help="Apply this rule's remedy to the exported graph, where it has a mechanical one.",
+    help="Apply this rule's remedy to what is exported, where it has a mechanical one.",
 )
 @click.option(
     "--no-mend", is_flag=True, help="Leave every operator to torch.onnx; see 'translations'."
@@ -99,6 +99,7 @@ def export(source: str, **options: Any) -> int:
       torch2mobile export models.py:MyNet --weights my.safetensors \\
         --input 'image:float32[N=1..8,3,H=64..512,W=64..512]' --values 'image=uniform(0,1)'
     """
+    from torch2mobile.pipeline.config import read_rewrites
     from torch2mobile.pipeline.export import export_request
     from torch2mobile.records import Request
 
@@ -117,7 +118,7 @@ def export(source: str, **options: Any) -> int:
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
         devices=tuple(options["devices"]),
-        rewrites=tuple(options["rewrites"]),
+        rewrites=(*read_rewrites(Path()), *options["rewrites"]),
         mend=not options["no_mend"],
         parity=make_parity(options),
     )

@@ -191,6 +191,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             queue += [current.__cause__, current.__context__]
 
 
+def lines_of(error: BaseException) -> list[tuple[str, int]]:
+    """The user's lines that an exception went through, the deepest first, quoted ones before."""
+    links = list(_chain(error))
+    found = [frame for link in links for frame in reversed(frames_in(str(link)))]
+    for link in links:
+        frames = traceback.extract_tb(link.__traceback__)
+        found += [(os.fspath(f.filename), f.lineno or 0) for f in reversed(frames)]
+    return [frame for frame in found if is_user_file(frame[0])]
+
+
 def from_exception(error: BaseException) -> Location | None:
     """The deepest user frame of an exception, its causes, or the traces quoted in its text."""
     for link in _chain(error):

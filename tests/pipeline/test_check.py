@@ -21,7 +21,7 @@ from torch2mobile.errors import UsageError
 from torch2mobile.exporter.translate import OpsetError
 from torch2mobile.pipeline.check import check_request
 from torch2mobile.pipeline.check_options import CheckOptions
-from torch2mobile.pipeline.config import read_selection
+from torch2mobile.pipeline.config import read_rewrites, read_selection
 from torch2mobile.records import (
     Check,
     Finding,
@@ -683,3 +683,14 @@ def test_what_export_refuses_fails_here_and_nothing_is_raised(
     assert result.passed == exported.passed
     # Where a translation came to be, there is nothing to report.
     assert exported.passed or errors
+
+
+def test_a_project_says_what_is_rewritten(tmp_path: Path) -> None:
+    assert read_rewrites(tmp_path) == ()
+    file = tmp_path / "pyproject.toml"
+    file.write_text('[tool.torch2mobile.export]\nrewrite = ["T2M101", "T2M102"]\n')
+    assert read_rewrites(tmp_path) == ("T2M101", "T2M102")
+    for line, message in (("rewrite = 3", "no list of codes"), ("rewrites = []", "no key")):
+        file.write_text(f"[tool.torch2mobile.export]\n{line}\n")
+        with pytest.raises(UsageError, match=message):
+            read_rewrites(tmp_path)

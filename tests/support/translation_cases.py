@@ -406,11 +406,17 @@ _POOLED: Any = [
 _TIES = [torch.round(plane) for plane in _PLANES]
 POOLING = {
     "adaptive_avg_pool": _POOLED,
-    "adaptive_max_pool2d": [
+    "adaptive_max_pool": [
         *over(FLOATS, lambda x: F.adaptive_max_pool2d(x, (3, 4), True), *_TIES),
         *over((F32,), lambda x: F.adaptive_max_pool2d(x, 2), *_PLANES),
         *over((F32,), lambda x: F.adaptive_max_pool2d(x[0], (5, 1), True), *_planes((6, 4))),
         *over((F32,), lambda x: F.adaptive_max_pool1d(x[0], 4), *_PLANES),
+        *over(
+            (F32,),
+            lambda x: F.adaptive_max_pool3d(x, (2, 3, 1), True),
+            normal(2, 3, 5, 6, 7),
+            normal(1, 3, 2, 3, 4),
+        ),
     ],
     "avg_pool (divisor_override)": [
         *over(
@@ -814,14 +820,22 @@ MATRICES = {
     "linalg.det": _each_size(torch.linalg.det, scale=8),
     "linalg.slogdet": _each_size(torch.linalg.slogdet, scale=1),
     "linalg.inv": [*_each_size(torch.linalg.inv, scale=4), Case(torch.inverse, ((_matrices(2),),))],
+    "linalg.inv_ex": _each_size(torch.linalg.inv_ex, scale=4),
     "linalg.solve": [
         *over((F32, F64), lambda m: torch.linalg.solve(m, m[..., :2] + 1), _matrices(3), scale=4),
         *over((F32,), lambda m: torch.linalg.solve(m, m[..., 0] + 1), *_FOURS, scale=4),
         *over((F32,), lambda m: torch.linalg.solve(m, m[:1], left=False), _matrices(2), scale=4),
     ],
+    "linalg.solve_ex": over(
+        (F32,), lambda m: torch.linalg.solve_ex(m, m[..., :2] + 1), _matrices(3), scale=4
+    ),
     "linalg.cholesky": [
         *_each_size(_positive(torch.linalg.cholesky), scale=8),
         *_each_size(_positive(lambda m: torch.linalg.cholesky(m, upper=True)), scale=8),
+    ],
+    "linalg.cholesky_ex": [
+        *_each_size(_positive(torch.linalg.cholesky_ex), scale=8),
+        Case(lambda m: torch.linalg.cholesky_ex(m)[1], tuple((m,) for m in _FOURS)),
     ],
     "cholesky": _each_size(_positive(torch.cholesky), scale=8),
 }

@@ -9,6 +9,7 @@ import contextlib
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,8 @@ from torch2mobile import sizing, user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError
 from torch2mobile.exporter import assumptions, capture_words
-from torch2mobile.exporter.dims import (
-    final_inputs,
-)
+from torch2mobile.exporter.control_flow import capturing as flows
+from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
 from torch2mobile.exporter.strategies import (
     STRATEGIES,
@@ -30,7 +30,7 @@ from torch2mobile.exporter.strategies import (
     _torchscript,
     attention_in_operators,
     below_the_call,
-    whole_stack_traces,
+    tried,
 )
 from torch2mobile.records import Attempt, Capture, LoadedModel, Location
 from torch2mobile.tensors import quiet
@@ -41,10 +41,13 @@ def capture(loaded: LoadedModel) -> Capture:
     return next(captures(loaded, []))
 
 
-def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
+def captures(
+    loaded: LoadedModel, attempts: list[Attempt], rewrites: Sequence[str] = ()
+) -> Iterator[Capture]:
     """The module as captured by each of STRATEGIES that works; the next one once it is asked for.
 
-    What does not work is added to ``attempts``, to which the caller may add as well. Raises
+    Statements that stop it and are of the rules ``rewrites`` become operators of control flow. What
+    does not work is added to ``attempts``, to which the caller may add as well. Raises
     InputError for an example that the module refuses, CaptureError when nothing works; its
     locations are the user's lines at fault.
     """
@@ -55,6 +58,9 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
         yield _finish(loaded, "exported program", loaded.program, outputs, (), notes)
         return
     worked = False
+    found = flows.find(loaded, rewrites, partial(_specialised_at, loaded))
+    attempts.extend(flows.refused(found))
+    flow = found if found is not None and found.places else None
     for name, strategy in STRATEGIES:
         if _is_pointless(strategy, loaded, attempts):
             continue
@@ -63,14 +69,8 @@ def captures(loaded: LoadedModel, attempts: list[Attempt]) -> Iterator[Capture]:
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
         try:
-            with (
-                fresh(loaded, "scratch") as own,
-                quiet(),
-                attention_in_operators(),
-                whole_stack_traces(),
-            ):
-                captured = strategy(own)
-            made = _finish(loaded, name, captured, outputs, (), notes)
+            captured = tried(loaded, strategy, flow)
+            made = replace(_finish(loaded, name, captured, outputs, (), notes), control_flow=flow)
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             attempts.append(_failed(loaded, name, error))
             continue
@@ -201,9 +201,11 @@ def _all_failed(loaded: LoadedModel, attempts: list[Attempt]) -> CaptureError:
     first = next((a for a in attempts if a.locations), attempts[0])
     place = capture_words.blamed(attempts)
     where = f" at {user_code.told(place)}" if place is not None else ""
+    can_be = place is not None and _is_users_fault(attempts)
+    offered = flows.offer(loaded, partial(_specialised_at, loaded)) if can_be else ""
     return CaptureError(
         f"the module could not be captured as a graph{where}",
-        capture_words.remedy(loaded, attempts),
+        capture_words.remedy(loaded, attempts) + offered,
         first.locations,
         tuple(f"{attempt.strategy}: {attempt.reason}" for attempt in attempts),
     )

@@ -220,7 +220,8 @@ REWRITES: dict[str, tuple[Rewrite, ...]] = {
 def rewrite(model: OnnxModel, codes: tuple[str, ...]) -> tuple[OnnxModel, Mapping[str, int]]:
     """Apply the rewrites of these codes to a model's file; how often each found its place.
 
-    Origins follow the values; a file that nothing applies to is left as it is.
+    Codes of other rules change nothing. Origins follow the values; a file that nothing applies to
+    is left as it is.
     """
     data = model.path.with_name(model.path.name + ".data")
     external = data.exists()
@@ -229,7 +230,7 @@ def rewrite(model: OnnxModel, codes: tuple[str, ...]) -> tuple[OnnxModel, Mappin
     after.CopyFrom(before)
     counts: dict[str, int] = {}
     for code in dict.fromkeys(codes):
-        for one in REWRITES[code]:
+        for one in REWRITES.get(code, ()):
             graph = _Graph(after)
             counts[one.name] = one.apply(graph)
             drop_unread(after.graph)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,6 +43,16 @@ def _linspace(start: Any, end: Any, steps: Any, *, dtype: Any = None, **options:
     first = start + number / most * apart
     last = end - (size - 1 - number) / most * apart
     return torch.where(number < (size + 1) // 2, first, last)
+
+
+def with_powers(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """``sqrt`` of a size, as TorchDynamo notes it, as the power that the exporter knows."""
+    root = getattr(torch, "_sym_sqrt", None)
+    for node in program.graph.nodes:
+        if root is not None and node.target is root:
+            node.target, node.args = operator.pow, (node.args[0], 0.5)
+    program.graph_module.recompile()
+    return program
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from torch2mobile import user_code
+from torch2mobile.copies import fresh
 from torch2mobile.exporter.dims import (
     left_to_torch,
     torch_shapes,
@@ -19,8 +20,9 @@ from torch2mobile.exporter.dims import (
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.packed import padded_sequences
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
-from torch2mobile.exporter.sized import by_sizes
-from torch2mobile.records import LoadedModel
+from torch2mobile.exporter.sized import by_sizes, with_powers
+from torch2mobile.records import LoadedModel, RewrittenFlow
+from torch2mobile.tensors import quiet
 
 
 def _export(
@@ -70,7 +72,7 @@ def _hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
 
 
 def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    return _export(loaded, strict=True, floor=2, deferred=True)
+    return with_powers(_export(loaded, strict=True, floor=2, deferred=True))
 
 
 def _after_a_call(loaded: LoadedModel) -> torch.export.ExportedProgram:
@@ -113,6 +115,20 @@ def whole_stack_traces() -> Iterator[None]:
         yield
     finally:
         setattr(TracerBase, original.__name__, original)
+
+
+def tried(
+    loaded: LoadedModel, strategy: Callable[[LoadedModel], Any], flow: RewrittenFlow | None = None
+) -> Any:
+    """What a strategy makes of a copy, with the user's code in another form where that is given."""
+    with (
+        fresh(loaded, "scratch") as own,
+        quiet(),
+        attention_in_operators(),
+        whole_stack_traces(),
+        flow.applied() if flow is not None else contextlib.nullcontext(),
+    ):
+        return strategy(own)
 
 
 STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (

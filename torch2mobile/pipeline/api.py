@@ -66,7 +66,7 @@ def export(
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
     ``devices`` are processors that every artefact is run on besides this one's (``"arm64"``).
-    ``rewrites`` are codes of rules whose remedy is applied to the exported graph. Without ``mend``
+    ``rewrites`` are codes of rules whose remedy is applied to what is exported. Without ``mend``
     torch.onnx translates every operator, also those that it translates wrongly.
     Without ``drop_outputs``, names of outputs or of what holds them, one that is no tensor fails.
 

@@ -36,17 +36,20 @@ class Captured(Generic[T]):
         return self.translation
 
 
-def captured(loaded: LoadedModel, translate: Callable[[Capture], T]) -> Captured[T]:
+def captured(
+    loaded: LoadedModel, translate: Callable[[Capture], T], rewrites: Sequence[str] = ()
+) -> Captured[T]:
     """The first capture that translates; where none does the first one, with its refusal.
 
-    Raises what capturing raises, and errors of usage.
+    ``rewrites`` are codes of rules whose statements may become operators. Raises what capturing
+    raises, and errors of usage.
     """
     from torch2mobile.exporter.capture import captures
 
     attempts: list[Attempt] = []
     graphs: set[str] = set()
     first: Captured[T] | None = None
-    for made in captures(loaded, attempts):
+    for made in captures(loaded, attempts, rewrites):
         graph = made.program.graph_module.code if made.program is not None else made.strategy
         if graph in graphs:
             attempts.append(Attempt(made.strategy, False, "the same graph: it does not translate"))

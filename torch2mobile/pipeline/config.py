@@ -1,4 +1,4 @@
-"""What a project says about ``check`` in its pyproject.toml."""
+"""What a project says about ``check`` and ``export`` in its pyproject.toml."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ else:
 
 FILE = "pyproject.toml"
 SECTION = "tool.torch2mobile.check"
+EXPORT = "tool.torch2mobile.export"
 _FORM = (
     f"[{SECTION}] takes select and ignore, lists of codes, and suppress, a list of "
     '{code = "T2M108", path = "net.py", reason = "..."}.'
@@ -62,11 +63,33 @@ def read_selection(
         raise UsageError(f"{path.name}, [{SECTION}]: {error.message}", error.remedy) from error
 
 
+def read_rewrites(folder: Path) -> tuple[str, ...]:
+    """The codes that ``folder``'s pyproject.toml lists for ``--rewrite``; UsageError as above."""
+    path = folder / FILE
+    table = _table(path, EXPORT)
+    codes = table.get("rewrite", []) if isinstance(table, dict) else None
+    if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+        raise UsageError(
+            f"{path.name}, [{EXPORT}]: rewrite is no list of codes", 'rewrite = ["T2M101"]'
+        )
+    strange = set(table) - {"rewrite"}
+    if strange:
+        raise UsageError(
+            f"{path.name}, [{EXPORT}]: no key {min(strange)!r}", f"[{EXPORT}] takes rewrite."
+        )
+    return tuple(codes)
+
+
 def _settings(path: Path) -> _Settings:
+    return _converted(_table(path, SECTION), path)
+
+
+def _table(path: Path, section: str) -> Any:
+    """A section as it stands there, empty where there is none."""
     try:
         raw = limits.read_regular(path, most=1 << 24)
     except FileNotFoundError:
-        return _Settings()
+        return {}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "Make it readable.") from error
     try:
@@ -75,9 +98,9 @@ def _settings(path: Path) -> _Settings:
         raise UsageError(
             f"{path.name} is not TOML: {error}", "Mend it; nothing was read."
         ) from None
-    for key in SECTION.split("."):
+    for key in section.split("."):
         table = table.get(key, {}) if isinstance(table, dict) else {}
-    return _converted(table, path)
+    return table
 
 
 def _converted(table: Any, path: Path) -> _Settings:

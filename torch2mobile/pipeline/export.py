@@ -161,7 +161,9 @@ class _Export:
         from torch2mobile.validators.parity import domain
 
         self.loaded = domain.taken(self.loaded)
-        made = self.stages.attempt("capture", lambda: captured(self.loaded, self._translate))
+        made = self.stages.attempt(
+            "capture", lambda: captured(self.loaded, self._translate, self.request.rewrites)
+        )
         if made is None:
             return None
         capture, translation = made.capture, made.translation
@@ -173,7 +175,8 @@ class _Export:
         self.stages.add(translate_check(translation))
         self.translation, raw = translation, translation.model
         if self.request.rewrites:
-            raw, check = rewriting.rewritten(raw, self.request.rewrites)
+            flow = capture.control_flow
+            raw, check = rewriting.rewritten(raw, self.request.rewrites, flow)
             self.stages.add(check)
         search = self._simplify(raw)
         # The one process for all artefacts imports its runtime while the module runs here.
@@ -190,6 +193,8 @@ class _Export:
             skip = Check("parity", Status.SKIPPED, "there is nothing repeatable to compare with")
             self.stages.add(skip)
             return None
+        if capture.control_flow is not None:
+            self.stages.add(rewriting.sides_check(capture.control_flow, self.loaded, expected))
         model = self._simplified(raw, search, expected)
         artifacts = self._judge_all(model, capture, expected)
         if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):

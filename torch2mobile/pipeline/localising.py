@@ -189,7 +189,9 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
 
     asked_for = asked if asked is not None else Request(source="")
     made = captured(
-        loaded, lambda one: translation(one, path, opset=asked_for.opset, mend=asked_for.mend)
+        loaded,
+        lambda one: translation(one, path, opset=asked_for.opset, mend=asked_for.mend),
+        asked_for.rewrites,
     )
     found = made.given()
     if asked is not None and asked.rewrites:

@@ -40,6 +40,7 @@ from torch2mobile.records.stages import (
     OnnxModel,
     Origin,
     OutputSpec,
+    RewrittenFlow,
     Variant,
 )
 
@@ -77,6 +78,7 @@ __all__ = [
     "Provenance",
     "Report",
     "Request",
+    "RewrittenFlow",
     "RuleInfo",
     "Sample",
     "Scalar",

@@ -25,6 +25,15 @@ class FlatCallable(Protocol):
         """What the module itself returns for these tensors."""
 
 
+class RewrittenFlow(Protocol):
+    """Statements that run as operators: ``exporter.control_flow.ControlFlow``."""
+
+    places: dict[Location, str]
+
+    def applied(self) -> AbstractContextManager[None]:
+        """The user's functions in their other form, for a while."""
+
+
 class FreshCopies(Protocol):
     """Copies of a module that is never called; see :class:`torch2mobile.copies.Copies`."""
 
@@ -98,7 +107,8 @@ class Capture:
     """The module as one graph. ``program`` is None only for a TorchScript trace.
 
     ``inputs`` carries the final dimensions, ``outputs`` the output names, ``symbols`` the user's
-    label for each of torch.export's own symbols (``{"s31": "H"}``).
+    label for each of torch.export's own symbols (``{"s31": "H"}``). ``control_flow`` has the
+    statements of the user's that became operators, where any did.
     """
 
     loaded: LoadedModel
@@ -110,6 +120,7 @@ class Capture:
     symbols: Mapping[str, str]
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...] = ()
+    control_flow: RewrittenFlow | None = None
 
 
 @dataclass(frozen=True)

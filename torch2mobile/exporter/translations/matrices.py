@@ -114,20 +114,65 @@ def solve(matrix: Any, right: Any, *, left: bool = True) -> Any:
     return op.Cast(found, to=matrix.dtype)
 
 
+def inverse_ex(matrix: Any, *, check_errors: bool = False) -> Any:  # noqa: ARG001
+    """The inverse, and whether there is none: 0, or the number of rows."""
+    return inverse(matrix), _singular(matrix)
+
+
+def solve_ex(
+    matrix: Any,
+    right: Any,
+    *,
+    left: bool = True,
+    check_errors: bool = False,  # noqa: ARG001 (a file raises no errors)
+) -> Any:
+    """As :func:`solve`, and whether there is no inverse."""
+    return solve(matrix, right, left=left), _singular(matrix)
+
+
+def _singular(matrix: Any) -> Any:
+    """0 where a matrix has an inverse, else its number of rows, the last pivot, which is 0."""
+    none = op.Equal(_Minors(_entries(matrix)).whole, constant(0.0, _WIDE))
+    size = constant(matrix.shape[-1], ir.DataType.INT32)
+    return op.Mul(op.Cast(none, to=ir.DataType.INT32), size)
+
+
+def cholesky_ex(matrix: Any, *, upper: bool = False, check_errors: bool = False) -> Any:  # noqa: ARG001
+    """As :func:`cholesky`, and the first row at which there is no root, counted from 1; else 0."""
+    found, rests = _cholesky(matrix)
+    info = constant(0, ir.DataType.INT32)
+    for number, rest in reversed(list(enumerate(rests, 1))):
+        there = op.Greater(rest, constant(0.0, _WIDE))
+        info = op.Where(there, info, constant(number, ir.DataType.INT32))
+    return _triangle(found, matrix, upper=upper), info
+
+
 def cholesky(matrix: Any, *, upper: bool = False) -> Any:
     """The lower triangle whose product with its transpose is the matrix; NaN if there is none."""
+    return _triangle(_cholesky(matrix)[0], matrix, upper=upper)
+
+
+def _cholesky(matrix: Any) -> tuple[Entries, list[Any]]:
+    """The triangle's entries, and the squares of those on its diagonal."""
     m = _entries(matrix)
     size = len(m)
     zero = op.Mul(m[0][0], constant(0.0, _WIDE))
     found: Entries = [[zero] * size for _ in range(size)]
+    squares = []
     for row in range(size):
         for column in range(row + 1):
             rest = m[row][column]
             for n in range(column):
                 rest = op.Sub(rest, op.Mul(found[row][n], found[column][n]))
-            found[row][column] = (
-                op.Sqrt(rest) if row == column else op.Div(rest, found[column][column])
-            )
+            if row == column:
+                squares.append(rest)
+                found[row][column] = op.Sqrt(rest)
+            else:
+                found[row][column] = op.Div(rest, found[column][column])
+    return found, squares
+
+
+def _triangle(found: Entries, matrix: Any, *, upper: bool) -> Any:
     if upper:
         found = [list(row) for row in zip(*found, strict=True)]
     return op.Cast(_matrix(found), to=matrix.dtype)
@@ -151,7 +196,12 @@ ROWS = (
         _SINGLE,
     ),
     Row("linalg.inv", ("aten::linalg_inv", "aten::inverse"), inverse, "missing", _NONE, _SINGLE),
+    Row("linalg.inv_ex", ("aten::linalg_inv_ex",), inverse_ex, "missing", _NONE, _SINGLE),
     Row("linalg.solve", ("aten::linalg_solve",), solve, "missing", _NONE, _SINGLE),
+    Row("linalg.solve_ex", ("aten::linalg_solve_ex",), solve_ex, "missing", _NONE, _SINGLE),
     Row("linalg.cholesky", ("aten::linalg_cholesky",), cholesky, "missing", _NONE, _SINGLE),
+    Row(
+        "linalg.cholesky_ex", ("aten::linalg_cholesky_ex",), cholesky_ex, "missing", _NONE, _SINGLE
+    ),
     Row("cholesky", ("aten::cholesky",), cholesky_plain, "missing", _NONE, _SINGLE),
 )

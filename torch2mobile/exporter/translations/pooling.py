@@ -39,22 +39,24 @@ def adaptive_avg_pool(x: Any, output_size: Sequence[int]) -> Any:
 _INT = ir.DataType.INT64
 
 
-def adaptive_max_pool2d(x: Any, output_size: Sequence[int]) -> Any:
-    """The greatest element of each window, and its place in the flattened plane."""
+def adaptive_max_pool(x: Any, output_size: Sequence[int]) -> Any:
+    """The greatest element of each window, and its place in the flattened plane or volume."""
     _refuse_varying(output_size)
-    rank = len(x.shape)
-    rows, _ = _windows(x, rank - 2, output_size[0])
-    columns, _ = _windows(x, rank - 1, output_size[1])
-    windows = op.Gather(op.Gather(x, rows, axis=rank - 2), columns, axis=rank)
-    before = list(range(rank - 2))
-    order = [*before, rank - 2, rank, rank - 1, rank + 1]
-    flat = op.Concat(op.Shape(x, start=0, end=rank - 2), constant([*output_size, -1]), axis=0)
-    windows = op.Reshape(op.Transpose(windows, perm=order), flat)
-    grid = op.Add(
-        op.Mul(op.Unsqueeze(rows, constant([2, 3])), size_of(x, -1)),
-        op.Unsqueeze(columns, constant([0, 1])),
-    )
-    grid = op.Reshape(op.Transpose(grid, perm=[0, 2, 1, 3]), constant([*output_size, -1]))
+    rank, count = len(x.shape), len(output_size)
+    before = rank - count
+    windows, grid = x, None
+    for number in range(count):
+        places, _ = _windows(x, before + number, output_size[number])
+        windows = op.Gather(windows, places, axis=before + 2 * number)
+        # As [1, …, size, step, …, 1]: one pair of axes for each axis of the input.
+        others = [axis for axis in range(2 * count) if axis // 2 != number]
+        places = op.Unsqueeze(places, constant(others))
+        grid = places if grid is None else op.Add(op.Mul(grid, size_of(x, number - count)), places)
+    order = [*range(0, 2 * count, 2), *range(1, 2 * count, 2)]
+    perm = [*range(before), *(before + axis for axis in order)]
+    flat = op.Concat(op.Shape(x, start=0, end=before), constant([*output_size, -1]), axis=0)
+    windows = op.Reshape(op.Transpose(windows, perm=perm), flat)
+    grid = op.Reshape(op.Transpose(grid, perm=order), constant([*output_size, -1]))
     first = op.ArgMax(windows, axis=-1, keepdims=1)
     places = op.GatherElements(op.Expand(grid, op.Shape(windows)), first, axis=-1)
     values = op.GatherElements(windows, first, axis=-1)
@@ -140,9 +142,9 @@ ROWS = (
         "https://github.com/microsoft/onnxscript/issues/1646",
     ),
     Row(
-        "adaptive_max_pool2d",
-        ("aten::adaptive_max_pool2d",),
-        adaptive_max_pool2d,
+        "adaptive_max_pool",
+        ("aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d"),
+        adaptive_max_pool,
         "missing",
         "no translation",
     ),

@@ -22,7 +22,7 @@ def page(rule: Rule) -> str:
     ]
     if rule.rewrite:
         parts.append(
-            f"`torch2mobile export --rewrite {rule.code}` does it in the exported file: "
+            f"`torch2mobile export --rewrite {rule.code}` does it in what is exported: "
             f"{rule.rewrite}."
         )
     if rule.before:

@@ -28,6 +28,7 @@ RULES: tuple[Rule, ...] = (
         summary="a branch depends on tensor values",
         reason=f"{_GRAPH} It is an error where the capture stops at it.",
         remedy="Compute both and choose with torch.where, or use torch.cond.",
+        rewrite="the branch runs as torch.cond, and the file has an If",
         before="""
 import torch
 from torch import nn
@@ -57,6 +58,7 @@ class Net(nn.Module):
         summary="how often a loop runs depends on tensor values",
         reason=f"{_GRAPH} A loop is written out while exporting, as often as it ran then.",
         remedy="Loop a fixed number of times and stop changing the result with torch.where.",
+        rewrite="the loop runs as torch's while_loop, and the file has a Loop",
         before="""
 import torch
 from torch import nn

@@ -229,6 +229,7 @@ class Net(nn.Module):
         remedy=(
             "Ask the tensor for its size (x.shape[0], -1, flatten), or declare the dimension fixed."
         ),
+        rewrite="a loop over the dimension runs as torch's scan, and the file has a Scan",
         before="""
 from torch import nn
 
