@@ -405,6 +405,7 @@ def fields(kind: Any) -> list[str]:
                 records.Values,
                 records.OutputSpec,
                 records.GoldenCase,
+                records.StateEntry,
                 records.Fingerprint,
                 records.FileEntry,
             )

@@ -112,6 +112,7 @@ def export(source: str, **options: Any) -> int:
         trust=options["trust"],
         download=options["download"],
         drop_outputs=options["drop_outputs"],
+        state=options["state"],
         opset=options["opset"],
         simplify=not options["no_simplify"],
         simplify_timeout=options["simplify_timeout"],

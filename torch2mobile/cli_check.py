@@ -118,6 +118,7 @@ def check(source: str, **options: Any) -> int:
         trust=options["trust"],
         download=options["download"],
         drop_outputs=options["drop_outputs"],
+        state=options["state"],
         parity=ParityOptions(seed=options["seed"]),
     )
     chosen = CheckOptions(

@@ -157,6 +157,11 @@ def source_options(command: F) -> F:
             help="Go without this output of the module, or all that NAME holds.",
         ),
         click.option(
+            "--state",
+            is_flag=True,
+            help="Make what the module keeps from call to call inputs and outputs of the file.",
+        ),
+        click.option(
             "--trust",
             is_flag=True,
             help="Load a .pt2 file also where it holds code, which is then run.",

@@ -118,6 +118,7 @@ def _request(against: str, options: dict[str, Any]) -> Request:
         trust=options["trust"],
         download=options["download"],
         drop_outputs=options["drop_outputs"],
+        state=options["state"],
         devices=tuple(options.get("devices", ())),
         parity=make_parity(options),
     )

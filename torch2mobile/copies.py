@@ -117,6 +117,12 @@ class Copies:
         self._looked = self._writes = False
         self._idle: dict[str, list[_Lent]] = {"reference": [], "observed": [], "float64": []}
 
+    def anew(self) -> Copies:
+        """Copies of the module as it is now, with none made yet."""
+        made = Copies(self._flat, again=self._again)
+        made.notes += self.notes
+        return made
+
     def _new(self) -> Any:
         """A copy that was never called; CopyError where there is none."""
         if self._original is None:

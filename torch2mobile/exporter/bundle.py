@@ -15,7 +15,7 @@ from torch2mobile import json_files, limits, onnx_files
 from torch2mobile.errors import BundleError
 from torch2mobile.exporter.staging import writing
 from torch2mobile.installing import file_sha256
-from torch2mobile.records import SCHEMA_VERSION, Bundle, Manifest
+from torch2mobile.records import SCHEMA_VERSION, Bundle, Manifest, StateEntry, StateSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 REPORT = "report.json"
 PROVENANCE = "provenance.json"
+STATE = "state.bin"
 _KIND = "torch2mobile bundle"
 
 
@@ -69,7 +70,7 @@ def load_bundle(path: Path) -> Bundle:
     named = [name for files in manifest.targets.values() for name in files]
     for name in [*manifest.files, *named, *(case.file for case in manifest.golden)]:
         _refuse_escape(path, name)
-    _refuse_unlisted(manifest, named)
+    _refuse_unlisted(manifest, [*named, *([STATE] if manifest.state else [])])
     for name in manifest.files:
         if (path / name).exists() and not (path / name).is_file():
             raise BundleError(f"{path / name} is no regular file", "Export the model again.")
@@ -139,6 +140,47 @@ def refuse_external_data(folder: Path, model: Path, allowed: Sequence[str]) -> N
                     f"{model.name} reads {name!r}, which the manifest does not list",
                     "Do not use this bundle; export the model again.",
                 )
+
+
+def write_state(
+    folder: Path,
+    state: Sequence[StateSpec],
+    arrays: Sequence[np.ndarray],
+    outputs: Sequence[str],
+) -> tuple[StateEntry, ...]:
+    """``state.bin``: what the state is at first, one after the other; nothing without state."""
+    entries: list[StateEntry] = []
+    data = b""
+    for spec, array, output in zip(state, arrays, outputs, strict=True):
+        own = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        dtype = str(array.dtype)
+        at = len(data), len(own), spec.place
+        entries.append(StateEntry(spec.name, output, dtype, array.shape, *at))
+        data += own
+    if entries:
+        with writing(folder / STATE):
+            (folder / STATE).write_bytes(data)
+    return tuple(entries)
+
+
+def read_state(bundle: Bundle) -> dict[str, np.ndarray]:
+    """What the state is at first, by input; BundleError where the file does not hold it."""
+    import numpy as np
+
+    found: dict[str, np.ndarray] = {}
+    path = bundle.file(STATE)
+    try:
+        data = limits.read_regular(path) if bundle.manifest.state else b""
+        for entry in bundle.manifest.state:
+            own = data[entry.offset : entry.offset + entry.size]
+            dtype = np.dtype(entry.dtype)
+            array = np.frombuffer(own, dtype.newbyteorder("<")).reshape(entry.shape)
+            found[entry.input] = array.astype(dtype)
+    except (OSError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{path} does not hold the state of the manifest: {error}", "Export the model again."
+        ) from error
+    return found
 
 
 def write_case(

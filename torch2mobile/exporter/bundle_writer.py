@@ -16,6 +16,7 @@ from torch2mobile.exporter.bundle import (
     MODEL,
     PROVENANCE,
     REPORT,
+    STATE,
     load_bundle,
     refuse_undecodable,
 )
@@ -153,7 +154,7 @@ def _refuse_foreign(folder: Path, out: Path) -> None:
 
 def _own_files(manifest: Manifest) -> set[str]:
     """The files that an export writes; whatever else a manifest lists was added by somebody."""
-    made = {MANIFEST, MODEL, f"{MODEL}.data", REPORT, PROVENANCE}
+    made = {MANIFEST, MODEL, f"{MODEL}.data", REPORT, PROVENANCE, STATE}
     artifacts = (name for files in manifest.targets.values() for name in files)
     return made.union(artifacts, (case.file for case in manifest.golden))
 

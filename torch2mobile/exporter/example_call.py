@@ -18,7 +18,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
     """
     with fresh(loaded) as own, quiet():
         try:
-            outputs = own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
+            found = own.flat.outputs(*(tensor.clone() for tensor in loaded.tensors))
         except Exception as error:
             where = user_code.from_exception(error)
             shapes = ", ".join(
@@ -30,7 +30,6 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
                 "Give inputs that the module itself takes, with --input, --values or --data.",
                 (where,) if where else (),
             ) from error
-        found = flat_module.flatten_outputs(outputs, loaded.flat.dropped)
     _refuse_lost(loaded, found)
     names = _unique([name for name, _ in found.tensors], loaded.specs)
     absent = [f"the output {name} is None and was left out" for name in found.absent]

@@ -18,7 +18,7 @@ from torch2mobile.pipeline import check_options
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.in_memory import from_memory, refuse_trust, request_for
+from torch2mobile.pipeline.in_memory import from_memory, loader_of, refuse_file_options
 from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import (
     CheckResult,
@@ -54,6 +54,7 @@ def export(
     rewrites: Sequence[str] = (),
     mend: bool = True,
     drop_outputs: Sequence[str] = (),
+    state: bool = False,
     simplify: bool = True,
     simplify_timeout: float = 120.0,
     external_data: bool = False,
@@ -69,6 +70,7 @@ def export(
     ``rewrites`` are codes of rules whose remedy is applied to what is exported. Without ``mend``
     torch.onnx translates every operator, also those that it translates wrongly.
     Without ``drop_outputs``, names of outputs or of what holds them, one that is no tensor fails.
+    With ``state`` what the module keeps from call to call is an input and an output of the file.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, mismatches included, is in the result's report.
@@ -86,6 +88,7 @@ def export(
         rewrites=tuple(rewrites),
         mend=mend,
         drop_outputs=tuple(drop_outputs),
+        state=state,
         parity=parity or ParityOptions(),
     )
     return export_loaded(
@@ -108,7 +111,9 @@ def verify(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
+    download: bool = False,
     drop_outputs: Sequence[str] = (),
+    state: bool = False,
     devices: Sequence[str] = (),
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
@@ -126,12 +131,21 @@ def verify(
     earlier bundle, or its manifest.json: what of a bundle has drifted since, and why. ``mutants``
     faults are put into the .onnx, and at least ``min_caught`` of them have to be caught;
     ``search`` looks for inputs that take decisions both ways (None: with mutants). ``trust`` loads
-    a .pt2 named by ``against`` also where it holds code. The names in a file are part of its
+    a .pt2 named by ``against`` also where it holds code, and ``download`` fetches the weights of a
+    timm: or hf: model that are not on this machine. The names in a file are part of its
     contract; ``match="position"`` takes those of a file from elsewhere.
     """
-    request, load = request_for(
-        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, parity
+    request = Request(
+        source=against if isinstance(against, str) else "",
+        inputs=tuple(inputs),
+        values=tuple(values),
+        trust=trust,
+        download=download,
+        drop_outputs=tuple(drop_outputs),
+        state=state,
+        parity=parity or ParityOptions(),
     )
+    load = loader_of(against, args, kwargs, dynamic_shapes, data, request)
     return verification.verify(
         Path(artifact),
         replace(request, devices=tuple(devices)),
@@ -156,18 +170,28 @@ def debug(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
+    download: bool = False,
     drop_outputs: Sequence[str] = (),
+    state: bool = False,
     parity: ParityOptions | None = None,
     observer: Observer | None = None,
 ) -> DebugResult:
     """Find the first node of a bundle's .onnx, or of an .onnx file, that is not the module's.
 
     ``against`` is as for :func:`verify`. ``probe`` is the label of the probe to look at; without
-    one it is the smallest that fails. ``trust`` is as for :func:`verify`.
+    one it is the smallest that fails. ``trust`` and ``download`` are as for :func:`verify`.
     """
-    request, load = request_for(
-        against, args, kwargs, dynamic_shapes, inputs, values, data, trust, drop_outputs, parity
+    request = Request(
+        source=against if isinstance(against, str) else "",
+        inputs=tuple(inputs),
+        values=tuple(values),
+        trust=trust,
+        download=download,
+        drop_outputs=tuple(drop_outputs),
+        state=state,
+        parity=parity or ParityOptions(),
     )
+    load = loader_of(against, args, kwargs, dynamic_shapes, data, request)
     return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
 
 
@@ -182,7 +206,9 @@ def check(
     values: Sequence[str] = (),
     data: Sequence[Mapping[str, np.ndarray]] = (),
     trust: bool = False,
+    download: bool = False,
     drop_outputs: Sequence[str] = (),
+    state: bool = False,
     targets: Sequence[str] = (),
     providers: Sequence[str] = (),
     select: Sequence[str] = (),
@@ -200,8 +226,8 @@ def check(
     ``source`` is a module with its example call, as for :func:`export`, or what the command line
     takes: a source, an .onnx file or a bundle, the latter two without loading torch. Nothing is
     converted or written. ``fix_dims`` gives symbols a size; ``opset`` is that of the ONNX to look
-    at, and ``mend``, as for :func:`export`; ``trust`` is as for :func:`verify`. No configuration
-    file is read: what it would say is given here.
+    at, and ``mend``, as for :func:`export`; ``trust`` and ``download`` are as for :func:`verify`.
+    No configuration file is read: what it would say is given here.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, a module that cannot be captured included, is in the result's report.
@@ -222,7 +248,9 @@ def check(
         inputs=tuple(inputs),
         values=tuple(values),
         trust=trust,
+        download=download,
         drop_outputs=tuple(drop_outputs),
+        state=state,
     )
     if in_file:
         called = not isinstance(args, tuple | list) or bool(args)
@@ -232,7 +260,7 @@ def check(
                 "Describe the inputs of a source with inputs= and values=.",
             )
         return checking.check_request(request, options, observer=observer)
-    refuse_trust(trust)
+    refuse_file_options(request)
     return checking.check_loaded(
         lambda: from_memory(source, args, kwargs, dynamic_shapes, request, data),
         options,

@@ -28,6 +28,7 @@ from torch2mobile.records import (
     OnnxModel,
     ParityOptions,
     Report,
+    StateEntry,
     Status,
     Variant,
 )
@@ -73,6 +74,7 @@ def write_golden(
     Then what takes decisions as these do not, by the ``sides`` of decisions that inputs take, and
     small further sizes. ``errors`` has by artefact, for each of the expected, how far it was off,
     by output. Variants that the user's tolerances hold to something else have limits of their own.
+    Calls in a row of a module with state come last, all of each row.
     Those of ``tied``, on which an artefact picked others of equal values, are left out; if all are,
     they are stored with what the artefacts picked, where all picked the same.
     """
@@ -89,12 +91,15 @@ def write_golden(
         if held[v.label] and (v.lossy or held[v.label] != common)
     }
     cases: list[GoldenCase] = []
-    order = [number for number in _golden_order(expected) if number not in tied]
+    rows = _rows(expected)
+    usual = [n for n in _golden_order(expected) if not any(n in row for row in rows)]
+    order = [number for number in usual if number not in tied]
     if not order:
-        order = [number for number in _golden_order(expected) if tied[number]]
+        order = [number for number in usual if tied[number]]
         expected = [replace(c, outputs=tied.get(n, c.outputs)) for n, c in enumerate(expected)]
     chosen = [*order[:GOLDEN_CASES], *_more(expected, order, sides)]
-    for number in [*chosen, *_sizes(expected, order, chosen)]:
+    calls = [number for row in rows if not tied.keys() & set(row) for number in row]
+    for number in [*chosen, *_sizes(expected, order, chosen), *calls]:
         case = expected[number]
         label = "".join(c if c.isalnum() else "_" for c in case.probe.label)
         name = f"golden/{len(cases)}_{label}.npz"
@@ -103,8 +108,32 @@ def write_golden(
         allowed = allowed_for(case.sure(), typical, common)
         limits = {label: allowed_for(case, typical, given) for label, given in own.items()}
         off = {label: found[number] for label, found in errors.items()}
-        cases.append(GoldenCase(name, case.probe.label, allowed, off, limits))
+        carries = case.probe.carries
+        cases.append(GoldenCase(name, case.probe.label, allowed, off, limits, carries))
     return tuple(cases)
+
+
+def _rows(expected: Sequence[Expected]) -> list[list[int]]:
+    """The cases that are calls in a row, each row by the numbers of its cases."""
+    rows: list[list[int]] = []
+    for number, case in enumerate(expected):
+        if case.probe.carries:
+            if not rows or rows[-1][-1] != number - 1:
+                rows.append([number - 1])
+            rows[-1].append(number)
+    return rows
+
+
+def write_state(folder: Path, capture: Capture) -> tuple[StateEntry, ...]:
+    """``state.bin``, where the module's state is carried."""
+    from torch2mobile.exporter import bundle
+    from torch2mobile.tensors import to_numpy
+
+    loaded = capture.loaded
+    count = len(loaded.flat.states)
+    first = [to_numpy(tensor) for tensor in loaded.tensors[len(loaded.tensors) - count :]]
+    outputs = capture.outputs[len(capture.outputs) - count :]
+    return bundle.write_state(folder, loaded.flat.states, first, outputs)
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -131,6 +160,7 @@ def manifest_of(
     capture: Capture,
     golden: tuple[GoldenCase, ...],
     artifacts: Sequence[Artifact],
+    state: tuple[StateEntry, ...] = (),
 ) -> Manifest:
     """The manifest, but for the hashes of the files, which the writer fills in."""
     from torch2mobile.exporter import fingerprint
@@ -157,6 +187,7 @@ def manifest_of(
         weights=fingerprint.weights_of(loaded.module),
         sources=fingerprint.sources_of(loaded, report.subject, lines),
         machine=machine(),
+        state=state,
     )
 
 

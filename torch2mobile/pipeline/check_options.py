@@ -71,7 +71,7 @@ def severity_of(text: str) -> Severity:
 
 def refuse_module_options(request: Request, options: CheckOptions) -> None:
     """UsageError for what says something about a module, where a file is looked at."""
-    about = ("weights", "inputs", "values", "data", "trust", "download", "drop_outputs")
+    about = ("weights", "inputs", "values", "data", "trust", "download", "drop_outputs", "state")
     given = [name for name in about if getattr(request, name)]
     if options.opset is not None:
         given.append("opset")

@@ -73,6 +73,7 @@ def _refuse_alone(path: Path, request: Request, scrutiny: Scrutiny, match: Match
         "--trust": request.trust,
         "--download": request.download,
         "--drop-output": request.drop_outputs,
+        "--state": request.state,
     }
     about_probes = {
         "--probes": asked.probes != usual.probes,

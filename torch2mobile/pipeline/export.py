@@ -373,9 +373,10 @@ class _Export:
                     tied,
                     self._sides,
                 )
+                state = bundle_contents.write_state(self.folder, capture)
                 report = _report(self.request, self.loaded, self.stages)
                 bundle_contents.write_report(self.folder, report)
-            manifest = bundle_contents.manifest_of(report, model, capture, golden, artifacts)
+            manifest = bundle_contents.manifest_of(report, model, capture, golden, artifacts, state)
             bundle = self.writer.commit(manifest)
         except Torch2MobileError as error:
             self.stages.add(error_check("bundle", error))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile.errors import UsageError
 from torch2mobile.pipeline.io_binding import Loader
-from torch2mobile.records import LoadedModel, ParityOptions, Request
+from torch2mobile.records import LoadedModel, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ def from_memory(
     """A module with its example call, or with its inputs described, ready to be captured."""
     import torch
 
-    from torch2mobile.exporter.loading import flat_module, source
+    from torch2mobile.exporter.loading import source
 
     if not isinstance(module, torch.nn.Module):
         raise UsageError(
@@ -36,6 +36,7 @@ def from_memory(
     call = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     name = type(module).__name__
     cases = tuple(data)
+    own = source.for_inputs(request, module)
     if request.inputs:
         if dynamic_shapes is not None:
             raise UsageError(
@@ -44,7 +45,7 @@ def from_memory(
             )
         example = (call, dict(kwargs or {})) if call or kwargs else None
         loaded = source.from_specs(
-            name, module, request.inputs, request.values, request, cases, example
+            name, module, request.inputs, own.values, request, cases, example
         )
     else:
         loaded = source.from_call(
@@ -54,40 +55,31 @@ def from_memory(
             kwargs or {},
             dynamic_shapes=dynamic_shapes,
             data=cases,
-            values=request.values,
+            values=own.values,
         )
-    return flat_module.dropping(loaded, request.drop_outputs)
+    return source.as_asked(loaded, request)
 
 
-def request_for(
+def loader_of(
     against: torch.nn.Module | str | None,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
-    inputs: Sequence[str],
-    values: Sequence[str],
     data: Sequence[Mapping[str, np.ndarray]],
-    trust: bool,
-    drop_outputs: Sequence[str],
-    parity: ParityOptions | None,
-) -> tuple[Request, Loader | None]:
-    """The request for a module to compare with, and how to load one that is in memory."""
-    source = against if isinstance(against, str) else ""
-    request = Request(
-        source=source,
-        inputs=tuple(inputs),
-        values=tuple(values),
-        trust=trust,
-        drop_outputs=tuple(drop_outputs),
-        parity=parity or ParityOptions(),
-    )
+    request: Request,
+) -> Loader | None:
+    """How to load a module in memory to compare with; None for one that the request names."""
     if against is None or isinstance(against, str):
-        return request, None
-    refuse_trust(trust)
-    return request, lambda own: from_memory(against, args, kwargs, dynamic_shapes, own, data)
+        return None
+    refuse_file_options(request)
+    return lambda own: from_memory(against, args, kwargs, dynamic_shapes, own, data)
 
 
-def refuse_trust(trust: bool) -> None:
-    """``trust`` is about a file."""
-    if trust:
+def refuse_file_options(request: Request) -> None:
+    """``trust`` and ``download`` are about what a source names."""
+    if request.trust:
         raise UsageError("trust=True is about a .pt2 file, and none was given", "Leave it out.")
+    if request.download:
+        raise UsageError(
+            "download=True is about a timm: or hf: model, and none was named", "Leave it out."
+        )

@@ -55,6 +55,7 @@ def as_exported(request: Request, bundle: Bundle) -> Request:
         request,
         weights=request.weights or given.weights,
         drop_outputs=request.drop_outputs or given.drop_outputs,
+        state=request.state or given.state,
         parity=replace(
             request.parity,
             accept_constant=request.parity.accept_constant or given.parity.accept_constant,

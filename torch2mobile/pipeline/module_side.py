@@ -49,6 +49,7 @@ def module_side(
         probes,
         reference,
         reference_check,
+        sequences,
     )
     from torch2mobile.validators.parity.exploring import offers, sides
 
@@ -92,6 +93,11 @@ def module_side(
     more = sides.searched(loaded, expected, options.seed)
     found = reference.answered(reference.evaluate(loaded, outputs, more, stages.probed))
     expected = [*expected, *reference.accepted(found)]
+    if loaded.flat.states:
+        stages.observer.started("state")
+        rows, check = sequences.expected(loaded, specs, outputs, options, expected)
+        stages.add(check)
+        expected += rows
     constant = reference_check.constant_check(expected)
     if constant is not None and not options.accept_constant:
         stages.add(constant)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from torch2mobile import limits
 from torch2mobile.environments import REPLAY_MODULES, Worker
-from torch2mobile.errors import MissingToolError, ModelFileError, Torch2MobileError
+from torch2mobile.errors import BundleError, MissingToolError, ModelFileError, Torch2MobileError
 from torch2mobile.exporter.bundle import (
     MODEL,
     read_case,
+    read_state,
 )
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import (
@@ -118,8 +119,25 @@ def golden_of(bundle: Bundle, stages: Stages) -> list[Golden]:
         except ModelFileError as error:
             stages.add(error_check("golden", error))
             continue
-        cases.append(Golden(case.probe, feeds, outputs, case.allowed, case.limits))
-    return cases
+        own = case.allowed, case.limits, case.carries
+        cases.append(Golden(case.probe, feeds, outputs, *own))
+    return _from_the_start(cases, bundle, stages)
+
+
+def _from_the_start(cases: list[Golden], bundle: Bundle, stages: Stages) -> list[Golden]:
+    """Calls in a row start from the state that an app starts from."""
+    try:
+        first = read_state(bundle)
+    except BundleError as error:
+        stages.add(replace(error_check("golden", error), status=Status.FAILED))
+        return cases
+    after = [*cases[1:], None]
+    return [
+        replace(case, feeds={**case.feeds, **first})
+        if not case.carries and following is not None and following.carries
+        else case
+        for case, following in zip(cases, after, strict=True)
+    ]
 
 
 def _replay(

@@ -11,8 +11,17 @@ from torch2mobile.records.bundle import (
     Manifest,
     Provenance,
     Sample,
+    StateEntry,
 )
-from torch2mobile.records.inputs import ConstantSpec, Dim, InputSpec, PathKey, Scalar, Values
+from torch2mobile.records.inputs import (
+    ConstantSpec,
+    Dim,
+    InputSpec,
+    PathKey,
+    Scalar,
+    StateSpec,
+    Values,
+)
 from torch2mobile.records.report import (
     SCHEMA_VERSION,
     Check,
@@ -83,6 +92,8 @@ __all__ = [
     "Sample",
     "Scalar",
     "Severity",
+    "StateEntry",
+    "StateSpec",
     "Status",
     "Table",
     "Tolerance",

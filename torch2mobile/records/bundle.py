@@ -33,7 +33,8 @@ class GoldenCase:
     """One replay: the .npz with inputs and the module's outputs, and what may differ by output.
 
     ``errors`` has by artefact and output how far it was off when it was exported; ``limits`` what
-    is allowed for artefacts that are held to something else.
+    is allowed for artefacts that are held to something else. ``carries`` has inputs that are what
+    the artefact gave for the case before, by the output: such cases are calls in a row.
     """
 
     file: str
@@ -41,6 +42,24 @@ class GoldenCase:
     allowed: Mapping[str, float]
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    carries: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One input that an app gives what the ``output`` was in the call before.
+
+    At first it is ``size`` bytes of ``state.bin`` from ``offset`` on, little-endian and row by row.
+    ``place`` is where the module keeps it.
+    """
+
+    input: str
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+    place: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,7 @@ class Manifest:
     sources: Fingerprint = field(default_factory=Fingerprint)
     machine: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactEntry] = field(default_factory=dict)
+    state: tuple[StateEntry, ...] = ()
     kind: str = "torch2mobile bundle"
     schema_version: int = SCHEMA_VERSION
 

@@ -124,3 +124,21 @@ class ConstantSpec:
 
     path: tuple[PathKey, ...]
     value: Scalar
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """A tensor that a module keeps from call to call: an input of the file, and an output after it.
+
+    ``name`` is the input's. It is kept in an ``attribute`` of a submodule, or at ``path`` in it.
+    """
+
+    name: str
+    module: str
+    attribute: str
+    path: tuple[PathKey, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where the module keeps it, as Python would name it."""
+        return ".".join(map(str, (*filter(None, [self.module]), self.attribute, *self.path)))

@@ -56,6 +56,7 @@ class Request:
     trust: bool = False
     download: bool = False
     drop_outputs: tuple[str, ...] = ()
+    state: bool = False
     opset: int | None = None
     simplify: bool = True
     simplify_timeout: float = 120.0

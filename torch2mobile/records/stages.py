@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from torch2mobile.records.inputs import InputSpec, Scalar
+from torch2mobile.records.inputs import InputSpec, Scalar, StateSpec
 from torch2mobile.records.report import Location
 
 if TYPE_CHECKING:
@@ -17,12 +17,28 @@ if TYPE_CHECKING:
 
 
 class FlatCallable(Protocol):
-    """A module behind a flat signature: ``exporter.loading.flat_module.FlatModule``."""
+    """A module behind a flat signature: ``exporter.loading.flat_module.FlatModule``.
+
+    The last inputs and outputs are ``states``: without these it starts anew at each call.
+    """
 
     dropped: tuple[str, ...]
+    states: tuple[StateSpec, ...]
+
+    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """All outputs for these tensors."""
 
     def call(self, *tensors: torch.Tensor) -> Any:
         """What the module itself returns for these tensors."""
+
+    def outputs(self, *tensors: torch.Tensor) -> Any:
+        """All outputs by name, and what the module returns beside them."""
+
+    def in_use(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """All outputs of a module that keeps its state itself, for all inputs but the state."""
+
+    def held(self) -> list[torch.Tensor]:
+        """The state that the module has now."""
 
 
 class RewrittenFlow(Protocol):
@@ -39,6 +55,9 @@ class FreshCopies(Protocol):
 
     changing: bool
     notes: list[str]
+
+    def anew(self) -> FreshCopies:
+        """Copies of the module as it is now, with none made yet."""
 
     def lend(
         self, use: Literal["reference", "observed", "float64", "scratch"]

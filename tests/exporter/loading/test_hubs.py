@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,3 +82,38 @@ def test_a_library_that_is_not_there(
     with pytest.raises(SourceError, match=f"{module} cannot be imported") as caught:
         load(f"{hub}:some")
     assert caught.value.remedy == f"Install it: pip install 'torch2mobile[{hub}]'"
+
+
+# --- the libraries themselves, where they are installed -------------------------------------------
+
+
+def test_a_model_of_timm() -> None:
+    # What it imports of torchvision may be missing too: PyPI's wants a CUDA build of torch.
+    pytest.importorskip("timm", exc_type=ImportError)
+    found = load("timm:test_vit")
+    assert found.flat(*found.tensors)[0].shape[0] == found.tensors[0].shape[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "inputs"),
+    [
+        ("BertConfig", "BertModel", {"input_ids", "attention_mask", "token_type_ids"}),
+        ("ViTConfig", "ViTModel", {"pixel_values"}),
+        ("LlamaConfig", "LlamaForCausalLM", {"input_ids", "attention_mask"}),
+    ],
+)
+def test_a_folder_of_transformers(
+    config: str, model: str, inputs: set[str], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = getattr(transformers, config)(
+        intermediate_size=16, image_size=16, patch_size=8, vocab_size=20, **small
+    )
+    made.architectures = [model]
+    made.save_pretrained(tmp_path)
+    found = load(f"hf:{tmp_path}")
+    names = {spec.name for spec in found.specs}
+    assert inputs == {name for name in names if not name.startswith("past")}
+    assert any(name.startswith("past") for name in names) is ("Causal" in model)
+    assert found.flat(*found.tensors)

@@ -19,8 +19,9 @@ from torch2mobile.exporter.loading.containers import (
     takes_cache,
     walk,
 )
+from torch2mobile.exporter.loading.held_state import held, holding
 from torch2mobile.exporter.loading.inputs import onnx_name
-from torch2mobile.records import ConstantSpec, LoadedModel, PathKey
+from torch2mobile.records import ConstantSpec, LoadedModel, PathKey, StateSpec
 
 Template = tuple[tuple[Any, ...], dict[str, Any]]
 _KIND = inspect.Parameter
@@ -224,11 +225,16 @@ class FlatModule(torch.nn.Module):
 
     ``template`` is the (args, kwargs) of the call with a :class:`Slot` for each tensor. Keyword
     arguments, nesting, None and Python numbers thereby look the same to every exporter.
-    ``dropped`` are the outputs that the user asked to leave out.
+    ``dropped`` are the outputs that the user asked to leave out. With ``states`` the last inputs
+    are the state before a call, and the last outputs that after it; a call leaves none.
     """
 
     def __init__(
-        self, module: torch.nn.Module, template: Template, dropped: Sequence[str] = ()
+        self,
+        module: torch.nn.Module,
+        template: Template,
+        dropped: Sequence[str] = (),
+        states: Sequence[StateSpec] = (),
     ) -> None:
         super().__init__()
         # A new module starts in train mode; this one is as its inner one.
@@ -236,16 +242,44 @@ class FlatModule(torch.nn.Module):
         self.inner = module
         self.template = template
         self.dropped = tuple(dropped)
+        self.states = tuple(states)
 
-    def call(self, *tensors: torch.Tensor) -> Any:
-        """What the module itself returns for these tensors."""
+    def around(self, module: torch.nn.Module) -> FlatModule:
+        """Another module behind the same signature."""
+        return FlatModule(module, self.template, self.dropped, self.states)
+
+    def _returned(self, tensors: Sequence[torch.Tensor]) -> Any:
         args, kwargs = fill_template(self.template, tensors)
         return self.inner(*args, **kwargs)
 
+    def call(self, *tensors: torch.Tensor) -> Any:
+        """What the module itself returns for these tensors."""
+        count = len(tensors) - len(self.states)
+        with holding(self.inner, self.states, tensors[count:]):
+            return self._returned(tensors[:count])
+
+    def outputs(self, *tensors: torch.Tensor) -> Outputs:
+        """The named tensors of the module's return value, then its state, and what is lost."""
+        count = len(tensors) - len(self.states)
+        with holding(self.inner, self.states, tensors[count:]) as after:
+            found = flatten_outputs(self._returned(tensors[:count]), self.dropped)
+            names = [f"{state.name}_next" for state in self.states]
+            return dataclasses.replace(
+                found, tensors=[*found.tensors, *zip(names, after(), strict=True)]
+            )
+
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The tensors of the module's return value, in order."""
-        found = flatten_outputs(self.call(*tensors), self.dropped)
-        return tuple(tensor for _, tensor in found.tensors)
+        """The tensors of the module's return value, in order, then its state."""
+        return tuple(tensor for _, tensor in self.outputs(*tensors).tensors)
+
+    def held(self) -> list[torch.Tensor]:
+        """The state that the module has now."""
+        return [tensor.detach().clone() for tensor in held(self.inner, self.states)]
+
+    def in_use(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """All outputs of a module that keeps its state itself, for all inputs but the state."""
+        found = flatten_outputs(self._returned(tensors), self.dropped)
+        return (*(tensor for _, tensor in found.tensors), *self.held())
 
 
 def dropping(loaded: LoadedModel, names: Sequence[str]) -> LoadedModel:

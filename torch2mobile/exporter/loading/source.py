@@ -30,6 +30,7 @@ from torch2mobile.exporter.loading.flat_module import (
 )
 from torch2mobile.exporter.loading.locate import FORMS, Named, importable, locate
 from torch2mobile.exporter.loading.programs import load_program
+from torch2mobile.exporter.loading.state import carrying, values_apart
 from torch2mobile.exporter.loading.weights import load_weights
 from torch2mobile.records import LoadedModel, Request, Sample
 
@@ -48,8 +49,22 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
             f"--trust is about what a .pt2 file holds, and {request.source} is none",
             "Leave it out.",
         )
-    loaded = _load_program(request) if is_program else _load_module(request, samples)
-    return dropping(loaded, request.drop_outputs)
+    return _load_program(request) if is_program else _load_module(request, samples)
+
+
+def as_asked(loaded: LoadedModel, request: Request) -> LoadedModel:
+    """Without the outputs that were to be left out, and with its state where it was asked for."""
+    loaded = dropping(loaded, request.drop_outputs)
+    if not request.state:
+        return loaded
+    return carrying(loaded, values_apart(loaded.module, request.values)[1])
+
+
+def for_inputs(request: Request, module: torch.nn.Module) -> Request:
+    """The request without what it says of the state, which is no input yet."""
+    if not request.state:
+        return request
+    return replace(request, values=values_apart(module, request.values)[0])
 
 
 def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
@@ -58,9 +73,11 @@ def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel
         torch.default_generator.manual_seed(request.parity.seed)
         named = locate(request.source, samples, download=request.download)
         given = None if request.inputs else example.beside(named, request.source)
-    loaded = _described(named, request, given, _anew(request, samples, named.module))
+    request = replace(request, values=_values(named, request))
+    own = for_inputs(request, named.module)
+    loaded = _described(named, own, given, _anew(request, samples, named.module))
     notes = () if request.weights else named.notes
-    return replace(loaded, notes=(*notes, *loaded.notes))
+    return as_asked(replace(loaded, notes=(*notes, *loaded.notes)), request)
 
 
 def _described(named: Named, request: Request, given: Template | None, anew: Anew) -> LoadedModel:
@@ -69,7 +86,7 @@ def _described(named: Named, request: Request, given: Template | None, anew: Ane
     if request.weights:
         load_weights(module, Path(request.weights))
     texts = request.inputs or example.declared(named, "INPUTS", request.source)
-    values = _values(named, request)
+    values = request.values
     data = npz.load_all(request.data or _data(named, request.source))
     if texts:
         return from_specs(name, module, texts, values, request, data, given, anew=anew)
@@ -128,7 +145,8 @@ def _load_program(request: Request) -> LoadedModel:
             "Leave out --weights and --input, or name the module that it was captured from.",
         )
     program = load_program(path, trust=request.trust)
-    return from_program(path.stem, program, request.values, npz.load_all(request.data))
+    data = npz.load_all(request.data)
+    return as_asked(from_program(path.stem, program, request.values, data), request)
 
 
 def from_program(
@@ -221,7 +239,7 @@ def _copies(module: torch.nn.Module, call: Call, anew: Anew | None) -> tuple[Fla
 
     def again() -> FlatModule | None:
         other = anew() if anew is not None else None
-        return FlatModule(other, call.template, flat.dropped) if other is not None else None
+        return flat.around(other) if other is not None else None
 
     copies = Copies(flat, again=again)
     if flat.inner is not module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from torch2mobile.errors import (
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Status
 from torch2mobile.validators.parity.expected import Expected
+from torch2mobile.validators.parity.probes import Probe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,12 +37,26 @@ def run_probes(
         if told is not None:
             told(len(answers), len(expected))
         try:
-            answers.append(runner.run(case.probe.feeds))
+            answers.append(runner.run(_carried(case.probe, answers)))
         except (WorkerTimeoutError, MissingToolError, DeviceError):
             raise  # of the machine, not of the file
         except Torch2MobileError as error:
             answers.append(error)
     return answers
+
+
+def _carried(probe: Probe, answers: Answers) -> Mapping[str, np.ndarray]:
+    """The inputs of a probe, with what the artefact gave before in place of its state."""
+    if not probe.carries:
+        return probe.feeds
+    before = answers[-1] if answers else Torch2MobileError("there was no call before")
+    if isinstance(before, Torch2MobileError):
+        raise before
+    given = dict(before)
+    lost = [output for output in probe.carries.values() if output not in given]
+    if lost:
+        raise Torch2MobileError(f"it gave no {lost[0]} in the call before")
+    return {**probe.feeds, **{name: given[output] for name, output in probe.carries.items()}}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class Golden:
 
     ``allowed`` has the output's name and, where channels are judged apart, tighter limits for some
     of them: ``"pred@1=4:84"`` is for the indices 4 to 83 of its dimension 1. ``limits`` has
-    the same for artefacts that are held to something else.
+    the same for artefacts that are held to something else, and ``carries`` the inputs that are what
+    the artefact gave for the case before, by the output.
     """
 
     probe: str
@@ -39,6 +40,7 @@ class Golden:
     outputs: Sequence[tuple[str, np.ndarray]]
     allowed: Mapping[str, float]
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    carries: Mapping[str, str] = field(default_factory=dict)
 
 
 def allowed_for(
@@ -149,7 +151,10 @@ def golden_check(
             target=target,
             hint="Export the model again.",
         )
-    expected = [Expected(Probe(case.probe, case.feeds), case.outputs) for case in cases]
+    expected = [
+        Expected(Probe(case.probe, case.feeds, carries=case.carries), case.outputs)
+        for case in cases
+    ]
     wrong: list[Mismatch] = []
     judged: list[Judged] = []
     answers = run_probes(runner, expected)

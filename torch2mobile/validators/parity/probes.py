@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Probe:
     ``magnitude`` is that of the values beside ordinary ones; ``searched`` tells that a search
     found it, so that it says nothing of what is usual. ``explored`` are the inputs whose values
     were drawn though nobody declared any; ``outside`` tells that they are not the module's domain.
+    ``carries`` has inputs that are what an artefact gave in its call before, by the output.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Probe:
     searched: bool = False
     explored: frozenset[str] = frozenset()
     outside: bool = False
+    carries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def extreme(self) -> bool:

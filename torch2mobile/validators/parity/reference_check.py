@@ -226,7 +226,8 @@ def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answ
             Status.FAILED,
             f"the module keeps {names} from call to call, and its outputs follow; the file starts "
             "anew at each call",
-            hint="Make it an input and an output of forward, so that the app can carry it on.",
+            hint="Export it with --state (from Python state=True), which makes it an input and an "
+            "output of the file that the app carries on; or let forward take it and return it.",
             mismatches=tuple(wrong[: gate.SHOWN]),
         )
     return Check(

@@ -16,8 +16,13 @@ from torch2mobile.validators.parity import calls
 # Where there is a graph, its own operators and dtypes say more than the code's words.
 GRAPH_DECIDES = {"T2M111", "T2M130", "T2M131", "T2M160", "T2M161", "T2M170"}
 
+# What forward leaves for the next call, in buffers and attributes.
+STATE = {"T2M122", "T2M124"}
 # What to do where state counts.
-_AS_INPUT = "Make the state an input and an output of forward: the caller keeps it."
+_AS_INPUT = (
+    "Export it with --state, or make the state an input and an output of forward: the caller keeps "
+    "it."
+)
 
 
 def findings(subject: Subject, seen: Observation) -> Iterator[Finding]:
@@ -27,6 +32,9 @@ def findings(subject: Subject, seen: Observation) -> Iterator[Finding]:
         found = [f for f in found if f.code not in GRAPH_DECIDES]
         found = list(_buffers_that_count(subject, found))
         found += graph.look(subject, seen)
+    if subject.loaded is not None and subject.loaded.flat.states:
+        # What is kept is an input and an output; what is not, and counts, is an error.
+        found = [f for f in found if f.code not in STATE or f.severity is Severity.ERROR]
     found += tree.look(subject)
     yield from failure.escalated(subject, found)
 
