@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch2mobile.errors import UsageError, did_you_mean
+from torch2mobile.exporter.targets.executorch import ExecutorchTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
 from torch2mobile.interfaces import Runner, Target
@@ -16,6 +17,7 @@ from torch2mobile.records import Artifact, Job, Variant
 TARGETS: dict[str, Target] = {
     "ort": OrtTarget(),
     "ncnn": NcnnTarget(),
+    "executorch": ExecutorchTarget(),
 }
 
 

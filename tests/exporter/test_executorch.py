@@ -1,0 +1,117 @@
+"""ExecuTorch: what it refuses, files that do not load, and a weight that changed in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from torch2mobile.environments import Worker
+from torch2mobile.errors import ModelFileError, NotApplicableError
+from torch2mobile.exporter.loading.grammar import parse_input
+from torch2mobile.exporter.targets import variant_of
+from torch2mobile.exporter.targets.executorch import ExecutorchTarget
+from torch2mobile.pipeline.candidates import candidate, runner_of
+from torch2mobile.pipeline.conversion import convert, convert_check, program_file
+from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec
+
+TARGET = ExecutorchTarget()
+WAIT = 120.0
+installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
+
+
+class Perceptron(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.fixture(scope="module")
+def made(export: Callable[..., Any]) -> Any:
+    torch.manual_seed(0)
+    return export(Perceptron().eval(), (torch.rand(2, 16),))
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", TARGET.variants, ids=lambda variant: variant.label)
+def test_a_weight_changed_in_the_file_changes_the_answer(
+    made: Any, tmp_path: Path, variant: Any
+) -> None:
+    (tmp_path / "out").mkdir()
+    program = program_file(made.capture, tmp_path)
+    with Worker() as tools:
+        artifact = convert(Job(made.model, variant, program, tmp_path / "out"), tools, WAIT)
+    path, entry = artifact.files[0], ArtifactEntry(variant, {}, artifact.names)
+    assert variant_of(path) == variant
+    assert "executorch" in convert_check(artifact).metrics
+
+    def run() -> np.ndarray:
+        found = candidate(path, entry, made.model.inputs, made.model.outputs, WAIT)
+        with found.process:
+            ((_, answer),) = found.runner.run({"x": x.numpy()})
+        return answer
+
+    x = torch.rand(2, 16)
+    wanted = made.loaded.module(x).detach().numpy()
+    np.testing.assert_allclose(run(), wanted, atol=1e-6)
+    bias = made.loaded.module.state_dict()
+    (weights,) = [value for name, value in bias.items() if name.endswith("layers.2.bias")]
+    raw = path.read_bytes()
+    assert raw.count(weights.numpy().tobytes()) == 1
+    path.write_bytes(raw.replace(weights.numpy().tobytes(), (weights + 0.01).numpy().tobytes()))
+    np.testing.assert_allclose(run() - wanted, 0.01, atol=1e-4)
+
+
+@installed
+@pytest.mark.slow
+def test_a_file_that_does_not_load(tmp_path: Path) -> None:
+    path = tmp_path / "model.pte"
+    path.write_bytes(b"no model")
+    with (
+        runner_of(path, TARGET.variants[0], WAIT) as runner,
+        pytest.raises(ModelFileError, match=r"ExecuTorch cannot load model\.pte"),
+    ):
+        runner.load()
+
+
+def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
+    model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
+    with pytest.raises(NotApplicableError, match="was traced"):
+        TARGET.convert(Job(model, TARGET.variants[0], None, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype", "words"),
+    [
+        ("x:float32[N=1..8,4]", "float32", ""),
+        ("x:float32[N,4]", "float32", "N of x has none: declare one"),
+        ("x:float32[2,4]", "bfloat16", "ExecuTorch has no bfloat16, and y is bfloat16"),
+    ],
+)
+def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
+    given = parse_input(inputs)
+    assert isinstance(given, InputSpec)
+    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", dtype, ()),), {})
+    said = TARGET.accepts(model, TARGET.variants[0])
+    assert words in said
+    assert bool(said) is bool(words)
+
+
+def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert TARGET.missing() == ["pip install 'torch2mobile[executorch]'"]
+
+
+def test_variants_are_told_apart_by_their_files() -> None:
+    for variant in TARGET.variants:
+        job = Job(OnnxModel(Path("m.onnx"), 20, (), (), {}), variant, None, Path())
+        assert variant_of(job.path(".pte")) == variant

@@ -1,0 +1,134 @@
+"""ExecuTorch: a .pte of the captured program, for XNNPACK's kernels or the portable ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.environments import Environment
+from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
+from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# By the numbers that ExecuTorch gives the types of tensors.
+_DTYPES = {
+    0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64",
+    5: "float16", 6: "float32", 7: "float64", 11: "bool",
+}  # fmt: skip
+
+
+class ExecutorchRunner:
+    """The method ``forward`` of a .pte; inputs and outputs go by position, and have no names."""
+
+    def __init__(self, path: Path) -> None:
+        from executorch.runtime import Runtime
+
+        try:
+            # The runtime reads the program for as long as it runs.
+            self._program = Runtime.get().load_program(path)
+            self._method: Any = self._program.load_method("forward")
+        except Exception as error:
+            raise ModelFileError(
+                f"ExecuTorch cannot load {path.name}: {error}",
+                "Convert it again from its module.",
+            ) from error
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """The inputs by position; of sizes, a .pte has only the greatest."""
+        told = self._method.metadata
+        return _specs("in", [told.input_tensor_meta(n) for n in range(told.num_inputs())])
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """The outputs by position."""
+        told = self._method.metadata
+        return _specs("out", [told.output_tensor_meta(n) for n in range(told.num_outputs())])
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs by position."""
+        import torch
+
+        # A tensor shares memory with its array, which must be writable and in one piece.
+        given = [torch.from_numpy(feeds[spec.name].copy()) for spec in self.inputs()]
+        answers = self._method.execute(given)
+        return [(f"out{n}", tensor.numpy().copy()) for n, tensor in enumerate(answers)]
+
+
+def _specs(prefix: str, tensors: Sequence[Any]) -> tuple[OutputSpec, ...]:
+    return tuple(
+        OutputSpec(f"{prefix}{n}", _DTYPES.get(told.dtype(), ""), ("?",) * len(told.sizes()))
+        for n, told in enumerate(tensors)
+    )
+
+
+class ExecutorchTarget:
+    """``.pte``, by ExecuTorch's own converter."""
+
+    name = "executorch"
+    title = "ExecuTorch (Android, iOS, embedded Linux)"
+    suffixes: tuple[str, ...] = (".pte",)
+    variants: tuple[Variant, ...] = (
+        Variant("executorch", "executorch", source="program", own_names=True),
+        Variant(
+            "executorch-portable",
+            "executorch",
+            source="program",
+            own_names=True,
+            settings={"delegate": "none"},
+        ),
+    )
+    environment = Environment("this Python, for ExecuTorch", torch=True)
+    packages: tuple[str, ...] = ()
+
+    def missing(self) -> Sequence[str]:
+        """The command that installs ExecuTorch, if it is not there."""
+        absent = importlib.util.find_spec("executorch") is None
+        return ["pip install 'torch2mobile[executorch]'"] if absent else []
+
+    def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
+        """Why ExecuTorch has no form for it: dtypes, or a size without a greatest value."""
+        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
+        for spec in tensors:
+            if spec.dtype not in _DTYPES.values():
+                return f"ExecuTorch has no {spec.dtype}, and {spec.name} is {spec.dtype}"
+        for given in model.inputs:
+            for term in (term for dim in given.dims for term in dim.terms):
+                if term.greatest is None:
+                    return (
+                        f"ExecuTorch plans its memory for the greatest size, and {term.symbol} of "
+                        f"{given.name} has none: declare one ({term.symbol}=1..8)"
+                    )
+        return ""
+
+    def convert(self, job: Job) -> Artifact:
+        """Write ``model.pte``, and see that it loads."""
+        if job.program is None:
+            raise NotApplicableError(
+                "ExecuTorch takes a captured program, and this module was traced",
+                "Rewrite what torch.export refuses; the report's attempts have it.",
+            )
+        import torch
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = torch.export.load(job.program)
+        delegates = [] if job.variant.settings else [XnnpackPartitioner()]
+        lowered = to_edge_transform_and_lower(program, partitioner=delegates).to_executorch()
+        path = job.path(".pte")
+        path.write_bytes(lowered.buffer)
+        try:
+            ExecutorchRunner(path)
+        except ModelFileError as error:
+            raise ConversionError(f"wrote what does not load: {error.message}") from error
+        names = {spec.name: f"in{n}" for n, spec in enumerate(job.model.inputs)}
+        names |= {spec.name: f"out{n}" for n, spec in enumerate(job.model.outputs)}
+        version = importlib.metadata.version("executorch")
+        return Artifact(job.variant, (path,), {"executorch": version}, names)
+
+    def load(self, path: Path, variant: Variant) -> ExecutorchRunner:  # noqa: ARG002
+        """The program of a .pte file."""
+        return ExecutorchRunner(path)
