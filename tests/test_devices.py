@@ -42,6 +42,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("arm64", ["arm64:cortex-a76"]),
         ("arm64:max", ["arm64:max"]),
         ("all", ["arm64:cortex-a53", "arm64:cortex-a76", "arm64:max"]),
+        ("web", ["web"]),
     ],
 )
 def test_names(label: str, found: list[str]) -> None:

@@ -154,6 +154,7 @@ def test_the_wheel_has_exactly_the_package(tmp_path: Path) -> None:
         "torch2mobile/exporter/targets/ort.py",
         "torch2mobile/py.typed",
         "torch2mobile/reporters/report.schema.json",
+        "torch2mobile/web_runner.mjs",
         "torch2mobile/sample_models/awkward/control_flow.py",
         "torch2mobile/sample_models/super_resolution.py",
         "torch2mobile/sample_models/weights/super_resolution.safetensors",

@@ -122,8 +122,9 @@ def samples(**options: Any) -> int:
 @click.command()
 @click.option(
     "--install",
-    type=click.Choice(["arm64"]),
-    help="Make this device in your cache first: an emulated ARM64, at the versions of this Python.",
+    type=click.Choice(["arm64", "web"]),
+    help="Make this device in your cache first: an emulated ARM64, at the versions of this Python, "
+    "or onnxruntime-web for Node.",
 )
 @common
 def doctor(install: str | None, **options: Any) -> int:
@@ -136,15 +137,14 @@ def doctor(install: str | None, **options: Any) -> int:
       torch2mobile doctor
       torch2mobile doctor --install arm64
     """
-    from torch2mobile import devices
     from torch2mobile.pipeline import on_devices
     from torch2mobile.pipeline.installed_tools import installed
 
     if install is not None:
         progress = observer_of(options)
-        devices.install(on_devices.packages(), lambda what: progress.started(f"install {what}"))
+        on_devices.install(install, lambda what: progress.started(f"install {what}"))
         progress.clear()
-    tools = [*installed(), on_devices.as_tool()]
+    tools = [*installed(), *on_devices.as_tools()]
     rows = [
         {
             "tool": t.name,

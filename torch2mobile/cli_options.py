@@ -133,7 +133,7 @@ def device_option(command: F) -> F:
         multiple=True,
         metavar="DEVICE",
         help="Run every artefact on this processor as well: arm64, arm64:cortex-a53, "
-        "arm64:cortex-a76, arm64:max or all; see 'doctor --install arm64'.",
+        "arm64:cortex-a76, arm64:max, all (of these), or web; see 'doctor --install arm64'.",
     )(command)
 
 

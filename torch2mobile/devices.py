@@ -8,7 +8,6 @@ it is the machine.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -23,6 +22,7 @@ from pathlib import Path
 from torch2mobile import installing
 from torch2mobile.environments import HERE, Environment, Worker
 from torch2mobile.errors import InstallError, NotApplicableError, UsageError, did_you_mean
+from torch2mobile.web import WEB
 
 # QEMU chooses instructions by its -cpu, and libraries read what a processor is from /proc/cpuinfo,
 # which QEMU 7 takes from the host: there ONNX Runtime dies of it.
@@ -47,6 +47,8 @@ _IS_ARM = ("aarch64", "arm64")
 
 def find(label: str) -> list[str]:
     """The devices that a label names: one, or all; UsageError for an unknown one."""
+    if label == WEB:
+        return [WEB]
     if platform.machine() in _IS_ARM:
         if label in {ARM64, "all"}:
             return [ARM64]
@@ -61,7 +63,7 @@ def find(label: str) -> list[str]:
         return [f"{ARM64}:{_USUAL}"]
     if label not in DEVICES:
         raise UsageError(
-            f"there is no device {label!r}", did_you_mean(label, [ARM64, *DEVICES, "all"])
+            f"there is no device {label!r}", did_you_mean(label, [ARM64, *DEVICES, WEB, "all"])
         )
     return [label]
 
@@ -102,9 +104,7 @@ def installed(packages: Sequence[str]) -> Mapping[str, str] | None:
 
 def digest(packages: Sequence[str]) -> str:
     """One SHA-256 over those of all archives that the installed parts were made of."""
-    parts = filter(None, _parts(packages))
-    lines = [f"{own} {name}" for part in parts for name, own in part.archives.items()]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return installing.digest(_parts(packages))
 
 
 def install(packages: Sequence[str], told: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,12 @@ class Part:
     folder: Path
     versions: Mapping[str, str] = field(default_factory=dict)
     archives: Mapping[str, str] = field(default_factory=dict)
+
+
+def digest(parts: Iterable[Part | None]) -> str:
+    """One SHA-256 over those of all archives that parts were made of."""
+    lines = [f"{own} {name}" for each in parts if each for name, own in each.archives.items()]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def cache() -> Path:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import torch2mobile
-from torch2mobile import devices
+from torch2mobile import devices, web
 from torch2mobile.environments import Environment
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.targets import TARGETS
@@ -104,6 +105,26 @@ def test_export_and_verify_against_compare_on_the_probes(
         report = torch2mobile.verify(artifact, pair.module, **common, parity=few).report
         assert on(report, "parity")["onnx", A53].status is Status.PASSED
         assert "devices" in {check.name for check in report.checks}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(web.installed() is None, reason=f"not there: {web.INSTALL}")
+def test_the_same_files_in_webassembly_and_a_weight_changed_in_one(pair: Any) -> None:
+    report = torch2mobile.verify(pair.path, devices=["web"]).report
+    golden = on(report, "golden")
+    assert golden["onnx", "web"].status is golden["ort", "web"].status is Status.PASSED
+    assert "onnxruntime-web" in report.environment["web"]
+    runtime = candidates.runner_of(pair.path / "model.ort", TARGETS["ort"].variants[0], 60.0)
+    there = candidates.runner_of(
+        pair.path / "model.ort", TARGETS["ort"].variants[0], 60.0, None, "web"
+    )
+    x = {"x": np.random.default_rng(0).random((2, 6), np.float32)}
+    with runtime, there:
+        assert there.inputs() == runtime.inputs()
+        assert [spec.name for spec in there.outputs()] == [s.name for s in runtime.outputs()]
+        for (name, here), (other, wasm) in zip(runtime.run(x), there.run(x), strict=True):
+            assert name == other
+            np.testing.assert_allclose(wasm, here, atol=1e-5)
 
 
 class Winograd(nn.Module):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile import devices
+from torch2mobile import devices, web
 from torch2mobile.environments import HERE, IsolatedRunner, Worker
-from torch2mobile.errors import UsageError
+from torch2mobile.errors import NotApplicableError, UsageError
 from torch2mobile.exporter.bundle import MODEL, refuse_external_data, refuse_undecodable
 from torch2mobile.exporter.targets import TARGETS, find_variant, suffixes, variant_of, variants
 from torch2mobile.exporter.targets.ort import ONNX
@@ -89,6 +89,11 @@ def runner_of(
 
     Raises NotApplicableError where the runtime does not run on the device.
     """
+    if device == web.WEB:
+        if variant.target != ONNX.target:
+            raise NotApplicableError(f"its runtime does not run on {device}", "Leave it out.")
+        place = web.environment()
+        return IsolatedRunner("torch2mobile.web:load", path, timeout=timeout, environment=place)
     target = TARGETS[variant.target]
     place = target.environment
     if device in devices.DEVICES:

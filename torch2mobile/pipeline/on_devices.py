@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch2mobile import devices
+from torch2mobile import devices, web
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.pipeline.candidates import Candidate
@@ -38,21 +38,43 @@ def packages() -> list[str]:
     return list(dict.fromkeys(name for target in there for name in target.packages))
 
 
-def as_tool() -> Installed:
-    """The emulated ARM64 as doctor shows it: what is there, or how to make it."""
-    found = devices.installed(packages())
-    text = " ".join(f"{name}={version}" for name, version in found.items()) if found else None
-    return Installed(devices.ARM64, text, devices.INSTALL, needed=False)
+def as_tools() -> list[Installed]:
+    """The devices that can be made, as doctor shows them: what is there, or how to make it."""
+    return [
+        Installed(
+            name,
+            " ".join(f"{part}={version}" for part, version in found.items()) if found else None,
+            command,
+            needed=False,
+        )
+        for name, found, command in (
+            (devices.ARM64, devices.installed(packages()), devices.INSTALL),
+            (web.WEB, web.installed(), web.INSTALL),
+        )
+    ]
+
+
+def install(device: str, told: Callable[[str], None]) -> None:
+    """Make a device in the user's cache; InstallError where it cannot be made."""
+    if device == web.WEB:
+        web.install(told)
+    else:
+        devices.install(packages(), told)
 
 
 def versions(labels: Sequence[str]) -> Mapping[str, str]:
     """What a report says of where it ran: the versions and hashes of an emulated device's parts."""
-    if not any(label in devices.DEVICES for label in labels):
-        return {}
-    found = devices.installed(packages()) or {}
-    digest = devices.digest(packages())
-    text = ", ".join(f"{name} {version}" for name, version in found.items())
-    return {devices.ARM64: f"{text} (sha256 of its archives: {digest})"} if found else {}
+    told = {}
+    if any(label in devices.DEVICES for label in labels):
+        told[devices.ARM64] = (devices.installed(packages()), devices.digest(packages()))
+    if web.WEB in labels:
+        told[web.WEB] = (web.installed(), web.digest())
+    return {
+        name: ", ".join(f"{part} {version}" for part, version in found.items())
+        + f" (sha256 of its archives: {digest})"
+        for name, (found, digest) in told.items()
+        if found
+    }
 
 
 def parity(
