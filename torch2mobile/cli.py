@@ -61,9 +61,12 @@ def cli() -> None:
     multiple=True,
     default=["ort"],
     show_default=True,
-    help="A mobile runtime to convert for; see 'torch2mobile targets'.",
+    help="A mobile runtime to convert for, or all; see 'torch2mobile targets'.",
 )
 @device_option
+@click.option(
+    "--strict", is_flag=True, help="Exit 3 where a target was skipped, as it is not installed."
+)
 @click.option(
     "--rewrite",
     "rewrites",
@@ -119,6 +122,7 @@ def export(source: str, **options: Any) -> int:
         external_data=options["external_data"],
         targets=tuple(options["targets"]),
         devices=tuple(options["devices"]),
+        strict=options["strict"],
         rewrites=(*read_rewrites(Path()), *options["rewrites"]),
         mend=not options["no_mend"],
         parity=make_parity(options),

@@ -100,6 +100,10 @@ class MissingToolError(Torch2MobileError):
     """A converter or runtime is not installed; the remedy is the command that installs it."""
 
 
+class NotInstalledError(NotApplicableError):
+    """A target that was asked for is not installed: it is skipped, with the command for it."""
+
+
 class InstallError(Torch2MobileError):
     """Something could not be downloaded, or written into the user's cache."""
 

@@ -570,7 +570,6 @@ class TestTargets:
         [
             ("dies", "convert", Status.ERROR, "SIGSEGV"),
             ("raises", "convert", Status.ERROR, "unsupported layer"),
-            ("missing", "convert", Status.ERROR, "is not installed"),
             ("lies", "parity", Status.FAILED, "not the same function"),
             ("crashes", "parity", Status.FAILED, "not the same function"),
         ],
@@ -590,8 +589,32 @@ class TestTargets:
         assert result.exit_code is (ExitCode.FAILED if status is Status.FAILED else ExitCode.STAGE)
 
     def test_the_command_that_installs_what_is_missing(self, other_targets: Path) -> None:
-        result = export(nn.ReLU(), other_targets, targets=("missing",))
-        assert "pip install nothing" in check(result, "convert missing").hint
+        asked = ("missing", "copy")
+        result = export(nn.ReLU(), other_targets, targets=asked, parity=self.PARITY)
+        found = check(result, "convert missing")
+        assert found.status is Status.SKIPPED
+        assert found.summary == "missing is not installed"
+        assert "pip install nothing" in found.hint
+        # The bundle is one of what is installed.
+        assert list(load_bundle(other_targets).manifest.targets) == ["copy"]
+        assert result.exit_code is ExitCode.PASSED
+        (table,) = check(result, "devices").tables
+        rows = {row[0]: row for row in table.rows}
+        assert rows["missing"][1:] == (
+            "this machine", None, None, None, "skipped", "convert: missing is not installed"
+        )  # fmt: skip
+        size = sum(path.stat().st_size for path in other_targets.glob("model.*copy*"))
+        assert rows["copy"][1:] == ("this machine", *rows["onnx"][2:4], size, "passed", "")
+
+    def test_strict_wants_every_target_that_was_asked_for(self, other_targets: Path) -> None:
+        result = export(nn.ReLU(), other_targets, targets=("missing",), strict=True)
+        assert result.exit_code is ExitCode.STAGE
+        assert not export(nn.ReLU(), other_targets, targets=("copy",), strict=True).exit_code
+
+    def test_all_targets(self, other_targets: Path) -> None:
+        labels = [variant.label for variant in conversion.find_variants(["copy", "all"])]
+        assert labels[0] == "copy"
+        assert sorted(labels) == sorted(target_registry.variants())
 
     def test_a_crash_names_the_signal_and_the_other_probes_still_ran(
         self, other_targets: Path

@@ -51,6 +51,7 @@ def export(
     opset: int | None = None,
     targets: Sequence[str] = ("ort",),
     devices: Sequence[str] = (),
+    strict: bool = False,
     rewrites: Sequence[str] = (),
     mend: bool = True,
     drop_outputs: Sequence[str] = (),
@@ -67,6 +68,7 @@ def export(
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
     (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
     ``devices`` are processors that every artefact is run on besides this one's (``"arm64"``).
+    ``strict`` gives the exit code 3 where a target was skipped, as it is not installed.
     ``rewrites`` are codes of rules whose remedy is applied to what is exported. Without ``mend``
     torch.onnx translates every operator, also those that it translates wrongly.
     Without ``drop_outputs``, names of outputs or of what holds them, one that is no tensor fails.
@@ -85,6 +87,7 @@ def export(
         external_data=external_data,
         targets=tuple(targets),
         devices=tuple(devices),
+        strict=strict,
         rewrites=tuple(rewrites),
         mend=mend,
         drop_outputs=tuple(drop_outputs),

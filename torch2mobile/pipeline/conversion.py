@@ -11,15 +11,16 @@ from torch2mobile.errors import (
     ConversionError,
     MissingToolError,
     NotApplicableError,
+    NotInstalledError,
     Torch2MobileError,
     UsageError,
 )
-from torch2mobile.exporter.targets import TARGETS, find_variant
+from torch2mobile.exporter.targets import TARGETS, find_variant, variants
 from torch2mobile.records import Artifact, Capture, Check, Job, Metric, Status, Variant
 
 
 def find_variants(labels: Sequence[str]) -> list[Variant]:
-    """The variants of these labels, each once; UsageError for an unknown one."""
+    """The variants of these labels, each once, or ``all``; UsageError for an unknown one."""
     from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 
     for label in labels:
@@ -29,19 +30,20 @@ def find_variants(labels: Sequence[str]) -> list[Variant]:
                 f"Ask check --provider {label} how much of the model it takes; the .onnx and "
                 ".ort run there as they are.",
             )
-    return [find_variant(label) for label in dict.fromkeys(labels)]
+    wanted = [name for label in labels for name in (variants() if label == "all" else [label])]
+    return [find_variant(label) for label in dict.fromkeys(wanted)]
 
 
 def convert(job: Job, tools: Worker, timeout: float) -> Artifact:
     """Write a variant's files, by the worker ``tools`` or one in the target's own environment.
 
-    Raises MissingToolError, NotApplicableError where the target has no form for this model, and
+    Raises NotInstalledError, NotApplicableError where the target has no form for this model, and
     ConversionError for whatever else its converter does.
     """
     target, label = TARGETS[job.variant.target], job.variant.label
     missing = target.missing()
     if missing:
-        raise MissingToolError(f"{label} is not installed", f"Run: {'; '.join(missing)}")
+        raise NotInstalledError(f"{label} is not installed", f"Run: {'; '.join(missing)}")
     refused = target.accepts(job.model, job.variant)
     if refused:
         raise NotApplicableError(refused, f"Leave out --target {label}.")
@@ -66,7 +68,7 @@ def convert_check(artifact: Artifact) -> Check:
     variant = artifact.variant
     size = sum(path.stat().st_size for path in artifact.files)
     summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
-    made: dict[str, Metric] = {"precision": variant.precision, **artifact.tools}
+    made: dict[str, Metric] = {"precision": variant.precision, "bytes": size, **artifact.tools}
     made |= {f"setting {name}": str(value) for name, value in variant.settings.items()}
     return Check("convert", Status.PASSED, summary, target=variant.label, metrics=made)
 

@@ -91,9 +91,9 @@ def export_loaded(
 
 def _settled(request: Request) -> Request:
     """The request with its names looked up; UsageError for one that is unknown."""
-    find_variants(request.targets)
     return replace(
         request,
+        targets=tuple(variant.label for variant in find_variants(request.targets)),
         rewrites=rewriting.check_codes(request.rewrites),
         devices=on_devices.find(request.devices),
     )
@@ -288,7 +288,9 @@ class _Export:
         self.stages.add(bundle_contents.write_provenance(self.folder, model))
         jobs = [Job(model, v, program, self.folder, example_shapes(capture, v)) for v in variants]
         made = [self._variant(job, capture, expected) for job in jobs]
-        on_devices.side_by_side(self.stages, self.request.devices)
+        on_devices.side_by_side(
+            self.stages, self.request.devices, several=len(self.request.targets) > 1
+        )
         return [artifact for artifact in made if artifact is not None]
 
     def _candidate(

@@ -157,24 +157,41 @@ def _hint(label: str) -> str:
     )
 
 
-def side_by_side(stages: Stages, labels: Sequence[str]) -> None:
-    """One check for all artefacts on all devices: its table has a row an artefact and device."""
-    if not labels:
+def side_by_side(stages: Stages, labels: Sequence[str], *, several: bool = False) -> None:
+    """One check for all artefacts on all devices: its table has a row an artefact and device.
+
+    Made where devices were asked for, or ``several`` targets. What was not converted has one row.
+    """
+    if not labels and not several:
         return
-    compared = [check for check in stages.checks if check.name in {"parity", "golden"}]
-    rows = tuple(
-        (check.target, check.device or _HERE, *_figures(check), check.status.value)
-        for check in sorted(compared, key=lambda check: _order(compared, check))
+    made = {check.target: check for check in stages.checks if check.name == "convert"}
+    names = {"parity", "golden"}
+    compared = [
+        check
+        for check in stages.checks
         if check.target
+        and (check.name in names or (check.name == "convert" and check.status in _GRAVE))
+    ]
+    rows = tuple(
+        (
+            check.target,
+            check.device or _HERE,
+            *_figures(check),
+            made[check.target].metrics.get("bytes") if check.target in made else None,
+            check.status.value,
+            "" if check.status is Status.PASSED else f"{check.name}: {check.summary}",
+        )
+        for check in sorted(compared, key=lambda check: _order(compared, check))
     )
-    table = Table("on each device", ("artefact", "device", "error", "noise", "status"), rows)
-    wrong = [check for check in compared if check.device and check.status is not Status.PASSED]
+    columns = ("artefact", "device", "error", "noise", "bytes", "status", "reason")
+    table = Table("on each device", columns, rows)
+    wrong = [check for check in compared if check.status is not Status.PASSED]
     wrong.sort(key=lambda check: _GRAVE.index(check.status))
     if wrong:
-        status, summary = wrong[0].status, f"{wrong[0].target} on {wrong[0].device}"
+        status, summary = wrong[0].status, f"{wrong[0].target} on {wrong[0].device or _HERE}"
     else:
-        made = len({row[0] for row in rows})
-        status, summary = Status.PASSED, f"{made} artefacts here and on {', '.join(labels)}"
+        count, where = len({row[0] for row in rows}), ", ".join((_HERE, *labels))
+        status, summary = Status.PASSED, f"{count} artefacts on {where}"
     stages.add(Check("devices", status, summary, tables=(table,)))
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from torch2mobile.errors import ExitCode, NotApplicableError, Torch2MobileError
+from torch2mobile.errors import ExitCode, NotApplicableError, NotInstalledError, Torch2MobileError
 from torch2mobile.interfaces import Observer, ProbeObserver
-from torch2mobile.records import Check, Location, Metric, Status
+from torch2mobile.records import NOT_INSTALLED, Check, Location, Metric, Status
 
 T = TypeVar("T")
 
@@ -70,6 +70,7 @@ def error_check(name: str, error: Torch2MobileError, *, target: str = "") -> Che
         target=target,
         hint=error.remedy,
         locations=tuple(place for place in error.locations if isinstance(place, Location)),
-        metrics=tried(error.details),
+        metrics=tried(error.details)
+        | ({NOT_INSTALLED: error.remedy} if isinstance(error, NotInstalledError) else {}),
         notes=_RAW if error.details else (),
     )

@@ -23,6 +23,7 @@ from torch2mobile.records.inputs import (
     Values,
 )
 from torch2mobile.records.report import (
+    NOT_INSTALLED,
     SCHEMA_VERSION,
     Check,
     Finding,
@@ -55,6 +56,7 @@ from torch2mobile.records.stages import (
 
 __all__ = [
     "MIN_CAUGHT",
+    "NOT_INSTALLED",
     "SCHEMA_VERSION",
     "Artifact",
     "ArtifactEntry",

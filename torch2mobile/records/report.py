@@ -136,6 +136,10 @@ class Check:
     seconds: float | None = None
 
 
+# The metric of a check that was skipped for want of a runtime: the command that installs it.
+NOT_INSTALLED = "not installed"
+
+
 @dataclass(frozen=True)
 class Report:
     """All checks of one run; its JSON form is canonical, every other format is drawn from it.
@@ -163,6 +167,10 @@ class Report:
     @property
     def exit_code(self) -> ExitCode:
         """The process exit code that this report means."""
+        strict = self.request is not None and self.request.strict
+        if strict and self.status is Status.PASSED:
+            skipped = any(NOT_INSTALLED in check.metrics for check in self.checks)
+            return ExitCode.STAGE if skipped else ExitCode.PASSED
         return {
             Status.PASSED: ExitCode.PASSED,
             Status.FAILED: ExitCode.FAILED,

@@ -63,6 +63,7 @@ class Request:
     external_data: bool = False
     targets: tuple[str, ...] = ("ort",)
     devices: tuple[str, ...] = ()
+    strict: bool = False
     rewrites: tuple[str, ...] = ()
     mend: bool = True
     parity: ParityOptions = field(default_factory=ParityOptions)
