@@ -31,7 +31,7 @@ from torch2mobile.watchdog import Watchdog
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.records import OutputSpec
+    from torch2mobile.records import Layer, OutputSpec
 
 # What a worker that replays a bundle can import before it knows which.
 REPLAY_MODULES = ("onnxruntime", "torch2mobile.exporter.targets")
@@ -257,12 +257,13 @@ class IsolatedRunner:
             self.begin()
             self.load()
 
-    def _method(self, name: str, *args: Any) -> Any:
+    def _call(self, function: str, *args: Any) -> Any:
         self.load()
-        assert self._worker is not None
-        return self._worker.call(
-            "torch2mobile.worker_process:method", self._handle, name, args, timeout=self._timeout
-        )
+        name = f"torch2mobile.worker_process:{function}"
+        return cast("Worker", self._worker).call(name, self._handle, *args, timeout=self._timeout)
+
+    def _method(self, name: str, *args: Any) -> Any:
+        return self._call("method", name, args)
 
     def inputs(self) -> tuple[OutputSpec, ...]:
         """Names, dtypes and dims of the inputs, as the runtime sees them."""
@@ -275,6 +276,16 @@ class IsolatedRunner:
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs in the artefact's order."""
         return cast("list[tuple[str, np.ndarray]]", self._method("run", dict(feeds)))
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The runtime's own layers; none where it shows nothing of its inside."""
+        return cast("tuple[Layer, ...]", self._call("layers"))
+
+    def values(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Inner values by the names that :meth:`layers` gives them."""
+        return cast("dict[str, np.ndarray]", self._method("values", dict(feeds), list(names)))
 
     def close(self) -> None:
         """End the process, unless it is shared."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from torch2mobile.records import Artifact, Check, Job, OnnxModel, OutputSpec, Report, Variant
+from torch2mobile.records import Artifact, Check, Job, Layer, OnnxModel, OutputSpec, Report, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,16 @@ class Runner(Protocol):
 
     def run(self, feeds: Arrays) -> list[tuple[str, np.ndarray]]:
         """All outputs, as (name, array) in the artefact's own order."""
+
+
+class LayeredRunner(Runner, Protocol):
+    """A runner that shows its inside, so that a mismatch can be told where it starts."""
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The runtime's own layers, each after those that it reads from."""
+
+    def values(self, feeds: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Inner values by the names that :meth:`layers` gives them."""
 
 
 class Target(Protocol):

@@ -43,6 +43,11 @@ def method(handle: int, name: str, args: tuple[Any, ...]) -> Any:
     return getattr(_objects[handle], name)(*args)
 
 
+def layers(handle: int) -> tuple[Any, ...]:
+    """The layers of a runner that shows its inside; none for any other."""
+    return tuple(getattr(_objects[handle], "layers", tuple)())
+
+
 def _answer(function: str, args: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         return "value", _resolve(function)(*args)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
 from torch2mobile.errors import ProbeRefusedError
-from torch2mobile.interfaces import Runner
-from torch2mobile.records import ArtifactEntry, InputSpec, OutputSpec
+from torch2mobile.interfaces import LayeredRunner, Runner
+from torch2mobile.records import ArtifactEntry, InputSpec, Layer, OutputSpec
 
 _LAST = (0, 2, 3, 1)
 _FIRST = (0, 3, 1, 2)
@@ -109,9 +110,7 @@ class BoundRunner:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs under the contract's names, in its order where the runtime has its own."""
-        self._refuse(feeds)
-        own = {name: runtime for runtime, name in self._input_names.items()}
-        given = {own.get(name, name): self._fed(name, array) for name, array in feeds.items()}
+        given = self._given(feeds)
         names = self._output_names
         answers = [
             (names.get(name, name), self._read(names.get(name, name), array))
@@ -122,6 +121,25 @@ class BoundRunner:
         found = dict(answers)
         named = [(name, found[name]) for name in self._out if name in found]
         return named + [pair for pair in answers if pair[0] not in self._out]
+
+    def values(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Inner values as the runtime has them, by its own names, for inputs of the contract."""
+        shown: dict[str, np.ndarray] = cast("LayeredRunner", self._runner).values(
+            self._given(feeds), names
+        )
+        return shown
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The runtime's own layers; none where it shows nothing of its inside."""
+        return cast("LayeredRunner", self._runner).layers()
+
+    def _given(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The contract's inputs as the runtime takes them; ProbeRefusedError where it does not."""
+        self._refuse(feeds)
+        own = {name: runtime for runtime, name in self._input_names.items()}
+        return {own.get(name, name): self._fed(name, array) for name, array in feeds.items()}
 
     def _fed(self, name: str, array: np.ndarray) -> np.ndarray:
         if name in self._single:

@@ -304,7 +304,7 @@ class _Export:
         """The same file on the devices that were asked for."""
         on = partial(self._candidate, path, found.entry)
         options, labels = self.request.parity, self.request.devices
-        on_devices.parity(self.stages, found.label, on, labels, expected, options)
+        on_devices.parity(self.stages, found.label, on, labels, expected, options, self.localiser)
 
     def _variant(self, job: Job, capture: Capture, expected: Sequence[Expected]) -> Artifact | None:
         """One variant converted and judged; what goes wrong is its own check."""

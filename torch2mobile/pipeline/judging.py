@@ -51,7 +51,7 @@ def judge(
         told(answers)
     parity = artifact.verdict(gate.parity_check(target, expected, answers, held), held)
     if localiser is not None:
-        parity = localiser.explain(parity, expected)
+        parity = localiser.explain(parity, expected, artifact.runner)
     stages.add(parity)
     follows = baked.baked_check(target, expected, answers)
     if follows.status is Status.FAILED and capture is not None:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch2mobile import user_code
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter.simplify import CANDIDATES
+from torch2mobile.pipeline import in_layers
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.finding_words import join, localise_check
 from torch2mobile.records import (
@@ -30,7 +31,7 @@ from torch2mobile.records import (
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.translate import Translation
-    from torch2mobile.interfaces import Observer
+    from torch2mobile.interfaces import LayeredRunner, Observer, Runner
     from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.locating.pieces import Process
 
@@ -70,14 +71,20 @@ class Localiser:
         self._made: Basis | None = None
         self._passed: bool | None = None
 
-    def explain(self, check: Check, expected: Sequence[Expected]) -> Check:
-        """The check with where it starts, if it failed; a search that fails is a note."""
+    def explain(
+        self, check: Check, expected: Sequence[Expected], runner: Runner | None = None
+    ) -> Check:
+        """The check with where it starts, if it failed; a search that fails is a note.
+
+        ``runner`` is the artefact's, for what it shows of its inside where that is no .onnx.
+        """
         if check.target == "onnx":
             self._passed = check.status is Status.PASSED
         if check.status is not Status.FAILED:
             return check
         if check.target != "onnx":
-            return replace(check, notes=(*check.notes, self._conversion(check.target)))
+            check = replace(check, notes=(*check.notes, self._conversion(check.target)))
+            return self.in_layers(check, expected, runner) if runner is not None else check
         self._observer.started(f"localise {check.target}")
         try:
             case = choose(expected, check.mismatches)
@@ -91,6 +98,26 @@ class Localiser:
             note = f"where it starts could not be found: {type(error).__name__}: {error}"
             return replace(check, notes=(*check.notes, note[:400]))
         return join(check, found)
+
+    def in_layers(self, check: Check, expected: Sequence[Expected], runner: Runner) -> Check:
+        """A failed check with the layer of its own runtime at which it starts.
+
+        Only where the .onnx passes, which the layers' values are compared with.
+        """
+        if check.status is not Status.FAILED or not self._passed:
+            return check
+        self._observer.started(f"localise {check.target}")
+        try:
+            case = choose(expected, check.mismatches)
+            shown = cast("LayeredRunner", runner)
+            found = in_layers.find(shown, self._path, case.probe.feeds, self._options.timeout)
+            if isinstance(found, str):
+                return replace(check, notes=(*check.notes, found))
+            self._made = self._made or self._basis()
+        except Exception as error:  # noqa: BLE001 (a search for a cause must not end the run)
+            note = f"the layer where it starts could not be found: {error}"
+            return replace(check, notes=(*check.notes, note[:400]))
+        return in_layers.told(check, found, case.probe.label, self._made.origins)
 
     def find(self, expected: Sequence[Expected], case: Expected) -> Check:
         """Localise on one probe: a check of its own.

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from torch2mobile import devices, web
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.installed_tools import Installed
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import Check, Metric, ParityOptions, Status, Table
 
 if TYPE_CHECKING:
+    from torch2mobile.pipeline.localising import Localiser
     from torch2mobile.validators.parity.expected import Expected
     from torch2mobile.validators.parity.golden import Golden
 
@@ -84,6 +86,7 @@ def parity(
     labels: Sequence[str],
     expected: Sequence[Expected],
     options: ParityOptions,
+    localiser: Localiser,
 ) -> None:
     """One artefact on each device against the module, on the first probes."""
     from torch2mobile.validators.parity import gate
@@ -99,7 +102,10 @@ def parity(
         answers = run_probes(found.runner, first)
         # What is usual is taken from all probes, as on this machine.
         check = gate.parity_check(label, first, answers, held, usual=typical_of(expected))
-        return replace(found.verdict(check, held), notes=(*check.notes, *notes))
+        check = replace(found.verdict(check, held), notes=(*check.notes, *notes))
+        if label == ONNX.label:
+            return check
+        return localiser.in_layers(check, first, found.runner)
 
     for device in labels:
         _attempt(stages, "parity", label, device, on, compare)

@@ -129,9 +129,9 @@ def _bundle_against(
             expected = _against(
                 stages, loaded, names, found, options, localiser, scrutinizer, recorded
             )
-        for each in found if expected else []:
-            on = partial(on_device, bundle, each, options)
-            on_devices.parity(stages, each.label, on, labels, expected, options)
+            for each in found if expected else []:
+                on = partial(on_device, bundle, each, options)
+                on_devices.parity(stages, each.label, on, labels, expected, options, localiser)
         on_devices.side_by_side(stages, labels)
     finally:
         for each in found:
@@ -181,7 +181,7 @@ def _model_against(
             return candidates.Candidate(found.entry, other, runner, device)
 
         if expected:
-            on_devices.parity(stages, label, on, labels, expected, options)
+            on_devices.parity(stages, label, on, labels, expected, options, localiser)
         on_devices.side_by_side(stages, labels)
     ran_on = on_devices.versions(labels)
     return result_of(stages, str(path), {"source": loaded.name, **ran_on})

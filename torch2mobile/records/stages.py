@@ -66,6 +66,16 @@ class FreshCopies(Protocol):
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One layer of a runtime's own graph: its name and kind, and the values it takes and gives."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     """One output of the artefact: name, numpy dtype, and dims as ONNX shows them."""
 

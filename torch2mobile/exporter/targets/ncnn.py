@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch2mobile import sizing
 from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
-from torch2mobile.records import Artifact, Dim, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, Dim, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,19 +78,48 @@ class NcnnRunner:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs, as the Mats have them."""
+        extractor = self._fed(feeds)
+        return [(spec.name, _extracted(extractor, spec.name)) for spec in self.outputs()]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers of the net, in the file's order."""
+        blobs = [blob.name for blob in self._net.blobs()]
+        return tuple(
+            Layer(
+                layer.name,
+                layer.type,
+                tuple(blobs[number] for number in layer.bottoms),
+                tuple(blobs[number] for number in layer.tops),
+            )
+            for layer in self._net.layers()
+        )
+
+    def values(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Inner values by the names of their blobs."""
+        extractor = self._fed(feeds)
+        # Else each value is dropped once it was read, and computed anew for the next.
+        extractor.set_light_mode(False)
+        return {name: _extracted(extractor, name) for name in names}
+
+    def _fed(self, feeds: Mapping[str, np.ndarray]) -> Any:
         import numpy as np
 
         extractor = self._net.create_extractor()
         for name, array in feeds.items():
             # Without the copy, the Mat would keep a pointer into an array that is gone.
             extractor.input(name, self._ncnn.Mat(np.ascontiguousarray(array)).clone())
-        answers = []
-        for spec in self.outputs():
-            code, mat = extractor.extract(spec.name)
-            if code != 0:
-                raise RuntimeError(f"ncnn could not compute {spec.name}: its code is {code}")
-            answers.append((spec.name, np.array(mat)))
-        return answers
+        return extractor
+
+
+def _extracted(extractor: Any, name: str) -> np.ndarray:
+    import numpy as np
+
+    code, mat = extractor.extract(name)
+    if code != 0:
+        raise RuntimeError(f"ncnn could not compute {name}: its code is {code}")
+    return np.array(mat)
 
 
 def _overheard(call: Callable[[], int]) -> tuple[int, str]:
