@@ -50,7 +50,9 @@ def told(check: Check, found: WrongLayer, probe: str, origins: Origins) -> Check
         f"where what it reads is off by {found.before:.2g}"
     )
     metrics: dict[str, Metric] = {"layer": layer.name, "layer kind": layer.kind}
-    metrics |= {"layer value": found.value, "before": found.before, "after": found.after}
+    metrics |= {"layer value": found.value, "before": found.before}
+    if found.after is not None:
+        metrics["after"] = found.after
     places = tuple(one.place(layer.name, layer.kind) for one in origins.get(found.value, ()))
     return replace(
         check,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch2mobile.errors import UsageError, did_you_mean
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
+from torch2mobile.exporter.targets.mnn import MnnTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
 from torch2mobile.interfaces import Runner, Target
@@ -18,6 +19,7 @@ TARGETS: dict[str, Target] = {
     "ort": OrtTarget(),
     "ncnn": NcnnTarget(),
     "executorch": ExecutorchTarget(),
+    "mnn": MnnTarget(),
 }
 
 

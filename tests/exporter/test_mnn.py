@@ -1,0 +1,131 @@
+"""MNN: what it refuses, files that do not load, and a weight that changed in the file."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from torch2mobile.environments import Worker
+from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.exporter.loading.grammar import parse_input
+from torch2mobile.exporter.targets import mnn, variant_of
+from torch2mobile.exporter.targets.mnn import MnnTarget
+from torch2mobile.pipeline.candidates import candidate, runner_of
+from torch2mobile.pipeline.conversion import convert
+from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec
+
+TARGET = MnnTarget()
+EXACT, HALF = TARGET.variants
+WAIT = 60.0
+installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.normal(size=(8, 16)).astype(np.float32)
+BIAS = RNG.normal(size=(8,)).astype(np.float32)
+
+
+def spec(text: str) -> InputSpec:
+    found = parse_input(text)
+    assert isinstance(found, InputSpec)
+    return found
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> OnnxModel:
+    """A layer over a batch that varies, and the index of the greatest of what it gives."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1),
+            helper.make_node("ArgMax", ["y"], ["i"], axis=1, keepdims=0),
+        ],
+        "g",
+        [info("x", TensorProto.FLOAT, ["N", 16])],
+        [info("y", TensorProto.FLOAT, ["N", 8]), info("i", TensorProto.INT64, ["N"])],
+        [numpy_helper.from_array(WEIGHT, "w"), numpy_helper.from_array(BIAS, "b")],
+    )
+    path = tmp_path / "model.onnx"
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    outputs = (OutputSpec("y", "float32", ("N", 8)), OutputSpec("i", "int64", ("N",)))
+    return OnnxModel(path, 18, (spec("x:float32[N=1..8,16]"),), outputs, {})
+
+
+@installed
+@pytest.mark.parametrize("variant", TARGET.variants, ids=lambda variant: variant.label)
+def test_a_weight_changed_in_the_file_changes_the_answer(
+    model: OnnxModel, tmp_path: Path, variant: Any
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with Worker() as tools:
+        path = convert(Job(model, variant, None, out), tools, WAIT).files[0]
+        first = path.read_bytes()
+        convert(Job(model, variant, None, out), tools, WAIT)
+    assert path.read_bytes() == first
+    assert variant_of(path) == variant
+    x = RNG.normal(size=(3, 16)).astype(np.float32)
+
+    def run() -> dict[str, np.ndarray]:
+        found = candidate(path, ArtifactEntry(variant), model.inputs, model.outputs, WAIT)
+        with found.process:
+            assert found.runner.outputs() == model.outputs
+            return dict(found.runner.run({"x": x}))
+
+    answers = run()
+    wanted = x @ WEIGHT.T + BIAS
+    np.testing.assert_allclose(answers["y"], wanted, atol=1e-5 if variant == EXACT else 2e-2)
+    assert answers["i"].dtype == np.int64
+    if variant == EXACT:
+        np.testing.assert_array_equal(answers["i"], wanted.argmax(1))
+        assert first.count(BIAS.tobytes()) == 1
+        path.write_bytes(first.replace(BIAS.tobytes(), (BIAS + 1).tobytes()))
+        np.testing.assert_allclose(run()["y"], wanted + 1, atol=1e-5)
+
+
+@installed
+@pytest.mark.parametrize("content", [b"", b"no model"])
+def test_a_file_that_does_not_load(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.mnn"
+    path.write_bytes(content)
+    with (
+        runner_of(path, EXACT, WAIT) as runner,
+        pytest.raises(ModelFileError, match=r"MNN cannot load model\.mnn"),
+    ):
+        runner.load()
+
+
+def test_a_converter_that_writes_nothing_and_says_that_it_did(
+    model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying = types.SimpleNamespace(mnnconvert=lambda _: True)
+    monkeypatch.setattr(mnn.importlib, "import_module", lambda _: lying)
+    with pytest.raises(ConversionError, match="wrote nothing"):
+        TARGET.convert(Job(model, EXACT, None, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype", "words"),
+    [
+        ("x:float32[N=1..8,4]", "float32", ""),
+        ("ids:int64[N,4]", "int64", ""),
+        ("mask:bool[1,4]", "float32", "mask is bool"),
+        ("x:float32[4]", "bool", "y is bool"),
+        ("x:float32[]", "float32", "no numbers without dimensions"),
+    ],
+)
+def test_refused_before_conversion(given: str, dtype: str, words: str) -> None:
+    found = OnnxModel(Path("m.onnx"), 20, (spec(given),), (OutputSpec("y", dtype, (4,)),), {})
+    said = TARGET.accepts(found, EXACT)
+    assert words in said
+    assert bool(said) is bool(words)
+
+
+def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert TARGET.missing() == ["pip install 'torch2mobile[mnn]'"]

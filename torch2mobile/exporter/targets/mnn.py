@@ -1,0 +1,163 @@
+"""MNN: converted from the .onnx by the converter of its Python package, and run by that.
+
+Only its modules are called: its scripts ``mnnconvert`` and ``mnnquant`` report to a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.environments import Environment
+from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DTYPES = {"float32": "float", "int64": "int", "int32": "int"}
+# MNN's number of the hint how much memory Winograd transforms may take; 0 turns them off.
+_WINOGRAD_HINT = 3
+# The converter draws a new one for each file.
+_UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class MnnRunner:
+    """A module on the CPU and one thread, with its variant's settings."""
+
+    def __init__(self, path: Path, variant: Variant) -> None:
+        import MNN
+
+        self._mnn = MNN
+        config = {"backend": "CPU", "numThread": 1, "precision": variant.settings["precision"]}
+        # The module reads it for as long as it runs.
+        self._manager = MNN.nn.create_runtime_manager((config,))
+        if not variant.settings["winograd"]:
+            self._manager.set_hint(_WINOGRAD_HINT, 0)
+        told = self._load(path, [], []).get_info()
+        self._inputs = [str(name) for name in told["inputNames"]]
+        self._outputs = [str(name) for name in told["outputNames"]]
+        self._module = self._load(path, self._inputs, self._outputs)
+
+    def _load(self, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+        try:
+            return self._mnn.nn.load_module_from_file(
+                str(path), list(inputs), list(outputs), runtime_manager=self._manager
+            )
+        except Exception as error:
+            raise ModelFileError(
+                f"MNN cannot load {path.name}: it is no model, or not whole",
+                "Convert it again from its .onnx, or copy it anew.",
+            ) from error
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """The names of the inputs; MNN tells no sizes before it is fed."""
+        return tuple(OutputSpec(name, "", ()) for name in self._inputs)
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """The names of the outputs."""
+        return tuple(OutputSpec(name, "", ()) for name in self._outputs)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs in the file's order."""
+        import numpy as np
+
+        expr = self._mnn.expr
+        given = []
+        for name in self._inputs:
+            array = np.ascontiguousarray(feeds[name])
+            kind = getattr(expr.dtype, _DTYPES[str(array.dtype)])
+            given.append(expr.const(array, list(array.shape), expr.data_format.NCHW, kind))
+        answers = []
+        for name, found in zip(self._outputs, self._module.forward(given), strict=True):
+            # Images are kept in blocks of four channels.
+            plain = found
+            if found.data_format == expr.data_format.NC4HW4:
+                plain = expr.convert(found, expr.data_format.NCHW)
+            answers.append((name, np.array(plain.read()).reshape(plain.shape)))
+        return answers
+
+
+class MnnTarget:
+    """``.mnn``, by MNN's own converter."""
+
+    name = "mnn"
+    title = "MNN (Android, iOS, embedded Linux)"
+    suffixes: tuple[str, ...] = (".mnn",)
+    variants: tuple[Variant, ...] = (
+        Variant(
+            "mnn",
+            "mnn",
+            own_names=True,
+            dtypes={"int64": "int32"},
+            settings={"precision": "high", "winograd": False},
+        ),
+        Variant(
+            "mnn-fp16",
+            "mnn",
+            precision="float16",
+            own_names=True,
+            dtypes={"int64": "int32"},
+            settings={"precision": "low", "winograd": True},
+        ),
+    )
+    # A process of its own: the converter aborts where others raise.
+    environment = Environment("this Python, for MNN")
+    packages: tuple[str, ...] = ("MNN", "numpy")
+
+    def missing(self) -> Sequence[str]:
+        """The command that installs MNN, if it is not there."""
+        absent = importlib.util.find_spec("MNN") is None
+        return ["pip install 'torch2mobile[mnn]'"] if absent else []
+
+    def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
+        """Why MNN has no form for it: dtypes, and inputs without dimensions."""
+        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
+        for spec in tensors:
+            if spec.dtype not in _DTYPES:
+                return f"MNN takes and gives float32 and integers, and {spec.name} is {spec.dtype}"
+        for given in model.inputs:
+            if not given.dims:
+                return f"MNN takes no numbers without dimensions, as {given.name} is one"
+        return ""
+
+    def convert(self, job: Job) -> Artifact:
+        """Write ``model.mnn``, and see that it loads."""
+        path = job.path(".mnn")
+        with tempfile.TemporaryDirectory(prefix="torch2mobile-") as folder:
+            made = Path(folder) / path.name
+            command = ["mnnconvert", "-f", "ONNX", "--modelFile", str(job.model.path)]
+            command += ["--MNNModel", str(made), "--bizCode", "torch2mobile"]
+            # The module behind its scripts, at the top level of the package's folder.
+            tools = importlib.import_module("_tools")
+            tools.mnnconvert([*command, *(["--fp16"] if job.variant.lossy else [])])
+            # It says that it succeeded where it did not.
+            if not made.is_file():
+                raise ConversionError(
+                    "wrote nothing: it does not say why", "Leave out the target, or update MNN."
+                )
+            path.write_bytes(_same_each_time(made.read_bytes()))
+        try:
+            MnnRunner(path, job.variant)
+        except ModelFileError as error:
+            raise ConversionError(f"wrote what does not load: {error.message}") from error
+        return Artifact(job.variant, (path,), {"MNN": importlib.metadata.version("MNN")})
+
+    def load(self, path: Path, variant: Variant) -> MnnRunner:
+        """The module of a .mnn file."""
+        return MnnRunner(path, variant)
+
+
+def _same_each_time(data: bytes) -> bytes:
+    """The file with a number that follows from its content, in place of the one that was drawn."""
+    blank = str(uuid.UUID(int=0)).encode()
+    digest = hashlib.sha256(_UUID.sub(blank, data, count=1)).digest()
+    return _UUID.sub(str(uuid.UUID(bytes=digest[:16])).encode(), data, count=1)
