@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from torch2mobile.errors import (
 from torch2mobile.exporter.bundle import load_bundle
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import understood
-from torch2mobile.pipeline import consistency
+from torch2mobile.pipeline import check_targets, consistency
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
 from torch2mobile.pipeline.check_options import CheckOptions, refuse_module_options, refuse_sizes
 from torch2mobile.pipeline.check_report import report_of
@@ -202,4 +203,5 @@ def _translated(capture: Capture, options: CheckOptions, stages: Stages) -> InMe
 
 def _look(subject: Subject, options: CheckOptions, stages: Stages, name: str) -> CheckResult:
     sections = (section for level in LEVELS for section in level(subject))
-    return report_of(sections, options, stages, name)
+    asked = check_targets.look(subject, options.targets)
+    return report_of(chain(sections, asked), options, stages, name)

@@ -25,6 +25,7 @@ from torch2mobile.validators.coverage.selection import Selection
 
 ROOT = Path(__file__).parents[3]
 LEVELS = {"source": "T2M1", "aten": "T2M2", "runtime": "T2M3", "accelerator": "T2M4"}
+LEVELS |= {"target": "T2M5"}
 SHOWN = [rule for rule in RULES.values() if rule.level == "source" and rule.before]
 MENDED = [rule for rule in RULES.values() if rule.level == "source" and rule.after]
 

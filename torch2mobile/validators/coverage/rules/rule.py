@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch2mobile.records import Finding, Location, RuleInfo, Severity
 
-LevelName = Literal["source", "aten", "runtime", "accelerator"]
+LevelName = Literal["source", "aten", "runtime", "accelerator", "target"]
 
 HERE = "# here"
 """Ends the line of an example that the finding must name."""

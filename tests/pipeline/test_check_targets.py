@@ -1,0 +1,90 @@
+"""`check --target`: what another runtime's converter refuses, with the user's line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import torch2mobile
+from torch2mobile.errors import ConversionError, NotApplicableError
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets.ncnn import NcnnTarget
+from torch2mobile.pipeline import check_targets
+from torch2mobile.records import Artifact, Check, Job, Status
+from torch2mobile.validators.coverage.rules import RULES
+
+
+class Looked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table(ids).mean(1)
+
+
+def check(**options: Any) -> dict[str, Check]:
+    result = torch2mobile.check(Looked().eval(), inputs=["ids:int64[1,6]"], **options)
+    return {found.target: found for found in result.report.checks if found.name == "target"}
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NcnnTarget, "missing", lambda _: [])
+
+
+def test_the_lines_of_the_operator_that_a_converter_names(
+    there: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Artifact:
+        raise ConversionError("wrote what does not load: layer Gather not exists or registered")
+
+    monkeypatch.setattr(check_targets, "convert", refused)
+    found = check(targets=["ncnn"])["ncnn"]
+    assert found.status is Status.FAILED
+    (finding,) = found.findings
+    assert (finding.code, finding.target) == ("T2M501", "ncnn")
+    assert (finding.location.module, finding.location.op) == ("table", "Gather")
+    assert finding.location.code == "return self.table(ids).mean(1)"
+    assert finding.remedy == RULES["T2M501"].remedy
+
+
+def test_what_has_no_form_and_what_converts(
+    there: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    jobs: list[Job] = []
+
+    def convert(job: Job, *_: Any) -> Artifact:
+        jobs.append(job)
+        if job.variant.lossy:
+            raise NotApplicableError("ncnn gives float32 only, and y is int64")
+        assert job.model.path.is_file()
+        (tmp_path / "model.param").write_text("7767517")
+        return Artifact(job.variant, (tmp_path / "model.param",))
+
+    monkeypatch.setattr(check_targets, "convert", convert)
+    found = check(targets=["ncnn", "ncnn-fp16", "ort"])
+    assert found["ncnn"].status is Status.PASSED
+    assert "converted in memory and loaded: model.param" in found["ncnn"].summary
+    assert [finding.code for finding in found["ncnn-fp16"].findings] == ["T2M502"]
+    assert set(found) == {"ncnn", "ncnn-fp16"}
+    assert jobs[0].shapes == {"ids": (1, 6)}
+    assert [output.dtype for output in jobs[0].model.outputs] == ["float32"]
+
+
+def test_what_is_not_installed_is_skipped_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NcnnTarget, "missing", lambda _: ["pip install 'torch2mobile[ncnn]'"])
+    found = check(targets=["ncnn"])["ncnn"]
+    assert found.status is Status.SKIPPED
+    assert "pip install 'torch2mobile[ncnn]'" in found.summary
+
+
+@pytest.mark.skipif(bool(TARGETS["ncnn"].missing()), reason="ncnn is not installed")
+@pytest.mark.slow
+def test_ncnn_itself() -> None:
+    (finding,) = check(targets=["ncnn"])["ncnn"].findings
+    assert (finding.code, finding.location.op) == ("T2M501", "Gather")
