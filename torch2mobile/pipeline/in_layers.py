@@ -36,15 +36,24 @@ def find(
         pieces = Pieces(model, process)
         names = [name for node in pieces.topology.nodes for name in node.outputs if name]
         wanted = {**feeds, **dict(pieces.whole(feeds, names, optimised=False))}
+        nodes = pieces.topology.nodes
     found = first_wrong(layers, shown, wanted)
-    return found or "no layer goes wrong by itself: rounding adds up"
+    if found is None:
+        return "no layer goes wrong by itself: rounding adds up"
+    if found.value:
+        return found
+    # Nothing is alike what it gives: it begins with the node that reads what it reads.
+    reader = max(nodes, key=lambda node: len(set(node.inputs) & set(found.reads)), default=None)
+    return replace(found, value=reader.outputs[0] if reader else "")
 
 
 def told(check: Check, found: WrongLayer, probe: str, origins: Origins) -> Check:
     """The check with the layer, its lines, and the errors before and after it."""
     layer = found.layer
-    after = "its value is none of the .onnx" if found.after is None else f"off by {found.after:.2g}"
-    stands = f", which stands for {found.value}" if found.value else ""
+    if found.after is None:
+        after, stands = "its value is none of the .onnx", f", which begins with {found.value}"
+    else:
+        after, stands = f"off by {found.after:.2g}", f", which stands for {found.value}"
     note = (
         f"it starts at the layer {layer.name} ({layer.kind}){stands}, on probe {probe}: {after}, "
         f"where what it reads is off by {found.before:.2g}"

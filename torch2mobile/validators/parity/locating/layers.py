@@ -38,13 +38,14 @@ class WrongLayer:
 
     ``before`` and ``after`` are the greatest errors of what it takes and gives; ``value`` is the
     value of the .onnx that it stands for. Where no value is alike, ``after`` is None, and the name
-    is empty.
+    is empty. ``reads`` are the values of the .onnx that it takes.
     """
 
     layer: Layer
     value: str
     before: float
     after: float | None
+    reads: tuple[str, ...] = ()
 
 
 def first_wrong(
@@ -70,7 +71,9 @@ def first_wrong(
     after = max((reached[name] for name in layer.outputs), key=lambda one: one.relative)
     before = max((reached[name].error for name in layer.inputs), default=0.0)
     alike = after.relative <= _ALIKE
-    return WrongLayer(layer, after.name if alike else "", before, after.error if alike else None)
+    reads = tuple(reached[name].name for name in layer.inputs)
+    value, error = (after.name, after.error) if alike else ("", None)
+    return WrongLayer(layer, value, before, error, reads)
 
 
 def _starts(outputs: Iterable[str], producer: Mapping[str, Layer], wrong: set[str]) -> list[Layer]:
