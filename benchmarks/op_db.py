@@ -31,6 +31,8 @@ from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.loading.flat_module import flatten_outputs
 from torch2mobile.tensors import quiet, to_numpy
 
+VERDICTS = Path(__file__).with_name("op_db.json")
+"""The verdict of each operator, as last counted."""
 CALLS = 9
 """As often what may be random is asked: a rare draw may be the same twice."""
 TREE = torch.utils._pytree
@@ -161,12 +163,20 @@ def read_operators_once() -> None:
     ONNXRegistry.from_torchlib = copied  # type: ignore[method-assign]
 
 
+def update(found: dict[str, str]) -> None:
+    """Put verdicts into the table, a line each."""
+    known = json.loads(VERDICTS.read_text()) if VERDICTS.exists() else {}
+    table = dict(sorted({**known, **found}.items()))
+    VERDICTS.write_text(json.dumps(table, indent=0) + "\n")
+
+
 def main() -> int:
     """Print each operator that is not right, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--no-mend", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--update", action="store_true", help=f"write into {VERDICTS.name}")
     parser.add_argument("--half", type=int, choices=(1, 2), help="every other operator only")
     options = parser.parse_args()
     read_operators_once()
@@ -184,6 +194,8 @@ def main() -> int:
             print(f"{verdict:8} {name}: {' '.join(said.split())[:220]}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rows, indent=1))
+    if options.update:
+        update({name: verdict for name, (verdict, _) in rows.items()})
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     return 1 if counts["wrong"] or counts["error"] else 0
 
