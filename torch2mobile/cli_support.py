@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
     from torch2mobile.records import Report
 
 
-def _printable(text: str) -> str:
-    """Printable lines, of which only the first begins at the left margin."""
-    from torch2mobile.reporters.printable import printable
+def _printable(text: str, taken: int = 2) -> str:
+    """Printable lines, of which only the first begins at the left margin, ``taken`` being before.
 
-    return re.sub(r"\n(?=\S)", "\n  ", printable(text.strip()))
+    They are wrapped for a reader, and left whole for a log. What is indented, such as the place in
+    an input that a caret points to, stays as it is.
+    """
+    from torch2mobile.reporters.printable import printable, wrapped
+
+    reader = sys.stderr.isatty() or os.environ.get("COLUMNS")
+    width = shutil.get_terminal_size((100, 0)).columns if reader else sys.maxsize
+    rows: list[str] = []
+    for line in printable(text.strip()).split("\n"):
+        start = "  " if rows else " " * taken
+        rows += [line] if line.startswith(" ") else wrapped(line, width, start, "  ")
+    return "\n".join(rows)[taken:]
 
 
 def finish(report: Report, options: dict[str, Any]) -> int:
@@ -69,7 +79,7 @@ def complain(error: Torch2MobileError) -> None:
     clear_progress()
     label = click.style("error:", fg="red", bold=True)
     colour = use_colour(sys.stderr)
-    click.echo(f"{label} {_printable(error.message)}", err=True, color=colour)
+    click.echo(f"{label} {_printable(error.message, 7)}", err=True, color=colour)
     for place in error.locations:
         click.echo(f"  {one_line(f'at {place}')}", err=True, color=colour)
     if error.remedy:
@@ -79,7 +89,7 @@ def complain(error: Torch2MobileError) -> None:
 def bug(error: BaseException) -> int:
     """What is neither the user's nor the model's fault."""
     clear_progress()
-    text = _printable(f"{type(error).__name__}: {error}")
-    click.echo(f"error: this is a bug in torch2mobile: {text}", err=True)
+    text = f"this is a bug in torch2mobile: {type(error).__name__}: {error}"
+    click.echo(f"error: {_printable(text, 7)}", err=True)
     click.echo("  Run it again with --debug and report what it prints.", err=True)
     return int(ExitCode.BUG)

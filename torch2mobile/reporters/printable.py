@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 
@@ -55,3 +56,18 @@ def _units(character: str) -> Iterable[int]:
 def one_line(text: str) -> str:
     """Return ``text`` printable and without line breaks."""
     return " ".join(printable(text).split("\n"))
+
+
+def wrapped(text: str, width: int, first: str, others: str) -> list[str]:
+    """Wrap ``text``, keeping its own line breaks; words are never cut, so that paths survive."""
+    rows: list[str] = []
+    for paragraph in text.strip().split("\n"):
+        rows += textwrap.wrap(
+            paragraph,
+            width,
+            initial_indent=others if rows else first,
+            subsequent_indent=others,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return rows or [first.rstrip()]

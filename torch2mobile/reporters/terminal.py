@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 
 from torch2mobile.records import Check, Report, Status
 from torch2mobile.reporters import text_lines
-from torch2mobile.reporters.printable import printable
+from torch2mobile.reporters.printable import printable, wrapped
 
 # As wide as the terminal up to this, and so wide where nothing says how wide it is.
 _WIDTH = 100
@@ -46,9 +45,9 @@ def _rows(check: Check, column: int, width: int, colour: bool, verbose: bool) ->
     indent = " " * (_STATUS_WIDTH + column + 2)
     if len(label) > column:  # too long for its column: the summary starts below it
         indent = " " * _STATUS_WIDTH
-        table = [cell + label, *_wrapped(summary, width, indent, indent)]
+        table = [cell + label, *wrapped(summary, width, indent, indent)]
     else:
-        table = _wrapped(summary, width, f"{cell}{label:<{column}}  ", indent)
+        table = wrapped(summary, width, f"{cell}{label:<{column}}  ", indent)
     table[0] = _style(word, colour, fg=_COLOURS[check.status]) + table[0][len(word) :]
     drawn = text_lines.tables(check, verbose=verbose)
     lines = text_lines.details(check, drawn, width - _STATUS_WIDTH)
@@ -59,25 +58,10 @@ def _below(line: text_lines.Line, width: int, colour: bool) -> list[str]:
     indent = " " * (_STATUS_WIDTH + 2 * line.depth)
     if not line.wrap:
         return [indent + line.text]
-    rows = _wrapped(line.text, width, indent, indent + "  ")
+    rows = wrapped(line.text, width, indent, indent + "  ")
     if line.text.startswith("hint:"):
         rows[0] = indent + _style("hint:", colour, fg="cyan") + rows[0][len(indent + "hint:") :]
     return rows
-
-
-def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
-    """Wrap ``text``, keeping its own line breaks; words are never cut, so that paths survive."""
-    rows: list[str] = []
-    for paragraph in text.strip().split("\n"):
-        rows += textwrap.wrap(
-            paragraph,
-            width,
-            initial_indent=others if rows else first,
-            subsequent_indent=others,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    return rows or [first.rstrip()]
 
 
 def _style(text: str, colour: bool, *, fg: str | None = None, bold: bool | None = None) -> str:
