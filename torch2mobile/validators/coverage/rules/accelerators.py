@@ -6,7 +6,7 @@ What an accelerator does not take runs on the CPU, so that these are warnings.
 from __future__ import annotations
 
 from torch2mobile.records import Severity
-from torch2mobile.validators.coverage.rules.rule import Rule
+from torch2mobile.validators.coverage.rules.rule import Rule, net
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -21,26 +21,22 @@ RULES: tuple[Rule, ...] = (
         ),
         remedy="Write it with operators of the list, where that is worth it.",
         rewrite="a mean over height and width becomes GlobalAveragePool",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def __init__(self):
         super().__init__()
         self.act = nn.Hardswish()
 
     def forward(self, x):
         return self.act(x)  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return x * (x + 3).clamp(0, 6) / 6
-""",
+"""
+        ),
         inputs=("x:float32[1,2,8,8]",),
         target="nnapi",
     ),
@@ -56,30 +52,26 @@ class Net(nn.Module):
         ),
         remedy="Write it so that the condition holds.",
         rewrite="a DepthToSpace after a convolution becomes one in DCR order, which NNAPI takes",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def __init__(self):
         super().__init__()
         self.pool = nn.MaxPool1d(2)
 
     def forward(self, x):
         return self.pool(x)  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.pool = nn.MaxPool2d((1, 2))
 
     def forward(self, x):
         return self.pool(x.unsqueeze(2)).squeeze(2)
-""",
+"""
+        ),
         inputs=("x:float32[1,2,8]",),
         target="nnapi",
     ),
@@ -118,24 +110,20 @@ class Net(nn.Module):
         summary="a tensor has more dimensions than the accelerator takes",
         reason="CoreML takes tensors of at most five dimensions.",
         remedy="Do it in steps with fewer dimensions, or leave out those of size 1.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         windows = x.reshape(1, 2, 4, 2, 4, 3)
         return windows.permute(0, 1, 3, 2, 4, 5)  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         windows = x.reshape(2, 4, 2, 4, 3)
         return windows.permute(0, 2, 1, 3, 4)
-""",
+"""
+        ),
         inputs=("x:float32[1,8,8,3]",),
         target="coreml",
     ),
@@ -147,22 +135,18 @@ class Net(nn.Module):
         summary="the accelerator computes nothing in float64",
         reason="No accelerator of a phone has float64: the node runs on the CPU.",
         remedy="Compute it in float32.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         return (x.double() * 2).float()  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return x * 2
-""",
+"""
+        ),
         inputs=("x:float32[1,2,8,8]",),
         target="nnapi",
     ),
@@ -178,11 +162,8 @@ class Net(nn.Module):
             "not for more. The nodes named here are the smallest set whose replacement leaves one."
         ),
         remedy="Replace the nodes in the message by operators that the accelerator takes.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def __init__(self):
         super().__init__()
         self.one, self.two = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
@@ -192,12 +173,10 @@ class Net(nn.Module):
         x = self.one(x)
         x = self.act(x)  # here
         return self.two(x)
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.one, self.two = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
@@ -206,7 +185,8 @@ class Net(nn.Module):
         x = self.one(x)
         x = x * (x + 3).clamp(0, 6) / 6
         return self.two(x)
-""",
+"""
+        ),
         inputs=("x:float32[1,2,8,8]",),
         target="nnapi",
         also=("T2M401",),
@@ -219,24 +199,18 @@ class Net(nn.Module):
         summary="the nodes inside a branch or a loop stay on the CPU",
         reason="The accelerators' parts of ONNX Runtime look at the main graph only by default.",
         remedy="Write the branch as torch.where, and the loop unrolled, where that is possible.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         return torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x + 1, (x,))  # here
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return torch.where(x.sum() > 0, x * 2, x + 1)
-""",
+"""
+        ),
         inputs=("x:float32[1,4]",),
         target="coreml",
         also=("T2M401", "T2M402", "T2M407"),

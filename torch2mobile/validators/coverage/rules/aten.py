@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch2mobile.records import Severity
-from torch2mobile.validators.coverage.rules.rule import Rule
+from torch2mobile.validators.coverage.rules.rule import Rule, net
 
 REWRITTEN: dict[str, str] = {
     "aten::kthvalue": "torch.topk(x, k, largest=False).values[..., -1]",
@@ -26,15 +26,12 @@ RULES: tuple[Rule, ...] = (
             "every operator of the captured graph up there, without translating anything."
         ),
         remedy="Write the same with operators that ONNX has, or compute it outside the model.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         return torch.pdist(x)  # here
-""",
+"""
+        ),
         after="""
 import torch
 from torch import nn
@@ -81,14 +78,12 @@ class Net(nn.Module):
     def forward(self, x):
         return halve(x) + 1  # here
 """,
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+        after=net(
+            """
     def forward(self, x):
         return x * 0.5 + 1
-""",
+"""
+        ),
         inputs=("x:float32[2,5]",),
     ),
     Rule(
@@ -102,24 +97,18 @@ class Net(nn.Module):
             "parts beside each other, and has translations that do so for a few operators only."
         ),
         remedy="Take the magnitude, or real and imaginary parts, before this operator.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         return torch.fft.rfft(x).exp().abs()  # here
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return torch.fft.rfft(x).real.exp()
-""",
+"""
+        ),
         inputs=("x:float32[2,8]",),
     ),
 )

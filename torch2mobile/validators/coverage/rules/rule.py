@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,3 +57,10 @@ class Rule(RuleInfo):
     def info(self) -> RuleInfo:
         """The part that goes into a report."""
         return RuleInfo(self.code, self.name, self.severity, self.summary, self.reason, self.remedy)
+
+
+def net(body: str) -> str:
+    """An example's file: a class ``Net`` with this body, below the imports that it needs."""
+    used = [name for name in ("math", "torch") if re.search(rf"\b{name}\.", body)]
+    imports = "".join(f"import {name}\n" + "\n" * (name == "math") for name in used)
+    return f"\n{imports}from torch import nn\n\n\nclass Net(nn.Module):{body}"

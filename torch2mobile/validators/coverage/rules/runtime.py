@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch2mobile.records import Severity
-from torch2mobile.validators.coverage.rules.rule import Rule
+from torch2mobile.validators.coverage.rules.rule import Rule, net
 
 _NOT_BY_EXPORT = "torch.onnx writes no such node; a file from elsewhere may hold one."
 _VERSION = "It is about a file and --ort-version, not about a module's code."
@@ -47,30 +47,26 @@ RULES: tuple[Rule, ...] = (
             "that a model in float64 or bfloat16 is valid ONNX and yet does not load."
         ),
         remedy="Compute it in float32.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv1d(2, 3, 3).double()
 
     def forward(self, x):
         return self.conv(x.double())  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv1d(2, 3, 3)
 
     def forward(self, x):
         return self.conv(x)
-""",
+"""
+        ),
         inputs=("x:float32[1,2,8]",),
         target="ort",
     ),
@@ -138,30 +134,26 @@ class Net(nn.Module):
             "the node. It loads and is right, but it is slower and takes more memory than float32."
         ),
         remedy="Export in float32, and let the accelerator convert where it is the faster for it.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv1d(2, 3, 3).half()
 
     def forward(self, x):
         return self.conv(x.half()).float()  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv1d(2, 3, 3)
 
     def forward(self, x):
         return self.conv(x)
-""",
+"""
+        ),
         inputs=("x:float32[1,2,8]",),
         target="ort",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch2mobile.records import Severity
-from torch2mobile.validators.coverage.rules.rule import Rule
+from torch2mobile.validators.coverage.rules.rule import Rule, net
 
 _X = ("x:float32[N=1..4,6]",)
 _GRAPH = (
@@ -40,15 +40,12 @@ class Net(nn.Module):
             return x * 2
         return x
 """,
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        after=net(
+            """
     def forward(self, x):
         return torch.where(x.mean() > 0, x * 2, x)
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -70,17 +67,14 @@ class Net(nn.Module):
             x = x / 2
         return x
 """,
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        after=net(
+            """
     def forward(self, x):
         for _ in range(8):
             x = torch.where(x.abs().max() > 1, x / 2, x)
         return x
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -90,23 +84,19 @@ class Net(nn.Module):
         summary="an assert depends on tensor values",
         reason=f"{_GRAPH} On the phone nothing could raise the error.",
         remedy="Check the data before it is given to the model, or limit it with clamp.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         assert x.abs().max() < 100, "too large"  # here
         return x * 2
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return x.clamp(-100, 100) * 2
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -119,24 +109,20 @@ class Net(nn.Module):
             "stop the capture or leave an unknown number that few operators take."
         ),
         remedy="Keep it a tensor of one element: all arithmetic takes it.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         scale = x.abs().max().item()  # here
         return x / (scale + 1)
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         scale = x.abs().max()
         return x / (scale + 1)
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -159,15 +145,12 @@ class Net(nn.Module):
     def forward(self, x):
         return torch.from_numpy(np.tanh(x.numpy())) * 2  # here
 """,
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        after=net(
+            """
     def forward(self, x):
         return torch.tanh(x) * 2
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -181,23 +164,18 @@ class Net(nn.Module):
             "asks how many, and accelerators on phones need fixed shapes."
         ),
         remedy="Keep the shape: torch.where with a neutral value, a fixed topk, a mask.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         return x[x > 0].sum()  # here
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return torch.where(x > 0, x, 0.0).sum()
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -211,26 +189,21 @@ class Net(nn.Module):
         ),
         remedy="Count with a sum of the condition, which stays a tensor.",
         also=("T2M106",),
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         found = torch.nonzero(x[:, 0] > 0)
         count = len(found)  # here
         return x * count
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         count = (x[:, 0] > 0).sum()
         return x * count
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(

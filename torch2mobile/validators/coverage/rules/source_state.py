@@ -1,9 +1,9 @@
-"""Rules about what forward changes or asks outside of its tensors: T2M120 to T2M145."""
+"""Rules about what forward changes, and about modes, chance and domains: T2M120 to T2M132."""
 
 from __future__ import annotations
 
 from torch2mobile.records import Severity
-from torch2mobile.validators.coverage.rules.rule import Rule
+from torch2mobile.validators.coverage.rules.rule import Rule, net
 
 _X = ("x:float32[N=1..4,6]",)
 
@@ -18,25 +18,20 @@ RULES: tuple[Rule, ...] = (
             "cannot write into its inputs. Views and slices of an input share its memory."
         ),
         remedy="Make a new tensor: x = x + 1, torch.cat, torch.where, or x = x.clone() before.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         x[:, 0] = 0  # here
         return x * 2
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         x = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:]], 1)
         return x * 2
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -49,12 +44,8 @@ class Net(nn.Module):
             "that the second call differs from the module's."
         ),
         remedy="Update it only in training, or take the state as an input and return the new one.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.ones(6))
@@ -62,13 +53,10 @@ class Net(nn.Module):
     def forward(self, x):
         self.mean.mul_(0.9).add_(0.1 * x.mean(0))  # here
         return x - self.mean
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.ones(6))
@@ -77,7 +65,8 @@ class Net(nn.Module):
         if self.training:
             self.mean.mul_(0.9).add_(0.1 * x.mean(0))
         return x - self.mean
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -90,29 +79,23 @@ class Net(nn.Module):
             "refuses it or fixes what it drew."
         ),
         remedy="Make it in __init__, as an attribute of the module.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         scale = nn.Parameter(torch.full((6,), 2.0))  # here
         return x * scale
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.full((6,), 2.0))
 
     def forward(self, x):
         return x * self.scale
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -129,29 +112,25 @@ class Net(nn.Module):
             "Hand the value over as an argument, or return it. What a later call shall know is an "
             "input and an output of forward."
         ),
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def scaled(self, x):
         return x / self.scale
 
     def forward(self, x):
         self.scale = x.shape[1] + 1  # here
         return self.scaled(x)
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def scaled(self, x, scale):
         return x / scale
 
     def forward(self, x):
         return self.scaled(x, x.shape[1] + 1)
-""",
+"""
+        ),
         inputs=_X,
     ),
     Rule(
@@ -174,18 +153,16 @@ class Net(nn.Module):
     def forward(self, x):
         return F.batch_norm(x, None, None, training=True)  # here
 """,
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
+        after=net(
+            """
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(6)
 
     def forward(self, x):
         return self.norm(x)
-""",
+"""
+        ),
         inputs=("x:float32[N=2..4,6]",),
     ),
     Rule(
@@ -228,226 +205,18 @@ class Net(nn.Module):
             "probes will, unless the input's values are declared."
         ),
         remedy="Declare the values, e.g. --values 'x=uniform(0,1)', or limit them with clamp.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+        before=net(
+            """
     def forward(self, x):
         return torch.sqrt(x) * 2  # here
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
+"""
+        ),
+        after=net(
+            """
     def forward(self, x):
         return torch.sqrt(x.clamp(min=0)) * 2
-""",
-        inputs=_X,
-    ),
-    Rule(
-        code="T2M140",
-        name="forward-hook",
-        severity=Severity.WARNING,
-        summary="a hook runs with a layer",
-        reason=(
-            "What a hook does to tensors is captured like any other code, where nobody looks for "
-            "it; what it does to Python state happens once, while exporting."
+"""
         ),
-        remedy="Remove hooks that only observe; write what they compute into forward.",
-        before="""
-from torch import nn
-
-
-def double(module, args, output):  # here
-    return output * 2
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(6, 6)
-        self.layer.register_forward_hook(double)
-
-    def forward(self, x):
-        return self.layer(x)
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(6, 6)
-
-    def forward(self, x):
-        return self.layer(x) * 2
-""",
-        inputs=_X,
-    ),
-    Rule(
-        code="T2M141",
-        name="grad-mode",
-        severity=Severity.INFO,
-        summary="gradients are switched in forward",
-        reason="A file has no gradients, so that it changes nothing, but for the graph's shape.",
-        remedy="Leave it to the caller of the module.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def forward(self, x):
-        with torch.no_grad():  # here
-            return x * 2
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
-    def forward(self, x):
-        return x * 2
-""",
-        inputs=_X,
-    ),
-    Rule(
-        code="T2M142",
-        name="python-side-effect",
-        severity=Severity.WARNING,
-        summary="forward does something beside computing",
-        reason=(
-            "Printing, logging, files, globals and lists that grow are Python's: it happens once, "
-            "while exporting, with tensors that have no values, and never on the phone."
-        ),
-        remedy="Return what shall be seen, and do it in the caller.",
-        before="""
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.sizes = []
-
-    def forward(self, x):
-        self.sizes.append(x.shape[1])  # here
-        return x * 2
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
-    def forward(self, x):
-        return x * 2
-""",
-        inputs=_X,
-    ),
-    Rule(
-        code="T2M143",
-        name="value-from-outside",
-        severity=Severity.WARNING,
-        summary="forward asks the clock, a random number or the environment",
-        reason="It is asked once, while exporting, and the answer is fixed in the file.",
-        remedy="Take the value as an input of the model.",
-        before="""
-import random
-
-from torch import nn
-
-
-class Net(nn.Module):
-    def forward(self, x):
-        return x * random.choice([2, 3])  # here
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, factor=2):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x):
-        return x * self.factor
-""",
-        inputs=_X,
-    ),
-    Rule(
-        code="T2M144",
-        name="try-in-forward",
-        severity=Severity.WARNING,
-        summary="errors of tensor operations decide what is computed",
-        reason=(
-            "Which way is taken is decided while exporting, for the example's shapes; and an "
-            "except can swallow the very error that says why a module cannot be captured."
-        ),
-        remedy="Ask for the condition, such as a shape, before the operation.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(6, 3))
-
-    def forward(self, x):
-        try:  # here
-            return x @ self.weight
-        except RuntimeError:
-            return x @ self.weight.T
-""",
-        after="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(6, 3))
-
-    def forward(self, x):
-        weight = self.weight if x.shape[1] == 6 else self.weight.T
-        return x @ weight
-""",
-        inputs=_X,
-    ),
-    Rule(
-        code="T2M145",
-        name="branch-while-exporting",
-        severity=Severity.WARNING,
-        summary="the code differs while it is exported",
-        reason="What is exported is then another function than what was trained and tested.",
-        remedy="Write one way that can be exported, and use it everywhere.",
-        before="""
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def forward(self, x):
-        if torch.compiler.is_exporting():  # here
-            return x * 2
-        return x + x
-""",
-        after="""
-from torch import nn
-
-
-class Net(nn.Module):
-    def forward(self, x):
-        return x + x
-""",
         inputs=_X,
     ),
 )
