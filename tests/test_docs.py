@@ -469,7 +469,7 @@ def test_the_grammars_errors_are_raised() -> None:
 def test_the_dtypes_of_the_grammar() -> None:
     with pytest.raises(InputError) as caught:
         inputs.parse_input("x:nonsense[1]")
-    known = re.search(r"Known are: (.*)\.", caught.value.remedy)
+    known = re.search(r"There is: (.*)\.", caught.value.remedy)
     assert known
     listed = [name for row in grammar("Dtypes") for name in re.findall(r"`([^`]+)`", " ".join(row))]
     assert set(listed) == set(known[1].split(", "))

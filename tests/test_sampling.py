@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch2mobile import sampling, sizing
+from torch2mobile import probe_sizes, sampling, sizing
 from torch2mobile.records import Assumption, Dim, InputSpec, Values
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -160,7 +160,7 @@ AMPLE = 10**9
 def test_size_cases_of_an_image() -> None:
     specs = [spec(dim("N", 1, 8), dim(3), dim("H", 64, 512), dim("W"))]
     base = {"N": 2, "H": 80, "W": 32}
-    assert sizing.size_cases(specs, base, AMPLE) == [
+    assert probe_sizes.size_cases(specs, base, AMPLE) == [
         ("N=1", {**base, "N": 1}, True),
         ("N=8", {**base, "N": 8}, True),
         ("N=3", {**base, "N": 3}, True),
@@ -179,7 +179,7 @@ def test_greatest_sizes_shrink_to_the_budget() -> None:
     specs = [spec(dim("N", 1, 8), dim("H", 4, 100)), spec(dim("H", 4, 100))]
     base = {"N": 2, "H": 8}
     budget = 99
-    cases = {label: sizes for label, sizes, _ in sizing.size_cases(specs, base, budget)}
+    cases = {label: sizes for label, sizes, _ in probe_sizes.size_cases(specs, base, budget)}
     assert cases["H=33"] == {"N": 2, "H": 33}  # 2 * 33 + 33 = 99
     assert cases["N=8"] == {"N": 8, "H": 8}  # 8 * 8 + 8 = 72
     assert "H=100" not in cases
@@ -195,24 +195,24 @@ def test_greatest_sizes_shrink_to_the_budget() -> None:
 
 def test_a_budget_below_the_example_still_probes_smaller_sizes() -> None:
     specs = [spec(dim("N", 1, 8), dim("H", 4, 100))]
-    cases = sizing.size_cases(specs, {"N": 4, "H": 50}, 0)
+    cases = probe_sizes.size_cases(specs, {"N": 4, "H": 50}, 0)
     assert [label for label, _, _ in cases] == ["N=1", "N=3", "H=4", "H=33", "all least"]
 
 
 def test_symbols_grow_evenly_to_the_budget() -> None:
     specs = [spec(dim("A", 1, 1000), dim("B", 1, 1000))]
-    *_, (label, sizes, declared) = sizing.size_cases(specs, {"A": 10, "B": 10}, 10000)
+    *_, (label, sizes, declared) = probe_sizes.size_cases(specs, {"A": 10, "B": 10}, 10000)
     assert (label, declared) == ("all greatest in budget", True)
     assert min(sizes.values()) > 80
     assert 9900 < sizes["A"] * sizes["B"] <= 10000
 
 
 def test_no_symbols_no_cases() -> None:
-    assert sizing.size_cases([spec(dim(2), dim(3))], {}, AMPLE) == []
+    assert probe_sizes.size_cases([spec(dim(2), dim(3))], {}, AMPLE) == []
 
 
 def test_one_symbol_is_not_probed_twice() -> None:
-    cases = sizing.size_cases([spec(dim("N"), dim(3))], {"N": 2}, AMPLE)
+    cases = probe_sizes.size_cases([spec(dim("N"), dim(3))], {"N": 2}, AMPLE)
     assert [label for label, _, _ in cases] == ["N=1", "N=5", "N=3"]
     assert [declared for _, _, declared in cases] == [False] * 3
 
@@ -228,12 +228,12 @@ def test_one_symbol_is_not_probed_twice() -> None:
 def test_odd_sizes_in_narrow_ranges(
     limits: tuple[int, int], example: int, labels: list[str]
 ) -> None:
-    cases = sizing.size_cases([spec(dim(1), dim("T", *limits))], {"T": example}, AMPLE)
+    cases = probe_sizes.size_cases([spec(dim(1), dim("T", *limits))], {"T": example}, AMPLE)
     assert [label for label, _, _ in cases] == labels
 
 
 def test_batch_one_is_probed_besides_a_declared_least_of_zero() -> None:
-    cases = sizing.size_cases(
+    cases = probe_sizes.size_cases(
         [spec(dim("N", 0, 8)), spec(dim(2), dim("T", 0, 8))], {"N": 2, "T": 2}, AMPLE
     )
     labels = [label for label, _, _ in cases]
@@ -243,12 +243,12 @@ def test_batch_one_is_probed_besides_a_declared_least_of_zero() -> None:
 
 
 def test_batch_one_is_not_probed_below_the_declared_least() -> None:
-    cases = sizing.size_cases([spec(dim("N", 2, 8))], {"N": 2}, AMPLE)
+    cases = probe_sizes.size_cases([spec(dim("N", 2, 8))], {"N": 2}, AMPLE)
     assert [label for label, _, _ in cases] == ["N=8", "N=3"]
 
 
 def test_a_range_without_upper_bound_is_declared() -> None:
-    cases = sizing.size_cases([spec(dim(1), dim("T", 4))], {"T": 32}, AMPLE)
+    cases = probe_sizes.size_cases([spec(dim(1), dim("T", 4))], {"T": 32}, AMPLE)
     assert [(label, declared) for label, _, declared in cases] == [
         ("T=4", True),
         ("T=65", True),
@@ -276,12 +276,12 @@ def test_sizes_at_which_something_assumed_is_not_so(
 ) -> None:
     specs = [spec(dim("N", 1, greatest), dim("T", 1, greatest))]
     base, assumed = {"N": 10, "T": 32}, assumption(text, *symbols)
-    usual = {label for label, _, _ in sizing.size_cases(specs, base, 2000)}
-    cases = sizing.size_cases(specs, base, 2000, [assumed])
+    usual = {label for label, _, _ in probe_sizes.size_cases(specs, base, 2000)}
+    cases = probe_sizes.size_cases(specs, base, 2000, [assumed])
     new = [label for label, _, _ in cases if label not in usual]
     # The probes that are there anyway may have some of them.
     assert new == [label for label in labels if label not in usual]
-    found = sizing.exception(specs, base, assumed)
+    found = probe_sizes.exception(specs, base, assumed)
     assert (found is None) == (not labels)
     assert found is None or not assumed.holds({**base, **found})
 
@@ -298,7 +298,7 @@ def test_size_cases_keep_to_ranges_and_budget(
             for symbol, (low, high) in ranges.items()
             if low is None or low <= 300
         }
-    cases = sizing.size_cases(specs, example, budget)
+    cases = probe_sizes.size_cases(specs, example, budget)
     cap = max(budget, elements(specs, example))
     seen = [tuple(sizes[symbol] for symbol in ranges) for _, sizes, _ in cases]
     assert len(set(seen)) == len(seen)
@@ -321,7 +321,7 @@ def test_size_cases_keep_to_ranges_and_budget(
 def test_size_cases_reach_every_end(specs: list[InputSpec]) -> None:
     ranges = ranges_of(specs)
     example = sizing.example_sizes(specs)
-    cases = [sizes for _, sizes, _ in sizing.size_cases(specs, example, 10**30)]
+    cases = [sizes for _, sizes, _ in probe_sizes.size_cases(specs, example, 10**30)]
     batch = {s.dims[0].symbol for s in specs if s.dims}
     for symbol, (least, greatest) in ranges.items():
         probed = {sizes[symbol] for sizes in [*cases, example]}

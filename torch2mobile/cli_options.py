@@ -45,6 +45,12 @@ def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in options:
+        command = option(command)
+    return command
+
+
 def common(command: F) -> F:
     """The options that every command takes."""
     return common_with("text", "json")(command)
@@ -83,46 +89,47 @@ def common_with(*formats: str) -> Callable[[F], F]:
     return decorate
 
 
+_PARITY = (
+    click.option(
+        "--timeout",
+        type=Number("timeout"),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="The longest that one call of a converter or runtime may take.",
+    ),
+    click.option(
+        "--seed",
+        type=Number("seed"),
+        default=0,
+        show_default=True,
+        help="Of the probes.",
+    ),
+    click.option(
+        "--probes",
+        type=Number("probes"),
+        default=8,
+        show_default=True,
+        help="How many probes with other values than the example's.",
+    ),
+    click.option(
+        "--rtol",
+        multiple=True,
+        metavar="[OUTPUT][@TARGET]=R",
+        help="Your own relative tolerance, for one output or target, or for all.",
+    ),
+    click.option(
+        "--atol",
+        multiple=True,
+        metavar="[OUTPUT][@TARGET]=A",
+        help="Your own absolute tolerance, instead of the measured one.",
+    ),
+)
+
+
 def parity_options(command: F) -> F:
     """The options of everything that compares numbers."""
-    for option in (
-        click.option(
-            "--timeout",
-            type=Number("timeout"),
-            default=300.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="The longest that one call of a converter or runtime may take.",
-        ),
-        click.option(
-            "--seed",
-            type=Number("seed"),
-            default=0,
-            show_default=True,
-            help="Of the probes.",
-        ),
-        click.option(
-            "--probes",
-            type=Number("probes"),
-            default=8,
-            show_default=True,
-            help="How many probes with other values than the example's.",
-        ),
-        click.option(
-            "--rtol",
-            multiple=True,
-            metavar="[OUTPUT][@TARGET]=R",
-            help="Your own relative tolerance, for one output or target, or for all.",
-        ),
-        click.option(
-            "--atol",
-            multiple=True,
-            metavar="[OUTPUT][@TARGET]=A",
-            help="Your own absolute tolerance, instead of the measured one.",
-        ),
-    ):
-        command = option(command)
-    return command
+    return _with(_PARITY, command)
 
 
 def device_option(command: F) -> F:
@@ -146,60 +153,61 @@ def constant_option(command: F) -> F:
     )(command)
 
 
+_SOURCE = (
+    click.option(
+        "--drop-output",
+        "drop_outputs",
+        multiple=True,
+        metavar="NAME",
+        help="Go without this output of the module, or all that NAME holds.",
+    ),
+    click.option(
+        "--state",
+        is_flag=True,
+        help="Make what the module keeps from call to call inputs and outputs of the file.",
+    ),
+    click.option(
+        "--trust",
+        is_flag=True,
+        help="Load a .pt2 file also where it holds code, which is then run.",
+    ),
+    click.option(
+        "--download",
+        is_flag=True,
+        help="Fetch the weights of a timm: or hf: model that are not on this machine.",
+    ),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="FILE.npz",
+        type=click.Path(),
+        help="Real inputs, one array an input, or a folder of such; the first is the example.",
+    ),
+    click.option(
+        "--values",
+        multiple=True,
+        metavar="SPEC",
+        help="Values an input can take, e.g. 'ids=0..30521' or 'mask=padding'.",
+    ),
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="SPEC",
+        help="An input, e.g. 'image:float32[N=1..8,3,H=64..512,W]'.",
+    ),
+    click.option(
+        "--weights",
+        metavar="FILE",
+        type=click.Path(),
+        help="A .safetensors file, or a state dict as .pt or .pth.",
+    ),
+)
+
+
 def source_options(command: F) -> F:
     """The options that say how to load and call a module."""
-    for option in (
-        click.option(
-            "--drop-output",
-            "drop_outputs",
-            multiple=True,
-            metavar="NAME",
-            help="Go without this output of the module, or all that NAME holds.",
-        ),
-        click.option(
-            "--state",
-            is_flag=True,
-            help="Make what the module keeps from call to call inputs and outputs of the file.",
-        ),
-        click.option(
-            "--trust",
-            is_flag=True,
-            help="Load a .pt2 file also where it holds code, which is then run.",
-        ),
-        click.option(
-            "--download",
-            is_flag=True,
-            help="Fetch the weights of a timm: or hf: model that are not on this machine.",
-        ),
-        click.option(
-            "--data",
-            multiple=True,
-            metavar="FILE.npz",
-            type=click.Path(),
-            help="Real inputs, one array an input, or a folder of such; the first is the example.",
-        ),
-        click.option(
-            "--values",
-            multiple=True,
-            metavar="SPEC",
-            help="Values an input can take, e.g. 'ids=0..30521' or 'mask=padding'.",
-        ),
-        click.option(
-            "--input",
-            "inputs",
-            multiple=True,
-            metavar="SPEC",
-            help="An input, e.g. 'image:float32[N=1..8,3,H=64..512,W]'.",
-        ),
-        click.option(
-            "--weights",
-            metavar="FILE",
-            type=click.Path(),
-            help="A .safetensors file, or a state dict as .pt or .pth.",
-        ),
-    ):
-        command = option(command)
-    return command
+    return _with(_SOURCE, command)
 
 
 def report_option(command: F) -> F:

@@ -15,7 +15,7 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from torch2mobile import user_code
-from torch2mobile.snapshot import BOUND_IN_C, BOXES, Contents, box_items, set_item
+from torch2mobile.contents import BOUND_IN_C, BOXES, Contents, box_items, set_item
 
 
 class CopyError(Exception):

@@ -17,7 +17,7 @@ import torch
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
-from torch2mobile import sizing
+from torch2mobile import probe_sizes, sizing
 from torch2mobile.exporter.dims import grouped, torch_symbols
 from torch2mobile.records import Assumption, Capture, Dim, LoadedModel
 
@@ -93,7 +93,7 @@ def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_
         for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True)
     }
     sizes = sizing.sizes_of(loaded.specs, shapes)
-    return sizing.exception(loaded.specs, sizes, _assumption(guard, torchs)) is not None
+    return probe_sizes.exception(loaded.specs, sizes, _assumption(guard, torchs)) is not None
 
 
 def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
@@ -118,5 +118,7 @@ def exceptions(capture: Capture) -> list[tuple[Assumption, dict[str, int]]]:
         for spec, tensor in zip(capture.inputs, capture.loaded.tensors, strict=True)
     }
     sizes = sizing.sizes_of(capture.inputs, shapes)
-    pairs = [(each, sizing.exception(capture.inputs, sizes, each)) for each in assumptions(capture)]
+    pairs = [
+        (each, probe_sizes.exception(capture.inputs, sizes, each)) for each in assumptions(capture)
+    ]
     return [(each, found) for each, found in pairs if found is not None]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from torch2mobile import sizing, user_code
+from torch2mobile import sizing, torch_refusals, user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError
 from torch2mobile.exporter import assumptions, capture_words
@@ -192,9 +192,7 @@ def _taken_for_constant(attempts: Sequence[Attempt]) -> bool:
 
 def _is_users_fault(attempts: Sequence[Attempt]) -> bool:
     """Whether the code depends on data, fixes a size or leaves torch: no exporter can mend that."""
-    text = " ".join(attempt.reason for attempt in attempts)
-    marks = (*capture_words.ON_DATA, *capture_words.ON_SIZES, *capture_words.NUMPY)
-    return any(mark in text for mark in marks)
+    return bool(torch_refusals.about([attempt.reason for attempt in attempts]))
 
 
 def _all_failed(loaded: LoadedModel, attempts: list[Attempt]) -> CaptureError:

@@ -6,18 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch2mobile import user_code
+from torch2mobile import torch_refusals, user_code
 from torch2mobile.records import Attempt, LoadedModel, Location
 
-ON_DATA = (
-    *("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
-    "Data-dependent",
-)
-ON_SIZES = (
-    *("specialized", "Constraints violated", "not all values", "which the inputs declare"),
-    *("Specializations", "declared dynamic"),
-)
-NUMPY = ("numpy", "NumPy")
 IN_A_LIBRARY = (
     "The line is in a library: at your call of it, try an argument that chooses another way there "
     "(such as attn_implementation='eager')"
@@ -134,6 +125,12 @@ _OTHER = _Kind(
     "torch.export cannot follow this line",
     "Write it in plain torch operations on tensors.",
 )
+_BY_SUBJECT: dict[torch_refusals.About, tuple[_Kind, ...]] = {
+    "data": _DATA_KINDS,
+    "sizes": _SIZE_KINDS,
+    "numpy": (_LEAVES,),
+    "": (_OTHER,),
+}
 _SOURCE = re.compile(r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 _CONSTANT = re.compile(
     r"(?:marked|generated for) (\w+).*?(?:to be a constant \((\d+)\)|specialized value of (\d+))"
@@ -150,7 +147,7 @@ def remedy(loaded: LoadedModel, attempts: Sequence[Attempt]) -> str:
     """What the line does and what to do, from what torch said of each attempt."""
     place, texts = blamed(attempts), [attempt.reason for attempt in attempts]
     text = " ".join(texts)
-    found = _kind(text, place)
+    found = _kind(texts, place)
     words = re.search(found.line, place.code) if place is not None and found.line else None
     named = words.groups() if words else ()
     said, advice = found.said.format(*named), found.advice.format(*named)
@@ -168,16 +165,14 @@ def remedy(loaded: LoadedModel, attempts: Sequence[Attempt]) -> str:
     return f"{said}. {advice}"
 
 
-def _kind(text: str, place: Location | None) -> _Kind:
-    code = place.code if place is not None else ""
+def _kind(texts: Sequence[str], place: Location | None) -> _Kind:
+    text, code = " ".join(texts), place.code if place is not None else ""
     if re.search(_PACKED.line, text + code):
         return _PACKED
     if "which the inputs declare" in text:
         return _REFUSED
-    for marks, kinds in ((ON_DATA, _DATA_KINDS), (ON_SIZES, _SIZE_KINDS)):
-        if any(mark in text for mark in marks):
-            return next(kind for kind in kinds if re.search(kind.line, code))
-    return _LEAVES if any(mark in text for mark in NUMPY) else _OTHER
+    kinds = _BY_SUBJECT[torch_refusals.about(texts)]
+    return next(kind for kind in kinds if re.search(kind.line, code))
 
 
 def _at_the_call(on_sizes: bool) -> str:

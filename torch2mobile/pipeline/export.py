@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,37 +17,25 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import (
-    bundle_contents,
-    candidates,
-    consistency,
-    judging,
-    on_devices,
-    rewriting,
-)
+from torch2mobile.pipeline import bundle_contents, candidates, consistency, on_devices, rewriting
+from torch2mobile.pipeline.artifacts import Proof
 from torch2mobile.pipeline.capturing import capture_check, captured, translate_check
 from torch2mobile.pipeline.conversion import (
-    convert,
-    convert_check,
-    example_shapes,
     find_variants,
-    program_file,
 )
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.io_binding import load_source
-from torch2mobile.pipeline.localising import Basis, Localiser
+from torch2mobile.pipeline.localising import Basis
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.simplify import adopt, judge_simplified
-from torch2mobile.pipeline.simplify_search import PRELOAD, Search
+from torch2mobile.pipeline.simplify_search import PRELOAD, Search, too_large
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Artifact,
-    ArtifactEntry,
     Bundle,
     Capture,
     Check,
-    Job,
     LoadedModel,
     OnnxModel,
     Report,
@@ -62,8 +49,6 @@ if TYPE_CHECKING:
 
     from torch2mobile.exporter.bundle_writer import BundleWriter
     from torch2mobile.exporter.translate import Translation
-    from torch2mobile.validators.parity.answers import Answers
-    from torch2mobile.validators.parity.compare import Outputs
     from torch2mobile.validators.parity.expected import Expected
 
 
@@ -133,10 +118,6 @@ def _report(request: Request, loaded: LoadedModel, stages: Stages) -> Report:
     )
 
 
-# Of one protobuf message, and so of a model that carries its weights.
-PROTOBUF_LIMIT = 2**31
-
-
 class _Export:
     """One run: what its stages share."""
 
@@ -151,10 +132,6 @@ class _Export:
         self.loaded, self.request, self.stages = loaded, request, stages
         self.writer, self.simplifier = writer, simplifier
         self.folder = writer.stage
-        self.timeout = request.parity.timeout
-        self.errors: dict[str, list[dict[str, float]]] = {}
-        # By artefact, for each probe, what it picked other indices of equal values in.
-        self.picked: list[list[Outputs | None]] = []
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
@@ -196,7 +173,11 @@ class _Export:
         if capture.control_flow is not None:
             self.stages.add(rewriting.sides_check(capture.control_flow, self.loaded, expected))
         model = self._simplified(raw, search, expected)
-        artifacts = self._judge_all(model, capture, expected)
+        basis = Basis(capture, self.translation, model.origins)
+        self.proof = Proof(
+            self.stages, self.request, self.folder, self.tools, basis, model, expected
+        )
+        artifacts = self.proof.run()
         if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):
             self._keep(model)
             return None
@@ -233,7 +214,7 @@ class _Export:
         """The search for a smaller file, with what is tried first; or why there is none."""
         if self.simplifier is None:
             return "turned off by --no-simplify"
-        if _too_large(raw.path):
+        if too_large(raw.path):
             return "onnxsim takes no model above 2 GB"
         self.stages.observer.started("simplify")
         search = Search(
@@ -264,85 +245,6 @@ class _Export:
         shutil.rmtree(search.folder)
         return model
 
-    def _judge_all(
-        self, model: OnnxModel, capture: Capture, expected: Sequence[Expected]
-    ) -> list[Artifact]:
-        """The .onnx, then every target's artefact; one target's failure stops no other."""
-        from torch2mobile.validators.contract import contract_check
-
-        variants = find_variants(self.request.targets)
-        wanted = any(variant.source == "program" for variant in variants)
-        program = program_file(capture, self.folder) if wanted else None
-        basis = Basis(capture, self.translation, model.origins)
-        options, observer = self.request.parity, self.stages.observer
-        self.localiser = Localiser(model.path, lambda: basis, options, observer)
-        self.interface = capture.inputs, model.outputs
-        found = self._candidate(model.path, ArtifactEntry(ONNX))
-        with found.process as runner:
-            self.stages.observer.started("contract")
-            self.stages.add(
-                contract_check(model, capture.inputs, model.outputs, self.request.opset, runner)
-            )
-            self._judge(found, expected, capture)
-        self._on_devices(found, model.path, expected)
-        self.stages.add(bundle_contents.write_provenance(self.folder, model))
-        jobs = [Job(model, v, program, self.folder, example_shapes(capture, v)) for v in variants]
-        made = [self._variant(job, capture, expected) for job in jobs]
-        on_devices.side_by_side(
-            self.stages, self.request.devices, several=len(self.request.targets) > 1
-        )
-        return [artifact for artifact in made if artifact is not None]
-
-    def _candidate(
-        self, path: Path, entry: ArtifactEntry, device: str = ""
-    ) -> candidates.Candidate:
-        return candidates.candidate(path, entry, *self.interface, self.timeout, self.tools, device)
-
-    def _on_devices(
-        self, found: candidates.Candidate, path: Path, expected: Sequence[Expected]
-    ) -> None:
-        """The same file on the devices that were asked for."""
-        on = partial(self._candidate, path, found.entry)
-        options, labels = self.request.parity, self.request.devices
-        on_devices.parity(self.stages, found.label, on, labels, expected, options, self.localiser)
-
-    def _variant(self, job: Job, capture: Capture, expected: Sequence[Expected]) -> Artifact | None:
-        """One variant converted and judged; what goes wrong is its own check."""
-        variant = job.variant
-        artifact = self.stages.attempt(
-            "convert", lambda: convert(job, self.tools, self.timeout), target=variant.label
-        )
-        if artifact is None:
-            return None
-        self.stages.add(convert_check(artifact))
-        entry = ArtifactEntry(variant, artifact.tools, artifact.names, artifact.shapes)
-        found = self._candidate(artifact.files[0], entry)
-        with found.process:
-            check = self.stages.attempt(
-                "contract",
-                lambda: candidates.interface(found, *self.interface),
-                target=variant.label,
-            )
-            if check is not None:
-                self.stages.add(check)
-                self._judge(found, expected, capture)
-                self._on_devices(found, artifact.files[0], expected)
-        return artifact
-
-    def _judge(
-        self, found: candidates.Candidate, expected: Sequence[Expected], capture: Capture
-    ) -> None:
-        """Parity of one artefact; its own errors are kept, for the golden data."""
-        from torch2mobile.validators.parity.golden import errors_of, other_indices
-
-        def keep(answers: Answers) -> None:
-            pairs = list(zip(expected, answers, strict=True))
-            self.errors[found.label] = [errors_of(case, answer) for case, answer in pairs]
-            self.picked.append([other_indices(case, answer) for case, answer in pairs])
-
-        options = self.request.parity
-        judging.judge(self.stages, found, expected, options, capture, self.localiser, told=keep)
-
     def _sides(self, feeds: Mapping[str, np.ndarray]) -> set[object]:
         """The sides of decisions that the module takes on an input."""
         from torch2mobile.validators.parity.exploring.sides import taken_on
@@ -361,7 +263,7 @@ class _Export:
         from torch2mobile.validators.parity.golden import agreed
 
         self.stages.observer.started("bundle")
-        picked = enumerate(zip(*self.picked, strict=True))
+        picked = enumerate(zip(*self.proof.picked, strict=True))
         tied = {number: agreed(each) for number, each in picked if any(each)}
         try:
             with writing(self.folder):
@@ -370,7 +272,7 @@ class _Export:
                     self.folder,
                     expected,
                     self.request.parity,
-                    self.errors,
+                    self.proof.errors,
                     variants,
                     tied,
                     self._sides,
@@ -394,9 +296,3 @@ def _older(writer: BundleWriter) -> str:
     """Whose bundle stands in the place, where none was written now."""
     where = shown_path(str(writer.out))
     return f"; the bundle at {where} is an older one" if writer.older else ""
-
-
-def _too_large(path: Path) -> bool:
-    """Whether a model's weights lie beside it because protobuf ends at 2 GB."""
-    data = path.with_name(path.name + ".data")
-    return data.exists() and data.stat().st_size > PROTOBUF_LIMIT - 2**24

@@ -12,6 +12,8 @@ from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
     Assumption,
     Capture,
+    Check,
+    InputSpec,
     LoadedModel,
     Location,
     ParityOptions,
@@ -43,14 +45,7 @@ def module_side(
     tells of the sizes at which what it assumed is not so.
     """
     from torch2mobile.exporter import assumptions
-    from torch2mobile.validators.parity import (
-        determinism,
-        domain,
-        probes,
-        reference,
-        reference_check,
-        sequences,
-    )
+    from torch2mobile.validators.parity import determinism, probes, reference, reference_check
     from torch2mobile.validators.parity.exploring import offers, sides
 
     stages.observer.started("reference")
@@ -62,27 +57,13 @@ def module_side(
     built += offers.offers(loaded, specs, example, options)
     shapes = [probe.shapes for probe in built]
     built += [probe for probe in recorded if probe.shapes not in shapes]
-    references = reference.evaluate(loaded, outputs, built, stages.probed)
-    settled = domain.settle(loaded, references)
-    if settled is not None:
-        references = reference.evaluate(loaded, outputs, settled.probes, stages.probed)
-    overflown = [item.probe.label for item in references if domain.overflows(item)]
-    references = reference.answered([i for i in references if not domain.overflows(i)])
-    tried = [item.probe for item in references]
+    references, settled, overflown = _evaluated(stages, loaded, outputs, built)
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = determinism.diagnose(loaded, again) if again is not None else None
-    check = reference_check.reference_check(references, unsteady, settled)
-    first = [f"first at {place}" for place in _outside_places(loaded, settled)]
-    told = (*loaded.copies.notes, *check.notes)
-    said = (*_untried(loaded, tried), *_fused(loaded), *_without_truth(references))
-    notes = (*told, *first, *said)
-    notes += tuple(_taken_for_granted(exceptions))
+    notes = _taken_for_granted(exceptions)
     if overflown:
-        notes += (f"{', '.join(overflown)}: too large for the float16 within, and left out",)
-    check = replace(check, notes=notes)
-    if check.status is Status.FAILED:
-        check = replace(check, locations=_suspects(loaded, references, unsteady))
-    stages.add(check)
+        notes += [f"{', '.join(overflown)}: too large for the float16 within, and left out"]
+    stages.add(_reference(loaded, references, unsteady, settled, notes))
     if unsteady is not None and unsteady.cause != "state":
         return None
     expected = reference.accepted(references)
@@ -94,14 +75,63 @@ def module_side(
     found = reference.answered(reference.evaluate(loaded, outputs, more, stages.probed))
     expected = [*expected, *reference.accepted(found)]
     if loaded.flat.states:
-        stages.observer.started("state")
-        rows, check = sequences.expected(loaded, specs, outputs, options, expected)
-        stages.add(check)
-        expected += rows
+        expected += _in_a_row(stages, loaded, specs, outputs, options, expected)
     constant = reference_check.constant_check(expected)
     if constant is not None and not options.accept_constant:
         stages.add(constant)
     return expected
+
+
+def _in_a_row(
+    stages: Stages,
+    loaded: LoadedModel,
+    specs: Sequence[InputSpec],
+    outputs: Sequence[str],
+    options: ParityOptions,
+    expected: Sequence[Expected],
+) -> list[Expected]:
+    """Calls in a row, where the file's inputs and outputs carry the state between them."""
+    from torch2mobile.validators.parity import sequences
+
+    stages.observer.started("state")
+    rows, check = sequences.expected(loaded, specs, outputs, options, expected)
+    stages.add(check)
+    return rows
+
+
+def _evaluated(
+    stages: Stages, loaded: LoadedModel, outputs: Sequence[str], built: Sequence[Probe]
+) -> tuple[Sequence[Reference], Settled | None, list[str]]:
+    """The module on the probes of its domain, what that is, and which overflow a float16 within."""
+    from torch2mobile.validators.parity import domain, reference
+
+    references = reference.evaluate(loaded, outputs, built, stages.probed)
+    settled = domain.settle(loaded, references)
+    if settled is not None:
+        references = reference.evaluate(loaded, outputs, settled.probes, stages.probed)
+    overflown = [item.probe.label for item in references if domain.overflows(item)]
+    references = reference.answered([i for i in references if not domain.overflows(i)])
+    return references, settled, overflown
+
+
+def _reference(
+    loaded: LoadedModel,
+    references: Sequence[Reference],
+    unsteady: Unsteady | None,
+    settled: Settled | None,
+    notes: Sequence[str],
+) -> Check:
+    """The check of the module by itself, with the lines at fault and what no probe tells."""
+    from torch2mobile.validators.parity import reference_check
+
+    check = reference_check.reference_check(references, unsteady, settled)
+    first = [f"first at {place}" for place in _outside_places(loaded, settled)]
+    untried = _untried(loaded, [item.probe for item in references])
+    said = (*untried, *_fused(loaded), *_without_truth(references), *notes)
+    check = replace(check, notes=(*loaded.copies.notes, *check.notes, *first, *said))
+    if check.status is Status.FAILED:
+        check = replace(check, locations=_suspects(loaded, references, unsteady))
+    return check
 
 
 def _modes(stages: Stages, loaded: LoadedModel, expected: Sequence[Expected]) -> None:

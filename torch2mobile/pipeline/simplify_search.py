@@ -9,7 +9,12 @@ from pathlib import Path
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.simplify import CANDIDATES
-from torch2mobile.records import Check, Metric, Status, Table
+from torch2mobile.records import (
+    Check,
+    Metric,
+    Status,
+    Table,
+)
 
 PRELOAD = ("onnx", "onnxsim", "onnx_ir")
 # What torch.onnx wrote has been through onnxscript's optimizer. The later rounds are for where the
@@ -170,3 +175,13 @@ def dropped(reason: str, check: Check | None = None) -> Check:
         f"dropped: {reason}",
         mismatches=check.mismatches if check else (),
     )
+
+
+# Of one protobuf message, and so of a model that carries its weights.
+PROTOBUF_LIMIT = 2**31
+
+
+def too_large(path: Path) -> bool:
+    """Whether a model's weights lie beside it because protobuf ends at 2 GB."""
+    data = path.with_name(path.name + ".data")
+    return data.exists() and data.stat().st_size > PROTOBUF_LIMIT - 2**24

@@ -30,6 +30,7 @@ from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
     ArtifactEntry,
+    Bundle,
     Check,
     LoadedModel,
     ParityOptions,
@@ -92,8 +93,6 @@ def _bundle_against(
     Inputs that the request does not describe are as they were when the bundle was exported.
     ``baseline`` is an earlier bundle, on whose golden inputs the module is then run as well.
     """
-    from torch2mobile.validators.parity.probes import Probe
-
     bundle = open_bundle(path)
     stages.add(integrity(bundle))
     labels = request.devices
@@ -111,21 +110,9 @@ def _bundle_against(
     model, asked_then = bundle.file(MODEL), bundle.manifest.request
     scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
     try:
-        for each in found:
-            look = partial(
-                candidates.interface, each, bundle.manifest.inputs, bundle.manifest.outputs
-            )
-            check = stages.attempt("contract", look, target=each.label)
-            if check is not None:
-                stages.add(check)
-            if compared is not None:
-                compared.target_check(stages, each)
+        _contracts(stages, found, bundle, compared)
         with localising.localiser(loaded, model, asked_then, options, stages.observer) as localiser:
-            recorded = [
-                Probe(case.probe, case.feeds, searched=True)
-                for case in golden_of(bundle, stages)
-                if drift.fits(case.feeds, loaded.specs)
-            ]
+            recorded = _recorded(stages, bundle, loaded)
             expected = _against(
                 stages, loaded, names, found, options, localiser, scrutinizer, recorded
             )
@@ -138,6 +125,34 @@ def _bundle_against(
             each.process.close()
     ran_on = on_devices.versions(labels)
     return result_of(stages, str(path), {"source": bundle.manifest.source, **ran_on})
+
+
+def _contracts(
+    stages: Stages,
+    found: Sequence[candidates.Candidate],
+    bundle: Bundle,
+    compared: drift.Drift | None,
+) -> None:
+    """The contract of every artefact, and what has drifted of it since an earlier bundle."""
+    inputs, outputs = bundle.manifest.inputs, bundle.manifest.outputs
+    for each in found:
+        look = partial(candidates.interface, each, inputs, outputs)
+        check = stages.attempt("contract", look, target=each.label)
+        if check is not None:
+            stages.add(check)
+        if compared is not None:
+            compared.target_check(stages, each)
+
+
+def _recorded(stages: Stages, bundle: Bundle, loaded: LoadedModel) -> list[Probe]:
+    """The inputs of the bundle's golden data that the module takes."""
+    from torch2mobile.validators.parity.probes import Probe
+
+    return [
+        Probe(case.probe, case.feeds, searched=True)
+        for case in golden_of(bundle, stages)
+        if drift.fits(case.feeds, loaded.specs)
+    ]
 
 
 def _model_against(

@@ -274,16 +274,16 @@ def test_bad_input_points_at_the_character(text: str, column: int, problem: str)
     assert caught.value.message.startswith("--input: ")
     assert problem in caught.value.message.split("\n")[0]
     assert caret(caught.value) == column
-    assert caught.value.remedy.endswith(".")
+    assert caught.value.remedy.endswith((".", "?"))
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("x:flaot32[1]", "Did you mean 'float32'? Known are: float16, bfloat16, float32,"),
-        ("x:unit8[1]", "Did you mean 'uint8'?"),
-        ("x:np.float32[1]", "Did you mean 'float32'?"),
-        ("x:zzz[1]", "Known are: float16,"),
+        ("x:flaot32[1]", "Did you mean float32"),
+        ("x:unit8[1]", "Did you mean uint8"),
+        ("x:np.float32[1]", "Did you mean float32"),
+        ("x:zzz[1]", "There is: bfloat16, bool,"),
         ("x:float32[N=8]", "N=1..8, or N=1.. without an upper bound, or just 8"),
         ("x:float32[N=4..4]", "Write 4 for a fixed size."),
         ("x:float32[h*8]", "Write it as 8*h."),
@@ -629,9 +629,9 @@ def test_a_constant_has_no_name_in_the_file_to_clash_with() -> None:
 @pytest.mark.parametrize(
     ("values", "problem", "column", "hint"),
     [
-        (["imge=0..1"], "unknown input 'imge'", 0, "Did you mean 'image'? Known are: image, ids,"),
-        (["  zzz=0..1"], "unknown input 'zzz'", 2, "Known are: image, ids, level, flag, state_h."),
-        (["scale=0..1"], "scale is a constant and takes no values", 0, "Known are: image"),
+        (["imge=0..1"], "unknown input 'imge'", 0, "Did you mean image?"),
+        (["  zzz=0..1"], "unknown input 'zzz'", 2, "There is: flag, ids, image, level, state_h."),
+        (["scale=0..1"], "scale is a constant and takes no values", 0, "There is: flag"),
         (["ids=0..1", "ids=0..2"], "the values of ids are given twice", 0, "Keep one"),
         (["flag=0..1"], "flag: a bool takes padding, causal, one-hot, choice or", 5, "It is flag"),
         (["flag=choice(0,2)"], "flag: 2 is neither true nor false", 5, "It is flag:bool[]."),
@@ -829,7 +829,7 @@ def test_missing_and_unknown_arrays() -> None:
     assert "ids:int64[N]" in caught.value.remedy
     with pytest.raises(InputError, match="the example has an unknown input 'imgae'") as caught:
         inputs.check_against_example(specs, {"imgae": ("float32", (2,))})
-    assert caught.value.remedy == "Did you mean 'image'? Known are: image, ids."
+    assert caught.value.remedy == "Did you mean image?"
 
 
 def test_the_grammar_needs_no_torch() -> None:

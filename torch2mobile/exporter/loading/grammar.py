@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import NoReturn
 
-from torch2mobile.errors import InputError
+from torch2mobile.errors import InputError, did_you_mean
 from torch2mobile.records import ConstantSpec, Dim, InputSpec, PathKey, Scalar
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -65,14 +64,6 @@ def error(flag: str, problem: str, text: str, at: int, remedy: str) -> InputErro
     """An InputError that shows the text and points at the character ``at``."""
     shown = "".join(char if char.isprintable() else " " for char in text)
     return InputError(f"{flag}: {problem}\n  {shown}\n  {' ' * at}^", remedy)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A remedy that names the near words, or all."""
-    known = list(known)
-    close = get_close_matches(word, known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known are: {', '.join(known) or 'none'}."
 
 
 class Scanner:
@@ -159,7 +150,7 @@ def _dtype(scan: Scanner) -> str:
     word = scan.need(r"[A-Za-z_][A-Za-z0-9_.]*", "expected a dtype after ':'")
     dtype = DTYPES.get(word.removeprefix("torch."))
     if dtype is None:
-        scan.fail(f"unknown dtype {word!r}", remedy=did_you_mean(word, DTYPES))
+        scan.fail(f"unknown dtype {word!r}", remedy=did_you_mean(word, list(DTYPES)))
     return dtype
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch2mobile import sizing
-from torch2mobile.errors import InputError
+from torch2mobile.errors import InputError, did_you_mean
 from torch2mobile.exporter.loading import value_fit
 from torch2mobile.exporter.loading.grammar import (
     DTYPES,
-    did_you_mean,
     dim_text,
     dotted,
     error,
@@ -145,7 +144,7 @@ def attach_values(
     given: dict[str, Values] = {}
     for text in values:
         name, drawn = parse_values(text)
-        at, remedy, problem = _indent(text), did_you_mean(name, known), ""
+        at, remedy, problem = _indent(text), did_you_mean(name, list(known)), ""
         if name in {onnx_name(constant.path) for constant in constants}:
             problem = f"{name} is a constant and takes no values"
         elif name not in known:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch2mobile import sampling, sizing, tensors
+from torch2mobile import probe_sizes, sampling, sizing, tensors
+from torch2mobile.contents import TORCHS_OWN
 from torch2mobile.copies import first_line, fresh
 from torch2mobile.errors import InputError, UsageError
 from torch2mobile.exporter.loading.containers import Path, walk
@@ -26,7 +27,7 @@ from torch2mobile.exporter.loading.inputs import (
     parse_values,
 )
 from torch2mobile.records import Dim, InputSpec, LoadedModel, StateSpec, Values
-from torch2mobile.snapshot import TORCHS_OWN, same_tensor
+from torch2mobile.snapshot import same_tensor
 
 # So many calls in a row tell what is kept.
 CALLS = 6
@@ -265,7 +266,7 @@ def _refuse_other_sizes(loaded: LoadedModel) -> None:
     shapes = {s.name: tuple(t.shape) for s, t in zip(loaded.specs, loaded.tensors, strict=True)}
     example = sizing.sizes_of(loaded.specs, shapes)
     budget = max(_BUDGET, 2 * sum(t.numel() for t in loaded.tensors))
-    cases = [c for c in sizing.size_cases(loaded.specs, example, budget, ()) if c[2]]
+    cases = [c for c in probe_sizes.size_cases(loaded.specs, example, budget, ()) if c[2]]
     rng = np.random.default_rng(0)
     for label, sizes, _ in cases[:_SIZES]:
         drawn = {s.name: sampling.draw(s, sizes, "example", rng) for s in loaded.specs}

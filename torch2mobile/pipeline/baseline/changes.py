@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
-from torch2mobile.records import Fingerprint, Manifest, Request, Table
+from torch2mobile.records import (
+    Dim,
+    Fingerprint,
+    Manifest,
+    Request,
+    Table,
+)
 from torch2mobile.validators.parity.attribution import UNKNOWN, Change, Changes, Kind
 
 # Fields of a request that change neither the file nor the inputs on which it was proven. The source
@@ -157,3 +163,18 @@ def named(changes: Changes) -> str:
     }
     known = {change.kind for change in changes.found if change.known and change not in twice}
     return ", ".join(text for kind, text in groups.items() if kind in known)
+
+
+def interface_of(manifest: Manifest) -> dict[str, str]:
+    """By input and output, in order, what an app has to know of it."""
+    inputs = {f"input {s.name}": (s.dtype, [_range(d) for d in s.dims]) for s in manifest.inputs}
+    outputs = {f"output {s.name}": (s.dtype, list(s.dims)) for s in manifest.outputs}
+    return {name: f"{dtype} {dims}" for name, (dtype, dims) in {**inputs, **outputs}.items()}
+
+
+def _range(dim: Dim) -> int | str:
+    """A dimension with the sizes that were proven: a narrower range is another promise."""
+    if dim.symbol is None or dim.others or (dim.least is None and dim.greatest is None):
+        return dim.label
+    ends = ("" if end is None else str(end) for end in (dim.least, dim.greatest))
+    return f"{dim.label}={'..'.join(ends)}"

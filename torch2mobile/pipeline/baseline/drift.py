@@ -19,7 +19,13 @@ from torch2mobile.errors import (
 from torch2mobile.exporter.bundle import MANIFEST, MODEL, read_case, tampered_files
 from torch2mobile.interfaces import Runner
 from torch2mobile.pipeline import candidates
-from torch2mobile.pipeline.baseline.changes import Here, changes_between, named, table_of
+from torch2mobile.pipeline.baseline.changes import (
+    Here,
+    changes_between,
+    interface_of,
+    named,
+    table_of,
+)
 from torch2mobile.pipeline.bundle_contents import open_bundle
 from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.installed_tools import machine, tool_versions
@@ -27,7 +33,6 @@ from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Bundle,
     Check,
-    Dim,
     InputSpec,
     LoadedModel,
     Manifest,
@@ -127,7 +132,7 @@ class Drift:
 
     def interface_check(self) -> Check:
         """FAILED where inputs or outputs are others; what changed since then is in its table."""
-        then, now = (_interface(each.manifest) for each in (self.earlier, self.bundle))
+        then, now = (interface_of(each.manifest) for each in (self.earlier, self.bundle))
         differ = [name for name in {**then, **now} if then.get(name) != now.get(name)]
         rows = tuple((name, then.get(name), now.get(name)) for name in differ)
         order = list(then) != list(now)
@@ -272,21 +277,6 @@ def _with_module(here: Here, loaded: LoadedModel, source: str, earlier: Manifest
         sources=fingerprint.sources_of(loaded, source, earlier.sources.parts),
         source=source,
     )
-
-
-def _interface(manifest: Manifest) -> dict[str, str]:
-    """By input and output, in order, what an app has to know of it."""
-    inputs = {f"input {s.name}": (s.dtype, [_range(d) for d in s.dims]) for s in manifest.inputs}
-    outputs = {f"output {s.name}": (s.dtype, list(s.dims)) for s in manifest.outputs}
-    return {name: f"{dtype} {dims}" for name, (dtype, dims) in {**inputs, **outputs}.items()}
-
-
-def _range(dim: Dim) -> int | str:
-    """A dimension with the sizes that were proven: a narrower range is another promise."""
-    if dim.symbol is None or dim.others or (dim.least is None and dim.greatest is None):
-        return dim.label
-    ends = ("" if end is None else str(end) for end in (dim.least, dim.greatest))
-    return f"{dim.label}={'..'.join(ends)}"
 
 
 def _files_of(bundle: Bundle, target: str) -> list[Path]:

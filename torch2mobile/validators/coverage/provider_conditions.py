@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch2mobile.validators.coverage import node_predicates, resize
+from torch2mobile.validators.coverage import layer_predicates, node_predicates, resize
 from torch2mobile.validators.coverage.node_predicates import Question
 
 _COREML_RESIZE = (
@@ -22,10 +22,10 @@ SINGLE = "Its input must be float32."
 
 QUESTIONS: dict[str, Question] = {
     # NNAPI and CoreML NeuralNetwork
-    "Only 2D Pool is supported.": node_predicates.pool,
-    "Only 2D Conv is supported.": node_predicates.conv(4),
-    "Only 1D/2D Conv is supported.": node_predicates.conv(3, 4),
-    "Weights and bias should be constant.": node_predicates.weights,
+    "Only 2D Pool is supported.": layer_predicates.pool,
+    "Only 2D Conv is supported.": layer_predicates.conv(4),
+    "Only 1D/2D Conv is supported.": layer_predicates.conv(3, 4),
+    "Weights and bias should be constant.": layer_predicates.weights,
     "Only DCR mode DepthToSpace is supported.": node_predicates.attribute("mode", "DCR", "DCR"),
     "All quantization scales and zero points should be constant.": node_predicates.quantisation,
     "Input indices should be constant if not int32 type.": node_predicates.constant_unless_int32,
@@ -45,7 +45,7 @@ QUESTIONS: dict[str, Question] = {
     "If provided, axes should be constant.": node_predicates.constant(3),
     "Only supports cases when both inputs are fp32.": node_predicates.kinds((0, 1), "float"),
     "Input slope should be constant.": node_predicates.constant(1),
-    "Input slope should either have shape [C, 1, 1] or have 1 element.": node_predicates.slope,
+    "Input slope should either have shape [C, 1, 1] or have 1 element.": layer_predicates.slope,
     "4D input.": node_predicates.rank(4),
     "`coordinate_transformation_mode` == `asymmetric`.": node_predicates.every(
         node_predicates.before_opset_11,
@@ -67,14 +67,14 @@ QUESTIONS: dict[str, Question] = {
     # CoreML MLProgram
     "Both inputs must be bool.": node_predicates.kinds((0, 1), "bool"),
     "Only 2D Pool is supported currently. 3D and 5D support can be added if needed.": (
-        node_predicates.pool
+        layer_predicates.pool
     ),
     "Bias if provided must be constant.": node_predicates.constant(2),
     "Weight and bias must be constant.": node_predicates.constant(1, 2),
     "padding_type of SAME_UPPER/SAME_LOWER is not supported.": node_predicates.attribute(
         "auto_pad", "NOTSET", "NOTSET", "VALID"
     ),
-    "kernel_shape must have default values.": node_predicates.default_kernel,
+    "kernel_shape must have default values.": layer_predicates.default_kernel,
     "output_shape is not supported.": node_predicates.absent("output_shape"),
     "output_padding must have default values.": node_predicates.zeros("output_padding"),
     "If 'mode' is 'CRD' the input must have a fixed shape.": node_predicates.fixed_if_crd,
@@ -103,14 +103,14 @@ QUESTIONS: dict[str, Question] = {
         "activation", "Relu", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid"
     ),
     # XNNPACK
-    "Only 2D ConvTranspose is supported.": node_predicates.conv(4),
+    "Only 2D ConvTranspose is supported.": layer_predicates.conv(4),
     "all opset below 13 is supported, only support opset 13 when AXIS is the last dimension": (
         node_predicates.last_axis_from_13
     ),
     "2D/4D Resize in `Bilinear mode` are supported": resize.bilinear,
     "Only 2D Op is supported": node_predicates.matrices,
-    CHANNELS_KNOWN: node_predicates.channels_known,
-    NO_CEILING: node_predicates.no_ceiling,
+    CHANNELS_KNOWN: layer_predicates.channels_known,
+    NO_CEILING: layer_predicates.no_ceiling,
     NO_PADDING_COUNTED: node_predicates.attribute("count_include_pad", 0, 0),
     ONE_OUTPUT: node_predicates.one_output,
     SINGLE: node_predicates.kinds((0,), "float"),

@@ -150,14 +150,9 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
     )
     if share[at] <= 1:
         return judged
-    bad = int((share > 1).sum())
     # The values shown beside it, and the least tolerances, are about the module's own output.
     own_output = np.array_equal(limit.base, expected, equal_nan=True)
-    truth = "compensated" if limit.rule == "compensated" else "float64"
-    problem = (
-        f"{'differs' if own_output else f'is off the {truth} truth'} by {judged.error:.3g} "
-        f"where {judged.allowed:.3g} is allowed, at {bad} of {want.size}"
-    )
+    problem = _off(judged, own_output, int((share > 1).sum()), want.size)
     mismatch = replace(
         _mismatch(name, probe, problem, worst, want, got),
         allowed=judged.allowed,
@@ -165,6 +160,15 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
         least_rtol=judged.least_rtol,
     )
     return replace(judged, mismatch=mismatch)
+
+
+def _off(judged: Judged, own_output: bool, bad: int, size: int) -> str:
+    """How far it is off what, and at how many values."""
+    truth = "compensated" if judged.rule == "compensated" else "float64"
+    return (
+        f"{'differs' if own_output else f'is off the {truth} truth'} by {judged.error:.3g} "
+        f"where {judged.allowed:.3g} is allowed, at {bad} of {size}"
+    )
 
 
 def _error(actual: np.ndarray, base: np.ndarray, finite: np.ndarray) -> np.ndarray:

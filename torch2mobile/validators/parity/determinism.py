@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from torch2mobile.contents import TORCHS_OWN
 from torch2mobile.copies import fresh
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import LoadedModel
-from torch2mobile.snapshot import TORCHS_OWN
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity import recorder
 from torch2mobile.validators.parity.answers import Answers

@@ -10,7 +10,7 @@ from torch2mobile.errors import (
     ProbeRefusedError,
     Torch2MobileError,
 )
-from torch2mobile.records import Check, Metric, Mismatch, ParityOptions, Status, Tolerance
+from torch2mobile.records import Check, Mismatch, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import channels, compare, evidence, task_metrics, tolerance
 from torch2mobile.validators.parity.answers import Answers, none_fits, refusals
 from torch2mobile.validators.parity.channels import Yardstick
@@ -113,65 +113,75 @@ def parity_check(
     it is known from more probes than these.
     """
     if not expected:
-        return Check(
-            "parity",
-            Status.ERROR,
+        return _nothing(
+            target,
             "nothing could be compared: the module accepted none of the probes",
-            target=target,
-            hint="Give real inputs with --data, or the range of the values with --values.",
+            "Give real inputs with --data, or the range of the values with --values.",
         )
     skipped = refusals(answers)
     if skipped.all:
         return none_fits("parity", target, skipped)
     usual = typical_of(expected) if usual is None else usual
+    expected, answers = _taken(expected, answers)
+    judged, wrong = _judge_all(expected, answers, usual, options)
+    count, task = len(expected), task_metrics.measure(_pairs(expected, answers))
+    check = Check(
+        "parity",
+        Status.PASSED,
+        "",
+        target=target,
+        metrics={"probes": count, **evidence.figures(judged, wrong), **task},
+        tables=evidence.by_output(judged, wrong),
+        notes=(*evidence.notes(judged), *skipped.notes),
+    )
+    if wrong:
+        failing = len({item.probe for item in wrong})
+        return replace(
+            check,
+            status=Status.FAILED,
+            summary=f"not the same function as the module on {failing} of {count} probes",
+            hint=_advice(wrong),
+            mismatches=tuple(_worst_first(wrong)[:SHOWN]),
+        )
+    empty = _never_compared(expected)
+    if empty:
+        return _nothing(
+            target,
+            f"the output {', '.join(empty)} holds no value on any probe: never compared",
+            "Give real inputs with --data on which it holds some, or leave it out of forward.",
+        )
+    return replace(check, summary=evidence.summary(count, judged))
+
+
+def _taken(expected: Sequence[Expected], answers: Answers) -> tuple[list[Expected], Answers]:
+    """Without the probes that the artefact cannot take."""
     pairs = [
         (case, answer)
         for case, answer in zip(expected, answers, strict=True)
         if not isinstance(answer, ProbeRefusedError)
     ]
-    expected, answers = [case for case, _ in pairs], [answer for _, answer in pairs]
+    return [case for case, _ in pairs], [answer for _, answer in pairs]
+
+
+def _nothing(target: str, summary: str, hint: str) -> Check:
+    """Nothing to compare is an error, and no pass."""
+    return Check("parity", Status.ERROR, summary, target=target, hint=hint)
+
+
+def _judge_all(
+    expected: Sequence[Expected],
+    answers: Answers,
+    usual: Mapping[str, Yardstick],
+    options: ParityOptions,
+) -> tuple[list[Judged], list[Mismatch]]:
+    """Every output on every probe, and the mismatches among them."""
     judged: list[Judged] = []
     wrong: list[Mismatch] = []
     for case, answer in zip(expected, answers, strict=True):
         found, mismatches = judge_probe(case, answer, usual, options.tolerances)
         judged += found
         wrong += mismatches
-    metrics: dict[str, Metric] = {"probes": len(expected), **evidence.figures(judged, wrong)}
-    metrics |= task_metrics.measure(_pairs(expected, answers))
-    tables = evidence.by_output(judged, wrong)
-    notes = (*evidence.notes(judged), *skipped.notes)
-    count = len(expected)
-    if wrong:
-        failing = len({item.probe for item in wrong})
-        return Check(
-            "parity",
-            Status.FAILED,
-            f"not the same function as the module on {failing} of {count} probes",
-            target=target,
-            hint=_advice(wrong),
-            metrics=metrics,
-            mismatches=tuple(_worst_first(wrong)[:SHOWN]),
-            tables=tables,
-            notes=notes,
-        )
-    empty = _never_compared(expected)
-    if empty:
-        return Check(
-            "parity",
-            Status.ERROR,
-            f"the output {', '.join(empty)} holds no value on any probe: never compared",
-            target=target,
-            hint="Give real inputs with --data on which it holds some, or leave it out of forward.",
-        )
-    return Check(
-        "parity",
-        Status.PASSED,
-        evidence.summary(count, judged),
-        target=target,
-        metrics=metrics,
-        tables=tables,
-        notes=notes,
-    )
+    return judged, wrong
 
 
 LOOK = "Look at the first mismatch: output, probe and index say where it differs."

@@ -14,7 +14,7 @@ from torch2mobile.errors import ProbeRefusedError, Torch2MobileError
 from torch2mobile.interfaces import Runner
 from torch2mobile.records import Check, Mismatch, Status, Tolerance
 from torch2mobile.validators.parity import compare, evidence
-from torch2mobile.validators.parity.answers import none_fits, refusals, run_probes
+from torch2mobile.validators.parity.answers import Answers, none_fits, refusals, run_probes
 from torch2mobile.validators.parity.channels import Yardstick, is_float, wide
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.expected import Expected
@@ -155,16 +155,44 @@ def golden_check(
         Expected(Probe(case.probe, case.feeds, carries=case.carries), case.outputs)
         for case in cases
     ]
-    wrong: list[Mismatch] = []
-    judged: list[Judged] = []
     answers = run_probes(runner, expected)
     skipped = refusals(answers)
     if skipped.all:
         return none_fits("golden", target, skipped)
-    for held, answer in zip(cases, answers, strict=True):
+    own = [replace(case, allowed=case.limits.get(target, case.allowed)) for case in cases]
+    judged, wrong = _judge_all(own, answers, tolerances)
+    worst = max((one.error for one in judged), default=0.0)
+    count = len(cases) - skipped.count
+    check = Check(
+        "golden",
+        Status.PASSED,
+        f"{count} cases as the module gave them, worst difference {worst:.2g}",
+        target=target,
+        metrics={"cases": count, "error": worst},
+        tables=evidence.by_output(judged, wrong),
+        notes=skipped.notes,
+    )
+    if not wrong:
+        return check
+    failing = len({item.probe for item in wrong})
+    return replace(
+        check,
+        status=Status.FAILED,
+        summary=f"gives something else than the module did on {failing} of {count} cases",
+        hint="The file is not what was proven at export: export the model again.",
+        mismatches=tuple(wrong[:12]),
+    )
+
+
+def _judge_all(
+    cases: Sequence[Golden], answers: Answers, tolerances: Mapping[str, Tolerance]
+) -> tuple[list[Judged], list[Mismatch]]:
+    """Every output of every case that was taken, and what is wrong: structure first."""
+    judged: list[Judged] = []
+    wrong: list[Mismatch] = []
+    for case, answer in zip(cases, answers, strict=True):
         if isinstance(answer, ProbeRefusedError):
             continue
-        case = replace(held, allowed=held.limits.get(target, held.allowed))
         if isinstance(answer, Torch2MobileError):
             problem = f"the artefact gives no outputs: {answer.message}"
             wrong.append(Mismatch(output="", probe=case.probe, problem=problem))
@@ -178,29 +206,4 @@ def golden_check(
             limit = limit_of(case, name, want, own)
             judged.append(compare.judge(name, case.probe, want, got, limit))
     wrong += [one.mismatch for one in judged if one.mismatch is not None]
-    worst = max((one.error for one in judged), default=0.0)
-    count = len(cases) - skipped.count
-    metrics = {"cases": count, "error": worst}
-    tables = evidence.by_output(judged, wrong)
-    if wrong:
-        failing = len({item.probe for item in wrong})
-        return Check(
-            "golden",
-            Status.FAILED,
-            f"gives something else than the module did on {failing} of {count} cases",
-            target=target,
-            hint="The file is not what was proven at export: export the model again.",
-            metrics=metrics,
-            mismatches=tuple(wrong[:12]),
-            tables=tables,
-            notes=skipped.notes,
-        )
-    return Check(
-        "golden",
-        Status.PASSED,
-        f"{count} cases as the module gave them, worst difference {worst:.2g}",
-        target=target,
-        metrics=metrics,
-        tables=tables,
-        notes=skipped.notes,
-    )
+    return judged, wrong

@@ -61,7 +61,8 @@ class _Search:
         self.known = self._known()
         self.nodes = frozenset(self.known.values())
         self.makers = {name: info for info in self.topology.nodes for name in info.outputs}
-        self.last_use = self._last_uses()
+        uses = ((name, info.index) for info in self.topology.nodes for name in info.inputs)
+        self.last_use = dict(uses)
         self.needed = self._needed()
         self.tape.keeps = lambda node: self.needed.get(node, -1) >= self.next
         self.next = 0
@@ -73,17 +74,12 @@ class _Search:
 
     def _known(self) -> dict[str, Node]:
         """The program's node of every value of the artefact that has one."""
-        by_name = {node.name: node for node in self.tape.nodes}
         twins = dict(self.question.twins)
         own, outputs = self.topology.outputs, self.tape.output_names
         if not set(own) <= set(twins) and len(own) == len(outputs):
             twins.update(zip(own, outputs, strict=True))
-        made = [name for info in self.topology.nodes for name in info.outputs]
-        found = {name: by_name[twins[name]] for name in made if name in twins}
-        return {name: node for name, node in found.items() if _feedable(node)}
-
-    def _last_uses(self) -> dict[str, int]:
-        return {name: info.index for info in self.topology.nodes for name in info.inputs}
+        made = {name for info in self.topology.nodes for name in info.outputs}
+        return self.tape.feedable({name: twin for name, twin in twins.items() if name in made})
 
     def _needed(self) -> dict[Node, int]:
         """Up to which node of the artefact a value of the program has to be kept."""
@@ -272,8 +268,6 @@ class _Search:
             found += [Pieces(simplified, self.process)] if simplified else []
         return sorted(found, key=likeness, reverse=True)
 
-    # --- the end ------------------------------------------------------------------------------
-
     def _finding(self, verdict: str, detail: str = "", **rest: Sequence[Suspect]) -> Finding:
         values = sum(len(info.outputs) for info in self.topology.nodes)
         suspects = tuple(rest.get("suspects", self.found))
@@ -304,11 +298,3 @@ class _Search:
             return self._finding("optimizer", whole)
         largest = sorted(self.compared, key=closeness, reverse=True)[:SHOWN]
         return self._finding("accumulated", whole, suspects=largest)
-
-
-def _feedable(node: Node) -> bool:
-    """Whether a value can be fed to ONNX Runtime from Python: a tensor, but not of bfloat16."""
-    import torch
-
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dtype != torch.bfloat16

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from torch2mobile import sampling, sizing
+from torch2mobile import probe_sizes, sampling, sizing
 from torch2mobile.records import Assumption, InputSpec, ParityOptions
 
 # Input elements that every probe may have; it may always have twice as many as the example. Keeps
@@ -133,13 +133,13 @@ def _size_probes(
     assumed: Sequence[Assumption],
 ) -> Iterator[Probe]:
     budget = max(ELEMENT_BUDGET, 2 * sum(array.size for array in example.values()))
-    cases = sizing.size_cases(specs, sizes, budget, assumed)
+    cases = probe_sizes.size_cases(specs, sizes, budget, assumed)
     seen = [sizes]
     for number, (label, case, declared) in enumerate(cases):
         seen.append(case)
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
         yield Probe(label, feeds, declared=declared, explored=_undeclared(specs))
-    for number, (label, case, declared) in enumerate(sizing.sweep_cases(specs, sizes, budget)):
+    for number, (label, case, declared) in enumerate(probe_sizes.sweep_cases(specs, sizes, budget)):
         if case not in seen:
             feeds = _draw(specs, case, "example", _rng(options, 6, number))
             # What may be refused is left out then, without a word for each of many sizes.

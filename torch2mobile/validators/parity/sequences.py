@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from torch2mobile import sampling, sizing
+from torch2mobile import probe_sizes, sampling, sizing
 from torch2mobile.copies import fresh
 from torch2mobile.records import Check, InputSpec, LoadedModel, Mismatch, ParityOptions, Status
 from torch2mobile.tensors import quiet, to_numpy, to_torch
@@ -66,7 +66,7 @@ def _sized(specs: Sequence[InputSpec], options: ParityOptions) -> Iterator[Feeds
     usual = sizing.example_sizes(specs)
     sizes = [
         case
-        for _, case, declared in sizing.size_cases(specs, usual, ELEMENT_BUDGET, ())
+        for _, case, declared in probe_sizes.size_cases(specs, usual, ELEMENT_BUDGET, ())
         if declared
     ]
     for number in range(CALLS if sizes else 0):

@@ -6,25 +6,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from torch2mobile import torch_refusals
 from torch2mobile.errors import CaptureError
 from torch2mobile.records import Finding, Location, Severity
 from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
 
-# By words of torch's messages, the rules that such a failure can be of, the first for lines at
-# which none of them was found.
+# By what a failure is about, the rules that it can be of, the first for lines at which none of
+# them was found.
 _ON_DATA = ("T2M107", "T2M101", "T2M102", "T2M103", "T2M104", "T2M106")
-_KINDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (
-        ("specialized", "Constraints violated", "not all values", "which the inputs"),
-        ("T2M152", *_ON_DATA),
-    ),
-    (
-        ("data-dependent", "GuardOnDataDependent", "Dynamic control flow", "Could not guard"),
-        _ON_DATA,
-    ),
-    (("numpy", "NumPy"), ("T2M105",)),
-)
+_CODES: dict[torch_refusals.About, tuple[str, ...]] = {
+    "sizes": ("T2M152", *_ON_DATA),
+    "data": _ON_DATA,
+    "numpy": ("T2M105",),
+    "": ("T2M100",),
+}
 _STATEMENTS = (
     (re.compile(r"^while\b"), "T2M102"),
     (re.compile(r"^assert\b"), "T2M103"),
@@ -62,16 +58,12 @@ def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _candidates(error: CaptureError, place: Location | None) -> tuple[str, ...]:
-    # The later attempts meet what the first one does, or something of their own.
-    for text in (_reason(error), " ".join(error.details)):
-        for marks, codes in _KINDS:
-            if any(mark in text for mark in marks):
-                # A size that was fixed is no side effect's fault that stands on the same line.
-                if codes[0] == "T2M152":
-                    return codes
-                shown = _of_statement(place) if codes is _ON_DATA and place is not None else ()
-                return (*shown, *codes, *_OTHERS)
-    return ("T2M100", *_OTHERS)
+    about = torch_refusals.about([_reason(error), *error.details])
+    # A size that was fixed is no side effect's fault that stands on the same line.
+    if about == "sizes":
+        return _CODES[about]
+    shown = _of_statement(place) if about == "data" and place is not None else ()
+    return (*shown, *_CODES[about], *_OTHERS)
 
 
 def _of_statement(place: Location) -> tuple[str, ...]:

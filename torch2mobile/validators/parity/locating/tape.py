@@ -6,7 +6,7 @@ With ``sums`` and ``reference``, the part of parity that needs torch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,6 +100,17 @@ class Tape:
         value = self._values[node]
         own = isinstance(value, torch.Tensor) and value._base is None
         return value.nbytes if own else 0
+
+    def feedable(self, twins: Mapping[str, str]) -> dict[str, Node]:
+        """The nodes of these names that ONNX Runtime can be fed from Python: no bfloat16."""
+        by_name = {node.name: node for node in self.nodes}
+        found = {name: by_name[twin] for name, twin in twins.items()}
+        return {
+            name: node
+            for name, node in found.items()
+            if isinstance(value := node.meta.get("val"), torch.Tensor)
+            and value.dtype != torch.bfloat16
+        }
 
     def boundary(self, node: Node, known: Container[Node]) -> tuple[set[Node], set[Node]]:
         """What has to be run anew for a node, and the values which that starts from."""

@@ -24,6 +24,7 @@ def mutants_check(
     judged = caught + missed + unreached
     alarms, controls = trial.count("false alarm"), trial.count("passed", "false alarm")
     equivalent = trial.count("equivalent")
+    status, hint, why = _verdict(trial, judged, alarms, min_caught)
     metrics: dict[str, Metric] = {
         "asked": trial.asked,
         "made": len(trial.verdicts),
@@ -36,21 +37,8 @@ def mutants_check(
         "share": trial.share,
         "min_caught": min_caught,
     }
-    counts = f"{equivalent} equivalent, {controls - alarms} of {controls} controls passed"
-    if trial.wrong:
-        status = Status.FAILED
-        counts = f"the file itself is not the module on a searched input; {counts}"
-        hint = "Look at the first mismatch: it is no mutant's."
-    elif alarms:
-        status, hint = Status.FAILED, "One unit in the last place is no fault: report this."
-    elif not judged:
-        status, hint = Status.SKIPPED, ""
-        counts = f"no fault of the catalogue shows in this file; {counts}"
-    elif trial.share < min_caught:
-        status = Status.FAILED
-        hint = _wanted(trial)
-    else:
-        status, hint = Status.PASSED, ""
+    passed = f"{controls - alarms} of {controls} controls passed"
+    counts = "; ".join(filter(None, (why, f"{equivalent} equivalent, {passed}")))
     share = f"{caught} of {judged} caught" + (f", {unreached} not reached" if unreached else "")
     summary = f"{share}, {counts}" if judged else counts
     return Check(
@@ -65,6 +53,20 @@ def mutants_check(
         tables=tuple(_tables(trial, places)),
         notes=_notes(trial),
     )
+
+
+def _verdict(trial: Trial, judged: int, alarms: int, least: float) -> tuple[Status, str, str]:
+    """Status and hint, and in words what the counts do not show."""
+    if trial.wrong:
+        why = "the file itself is not the module on a searched input"
+        return Status.FAILED, "Look at the first mismatch: it is no mutant's.", why
+    if alarms:
+        return Status.FAILED, "One unit in the last place is no fault: report this.", ""
+    if not judged:
+        return Status.SKIPPED, "", "no fault of the catalogue shows in this file"
+    if trial.share < least:
+        return Status.FAILED, _wanted(trial), ""
+    return Status.PASSED, "", ""
 
 
 def _wanted(trial: Trial) -> str:
