@@ -411,6 +411,31 @@ def yolo() -> nn.Module:
     return _hf("YolosForObjectDetection", "YolosConfig", intermediate_size=64, **sizes, **SMALL)
 
 
+class OneImage(nn.Module):
+    """torchvision's detectors take a list of images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.model([image])
+
+
+@architecture(
+    "image:float32[3,320,320]",
+    values=("image=uniform(0,1)",),
+    options=("--stop-before", "model.postprocess_detections"),
+)
+def ssdlite() -> nn.Module:
+    import torchvision
+
+    model = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=5
+    )
+    return OneImage(model.eval())
+
+
 def _timm(name: str, **options: Any) -> nn.Module:
     import timm
 

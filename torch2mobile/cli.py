@@ -116,6 +116,8 @@ def export(source: str, **options: Any) -> int:
         download=options["download"],
         drop_outputs=options["drop_outputs"],
         state=options["state"],
+        stop_before=options["stop_before"],
+        output_of=options["output_of"],
         opset=options["opset"],
         simplify=not options["no_simplify"],
         simplify_timeout=options["simplify_timeout"],

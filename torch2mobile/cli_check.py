@@ -119,6 +119,8 @@ def check(source: str, **options: Any) -> int:
         download=options["download"],
         drop_outputs=options["drop_outputs"],
         state=options["state"],
+        stop_before=options["stop_before"],
+        output_of=options["output_of"],
         parity=ParityOptions(seed=options["seed"]),
     )
     chosen = CheckOptions(

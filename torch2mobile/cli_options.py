@@ -162,6 +162,18 @@ _SOURCE = (
         help="Go without this output of the module, or all that NAME holds.",
     ),
     click.option(
+        "--output-of",
+        default="",
+        metavar="PLACE",
+        help="End after the call of this submodule or function: its outputs are the file's.",
+    ),
+    click.option(
+        "--stop-before",
+        default="",
+        metavar="PLACE",
+        help="End before the call of this submodule or function: its inputs are the outputs.",
+    ),
+    click.option(
         "--state",
         is_flag=True,
         help="Make what the module keeps from call to call inputs and outputs of the file.",

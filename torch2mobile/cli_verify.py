@@ -119,6 +119,8 @@ def _request(against: str, options: dict[str, Any]) -> Request:
         download=options["download"],
         drop_outputs=options["drop_outputs"],
         state=options["state"],
+        stop_before=options["stop_before"],
+        output_of=options["output_of"],
         devices=tuple(options.get("devices", ())),
         parity=make_parity(options),
     )

@@ -56,6 +56,8 @@ def export(
     mend: bool = True,
     drop_outputs: Sequence[str] = (),
     state: bool = False,
+    stop_before: str = "",
+    output_of: str = "",
     simplify: bool = True,
     simplify_timeout: float = 120.0,
     external_data: bool = False,
@@ -73,6 +75,7 @@ def export(
     torch.onnx translates every operator, also those that it translates wrongly.
     Without ``drop_outputs``, names of outputs or of what holds them, one that is no tensor fails.
     With ``state`` what the module keeps from call to call is an input and an output of the file.
+    ``stop_before`` or ``output_of`` a submodule, method or function ends the model there.
 
     Raises a Torch2MobileError for a request that cannot be carried out as written; everything
     else, mismatches included, is in the result's report.
@@ -92,6 +95,8 @@ def export(
         mend=mend,
         drop_outputs=tuple(drop_outputs),
         state=state,
+        stop_before=stop_before,
+        output_of=output_of,
         parity=parity or ParityOptions(),
     )
     return export_loaded(
@@ -117,6 +122,8 @@ def verify(
     download: bool = False,
     drop_outputs: Sequence[str] = (),
     state: bool = False,
+    stop_before: str = "",
+    output_of: str = "",
     devices: Sequence[str] = (),
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
@@ -146,6 +153,8 @@ def verify(
         download=download,
         drop_outputs=tuple(drop_outputs),
         state=state,
+        stop_before=stop_before,
+        output_of=output_of,
         parity=parity or ParityOptions(),
     )
     load = loader_of(against, args, kwargs, dynamic_shapes, data, request)
@@ -176,6 +185,8 @@ def debug(
     download: bool = False,
     drop_outputs: Sequence[str] = (),
     state: bool = False,
+    stop_before: str = "",
+    output_of: str = "",
     parity: ParityOptions | None = None,
     observer: Observer | None = None,
 ) -> DebugResult:
@@ -192,6 +203,8 @@ def debug(
         download=download,
         drop_outputs=tuple(drop_outputs),
         state=state,
+        stop_before=stop_before,
+        output_of=output_of,
         parity=parity or ParityOptions(),
     )
     load = loader_of(against, args, kwargs, dynamic_shapes, data, request)
@@ -212,6 +225,8 @@ def check(
     download: bool = False,
     drop_outputs: Sequence[str] = (),
     state: bool = False,
+    stop_before: str = "",
+    output_of: str = "",
     targets: Sequence[str] = (),
     providers: Sequence[str] = (),
     select: Sequence[str] = (),
@@ -254,6 +269,8 @@ def check(
         download=download,
         drop_outputs=tuple(drop_outputs),
         state=state,
+        stop_before=stop_before,
+        output_of=output_of,
     )
     if in_file:
         called = not isinstance(args, tuple | list) or bool(args)

@@ -71,7 +71,10 @@ def severity_of(text: str) -> Severity:
 
 def refuse_module_options(request: Request, options: CheckOptions) -> None:
     """UsageError for what says something about a module, where a file is looked at."""
-    about = ("weights", "inputs", "values", "data", "trust", "download", "drop_outputs", "state")
+    about = (
+        *("weights", "inputs", "values", "data", "trust", "download", "drop_outputs", "state"),
+        *("stop_before", "output_of"),
+    )
     given = [name for name in about if getattr(request, name)]
     if options.opset is not None:
         given.append("opset")
@@ -81,6 +84,7 @@ def refuse_module_options(request: Request, options: CheckOptions) -> None:
         given.append("seed")
     if given:
         flag = {"inputs": "input", "drop_outputs": "drop-output"}.get(given[0], given[0])
+        flag = flag.replace("_", "-")
         raise UsageError(
             f"--{flag} says something about a module, and {request.source} is a file",
             "Leave it out, or name the module.",

@@ -19,6 +19,10 @@ def check_request(request: Request) -> None:
     if request.opset is not None:
         limits.check_number("opset", request.opset)
     check_parity(request.parity)
+    if request.stop_before and request.output_of:
+        raise UsageError(
+            "both --stop-before and --output-of say where the module ends", "Give one of them."
+        )
 
 
 def check_parity(options: ParityOptions) -> None:
@@ -74,6 +78,8 @@ def _refuse_alone(path: Path, request: Request, scrutiny: Scrutiny, match: Match
         "--download": request.download,
         "--drop-output": request.drop_outputs,
         "--state": request.state,
+        "--stop-before": request.stop_before,
+        "--output-of": request.output_of,
     }
     about_probes = {
         "--probes": asked.probes != usual.probes,

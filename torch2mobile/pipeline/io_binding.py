@@ -56,6 +56,8 @@ def as_exported(request: Request, bundle: Bundle) -> Request:
         weights=request.weights or given.weights,
         drop_outputs=request.drop_outputs or given.drop_outputs,
         state=request.state or given.state,
+        stop_before=request.stop_before or given.stop_before,
+        output_of=request.output_of or given.output_of,
         parity=replace(
             request.parity,
             accept_constant=request.parity.accept_constant or given.parity.accept_constant,

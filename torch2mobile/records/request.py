@@ -57,6 +57,8 @@ class Request:
     download: bool = False
     drop_outputs: tuple[str, ...] = ()
     state: bool = False
+    stop_before: str = ""
+    output_of: str = ""
     opset: int | None = None
     simplify: bool = True
     simplify_timeout: float = 120.0

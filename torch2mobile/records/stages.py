@@ -24,6 +24,7 @@ class FlatCallable(Protocol):
 
     dropped: tuple[str, ...]
     states: tuple[StateSpec, ...]
+    cut: Any
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """All outputs for these tensors."""

@@ -19,6 +19,7 @@ from torch2mobile.exporter.loading.containers import (
     takes_cache,
     walk,
 )
+from torch2mobile.exporter.loading.cut import Cut
 from torch2mobile.exporter.loading.held_state import held, holding
 from torch2mobile.exporter.loading.inputs import onnx_name
 from torch2mobile.records import ConstantSpec, LoadedModel, PathKey, StateSpec
@@ -226,7 +227,8 @@ class FlatModule(torch.nn.Module):
     ``template`` is the (args, kwargs) of the call with a :class:`Slot` for each tensor. Keyword
     arguments, nesting, None and Python numbers thereby look the same to every exporter.
     ``dropped`` are the outputs that the user asked to leave out. With ``states`` the last inputs
-    are the state before a call, and the last outputs that after it; a call leaves none.
+    are the state before a call, and the last outputs that after it; a call leaves none. A ``cut``
+    ends the call before the module's own end.
     """
 
     def __init__(
@@ -235,6 +237,7 @@ class FlatModule(torch.nn.Module):
         template: Template,
         dropped: Sequence[str] = (),
         states: Sequence[StateSpec] = (),
+        cut: Cut | None = None,
     ) -> None:
         super().__init__()
         # A new module starts in train mode; this one is as its inner one.
@@ -243,13 +246,16 @@ class FlatModule(torch.nn.Module):
         self.template = template
         self.dropped = tuple(dropped)
         self.states = tuple(states)
+        self.cut = cut
 
     def around(self, module: torch.nn.Module) -> FlatModule:
         """Another module behind the same signature."""
-        return FlatModule(module, self.template, self.dropped, self.states)
+        return FlatModule(module, self.template, self.dropped, self.states, self.cut)
 
     def _returned(self, tensors: Sequence[torch.Tensor]) -> Any:
         args, kwargs = fill_template(self.template, tensors)
+        if self.cut is not None:
+            return self.cut.returned(self.inner, (args, kwargs))
         return self.inner(*args, **kwargs)
 
     def call(self, *tensors: torch.Tensor) -> Any:

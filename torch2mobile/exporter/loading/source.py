@@ -19,6 +19,7 @@ from torch2mobile import tensors
 from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError
 from torch2mobile.exporter.loading import example, inputs, npz, shapes
+from torch2mobile.exporter.loading.cut import Cut, cutting
 from torch2mobile.exporter.loading.devices import on_cpu
 from torch2mobile.exporter.loading.example import Call
 from torch2mobile.exporter.loading.flat_module import (
@@ -53,7 +54,10 @@ def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
 
 
 def as_asked(loaded: LoadedModel, request: Request) -> LoadedModel:
-    """Without the outputs that were to be left out, and with its state where it was asked for."""
+    """The part that was asked for, without outputs to be left out, and with its state."""
+    if request.stop_before or request.output_of:
+        cut = Cut(request.stop_before or request.output_of, before=bool(request.stop_before))
+        loaded = cutting(loaded, cut)
     loaded = dropping(loaded, request.drop_outputs)
     if not request.state:
         return loaded
