@@ -93,6 +93,7 @@ def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
     ("inputs", "dtype", "words"),
     [
         ("x:float32[N=1..8,4]", "float32", ""),
+        ("x:float32[N=1..8,2*h=4..8]", "float32", "x has 2*h"),
         ("x:float32[N,4]", "float32", "N of x has none: declare one"),
         ("x:float32[2,4]", "bfloat16", "ExecuTorch has no bfloat16, and y is bfloat16"),
     ],

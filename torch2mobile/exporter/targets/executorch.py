@@ -90,12 +90,18 @@ class ExecutorchTarget:
         return ["pip install 'torch2mobile[executorch]'"] if absent else []
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
-        """Why ExecuTorch has no form for it: dtypes, or a size without a greatest value."""
+        """Why ExecuTorch has no form for it: dtypes, multiples, sizes without a greatest value."""
         tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
         for spec in tensors:
             if spec.dtype not in _DTYPES.values():
                 return f"ExecuTorch has no {spec.dtype}, and {spec.name} is {spec.dtype}"
         for given in model.inputs:
+            for dim in given.dims:
+                if dim.symbol is not None and dim.label != dim.symbol:
+                    return (
+                        f"ExecuTorch's converter takes no size that is computed of others, and "
+                        f"{given.name} has {dim.label}: declare a size by itself"
+                    )
             for term in (term for dim in given.dims for term in dim.terms):
                 if term.greatest is None:
                     return (
