@@ -827,7 +827,7 @@ MATRICES = {
         *over((F32,), lambda m: torch.linalg.solve(m, m[:1], left=False), _matrices(2), scale=4),
     ],
     "linalg.solve_ex": over(
-        (F32,), lambda m: torch.linalg.solve_ex(m, m[..., :2] + 1), _matrices(3), scale=4
+        (F32, F64), lambda m: torch.linalg.solve_ex(m, m[..., :2] + 1), _matrices(3), scale=4
     ),
     "linalg.cholesky": [
         *_each_size(_positive(torch.linalg.cholesky), scale=8),
