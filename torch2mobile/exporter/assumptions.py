@@ -9,17 +9,22 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from traceback import FrameSummary
+from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
-from torch2mobile import probe_sizes, sizing
+from torch2mobile import probe_sizes, sizing, user_code
 from torch2mobile.exporter.dims import grouped, torch_symbols
-from torch2mobile.records import Assumption, Capture, Dim, LoadedModel
+from torch2mobile.records import Assumption, Capture, Dim, LoadedModel, Location
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The size of a flat module's input, as torch names it.
 _SIZE = re.compile(r"\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
@@ -38,12 +43,42 @@ def assumptions(capture: Capture) -> tuple[Assumption, ...]:
         for relation in (sympy.Ge(symbol, bounds.lower), sympy.Le(symbol, bounds.upper))
     ]
     put_off = itertools.chain.from_iterable(environment.deferred_runtime_asserts.values())
-    guards = [*ranges, *(guard.expr for guard in (*environment.guards, *put_off))]
+    guards = dict.fromkeys(ranges)
+    guards |= {guard.expr: _line_of(guard) for guard in (*environment.guards, *put_off)}
+    # A guard was written down before torch knew one symbol for a formula of another.
+    found = {environment.replace(guard): where for guard, where in reversed(guards.items())}
     return tuple(
-        _assumption(guard, torchs)
-        for guard in dict.fromkeys(guards)
+        replace(_assumption(guard, torchs), line=where)
+        for guard, where in reversed(found.items())
         if guard.free_symbols and guard.free_symbols <= set(torchs) and not guard.has(int_oo)
     )
+
+
+def _line_of(guard: Any) -> tuple[str, int] | None:
+    """The file and line of the user's for which torch keeps a guard."""
+    place = getattr(getattr(guard, "sloc", None), "framework_loc", None)
+    return (place.filename, place.lineno) if isinstance(place, FrameSummary) else None
+
+
+def broken(capture: Capture, feeds: Mapping[str, np.ndarray]) -> dict[str, Location]:
+    """The sizes for which a graph was captured where these inputs have others, with the lines.
+
+    What the code made a number of is meant, as ``int(size)`` does, and no side of a branch.
+    """
+    sizes = sizing.sizes_of(capture.inputs, {n: array.shape for n, array in feeds.items()})
+    traces = [user_code.frames_in(n.meta.get("stack_trace") or "") for n in _nodes(capture)]
+    found = {}
+    for each in capture.assumed:
+        if each.fixes and each.line is not None and not each.holds(sizes):
+            through = [t[: t.index(each.line) + 1] for t in traces if each.line in t]
+            place = user_code.from_frames(through[0] if through else [each.line])
+            if place is not None:
+                found[each.text] = place
+    return found
+
+
+def _nodes(capture: Capture) -> Sequence[Any]:
+    return list(capture.program.graph.nodes) if capture.program is not None else []
 
 
 def _sizes(capture: Capture) -> tuple[dict[sympy.Symbol, Dim], Any]:
@@ -73,7 +108,8 @@ def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
             return True
 
     symbols = tuple(dict.fromkeys(str(term.symbol) for dim in dims for term in dim.terms))
-    return Assumption(PythonPrinter().doprint(named), symbols, holds)
+    fixes = isinstance(guard, sympy.Eq) and any(side.is_number for side in guard.args)
+    return Assumption(PythonPrinter().doprint(named), symbols, holds, fixes)
 
 
 def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_: Any) -> bool:  # noqa: ARG001
@@ -118,7 +154,5 @@ def exceptions(capture: Capture) -> list[tuple[Assumption, dict[str, int]]]:
         for spec, tensor in zip(capture.inputs, capture.loaded.tensors, strict=True)
     }
     sizes = sizing.sizes_of(capture.inputs, shapes)
-    pairs = [
-        (each, probe_sizes.exception(capture.inputs, sizes, each)) for each in assumptions(capture)
-    ]
+    pairs = [(each, probe_sizes.exception(capture.inputs, sizes, each)) for each in capture.assumed]
     return [(each, found) for each, found in pairs if found is not None]

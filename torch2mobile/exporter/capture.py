@@ -222,7 +222,7 @@ def _finish(
         notes = (*notes, "captured by a TorchScript trace, which fixes Python values; check twice")
     inputs, symbols = (loaded.specs, {}) if program is None else final_inputs(loaded.specs, program)
     traced = None if program is not None else captured
-    return Capture(
+    made = Capture(
         loaded=loaded,
         strategy=strategy,
         program=program,
@@ -233,3 +233,4 @@ def _finish(
         attempts=attempts,
         notes=notes,
     )
+    return replace(made, assumed=assumptions.assumptions(made))

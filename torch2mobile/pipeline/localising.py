@@ -17,6 +17,7 @@ from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.pipeline import in_layers
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.finding_words import join, localise_check
+from torch2mobile.pipeline.places import departures, distinct
 from torch2mobile.records import (
     Capture,
     Check,
@@ -132,7 +133,6 @@ class Localiser:
 
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:
         from torch2mobile.exporter import capture_words
-        from torch2mobile.pipeline.places import departures
         from torch2mobile.validators.parity.expected import typical_of
         from torch2mobile.validators.parity.localise import localise
         from torch2mobile.validators.parity.locating.findings import Question
@@ -166,7 +166,7 @@ class Localiser:
         }
         check = localise_check(finding, basis.origins, operators)
         if finding.verdict == "capture":
-            check = replace(check, locations=departures(basis.capture, case.probe.feeds))
+            check = _with_departures(check, basis.capture, case)
         return check
 
     def _conversion(self, target: str) -> str:
@@ -227,6 +227,17 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
     origins = provenance.carry(before, after, found.model.origins)
     simplify = partial(_simplified, path)
     return Basis(made.capture, found, origins, fresh=True, simplify=simplify)
+
+
+def _with_departures(check: Check, capture: Capture, case: Expected) -> Check:
+    """With the lines that fixed sizes other than this probe's, or where the graph departs."""
+    from torch2mobile.exporter import assumptions
+
+    fixed = assumptions.broken(capture, case.probe.feeds)
+    if not fixed:
+        return replace(check, locations=departures(capture, case.probe.feeds))
+    notes = [f"captured for {text} alone" for text in fixed]
+    return replace(check, locations=distinct([*fixed.values()]), notes=(*check.notes, *notes))
 
 
 def _refused_at(capture: Capture) -> tuple[Location, ...]:

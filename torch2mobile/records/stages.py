@@ -124,12 +124,15 @@ class Attempt:
 class Assumption:
     """What a captured graph takes for granted about the symbols' sizes, in the user's names.
 
-    ``holds`` tells it for a size of every symbol.
+    ``holds`` tells it for a size of every symbol, ``fixes`` that it leaves one number, and
+    ``line`` is the file and line of the code that needs it.
     """
 
     text: str
     symbols: tuple[str, ...]
     holds: Callable[[Mapping[str, int]], bool]
+    fixes: bool = False
+    line: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ class Capture:
 
     ``inputs`` carries the final dimensions, ``outputs`` the output names, ``symbols`` the user's
     label for each of torch.export's own symbols (``{"s31": "H"}``). ``control_flow`` has the
-    statements of the user's that became operators, where any did.
+    statements of the user's that became operators, where any did; ``assumed`` what was taken for
+    granted about sizes when it was made: to translate it can fix more of them.
     """
 
     loaded: LoadedModel
@@ -151,6 +155,7 @@ class Capture:
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...] = ()
     control_flow: RewrittenFlow | None = None
+    assumed: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True)
