@@ -287,6 +287,34 @@ def test_each_verdict_has_its_words(verdict: str) -> None:
     assert replace(described, notes=(), hint="") == Check("parity", Status.FAILED, "no")
 
 
+class WholePatches(nn.Module):
+    """``int`` makes a number of a size, and more code that torch has read before follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x.unflatten(1, (-1, 4))).flatten(1)
+        return y + torch.zeros(int(x.shape[1] // 4 * 4))  # HERE
+
+
+def test_a_size_that_the_code_fixes_is_blamed_at_its_line(tmp_path: Path) -> None:
+    result = torch2mobile.export(
+        WholePatches(),
+        inputs=["x:float32[N=1..2,4*h]"],
+        out=tmp_path / "out",
+        targets=[],
+        simplify=False,
+        parity=FEW,
+    )
+    parity = find(result, "parity")
+    assert parity.status is Status.FAILED
+    assert [place.code[-4:] for place in parity.locations] == ["HERE"]
+    assert any("starts in the capture" in note for note in parity.notes)
+    assert any(note.startswith("captured for ") and "h" in note for note in parity.notes)
+
+
 class Packed(nn.Module):
     def __init__(self) -> None:
         super().__init__()

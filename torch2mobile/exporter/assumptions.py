@@ -57,7 +57,7 @@ def assumptions(capture: Capture) -> tuple[Assumption, ...]:
 def _line_of(guard: Any) -> tuple[str, int] | None:
     """The file and line of the user's for which torch keeps a guard."""
     place = getattr(getattr(guard, "sloc", None), "framework_loc", None)
-    return (place.filename, place.lineno) if isinstance(place, FrameSummary) else None
+    return (place.filename, place.lineno or 0) if isinstance(place, FrameSummary) else None
 
 
 def broken(capture: Capture, feeds: Mapping[str, np.ndarray]) -> dict[str, Location]:
