@@ -181,6 +181,7 @@ class TestConstant:
         [
             pytest.param([[0], [0], [1]], id="one differs"),
             pytest.param([[0, 1], [0, 1, 2]], id="positions"),
+            pytest.param([[0, 1, 1], [0, 1, 1], [0, 1, 0]], id="a mask, in other places"),
             pytest.param([[0]], id="one probe"),
         ],
     )

@@ -100,16 +100,22 @@ _DECLARE = (
 
 
 def constant_check(expected: Sequence[Expected]) -> Check | None:
-    """FAILED where the outputs hold the same values on all probes: of a file, that proves nothing.
+    """FAILED where the outputs are the same on all probes: of a file, that proves nothing.
 
     None where they do not, or where no two probes differ in values alone.
     """
     shapes = [tuple(a.shape for a in case.probe.feeds.values()) for case in expected]
     if not shapes[0] or len(set(shapes)) == len(shapes):
         return None
-    held = [[np.unique(array) for _, array in case.outputs] for case in expected]
+    outputs = [[array for _, array in case.outputs] for case in expected]
+    held = [[np.unique(array) for array in arrays] for arrays in outputs]
     if not all(compare.same(held[0], other) for other in held[1:]):
         return None
+    # Classes, masks and signs are the same values in other places.
+    first: dict[tuple[tuple[int, ...], ...], Sequence[np.ndarray]] = {}
+    for arrays in outputs:
+        if not compare.same(first.setdefault(tuple(a.shape for a in arrays), arrays), arrays):
+            return None
     values = [values for values in held[0] if values.size]
     which = f" ({values[0].item():.4g} everywhere)" if [v.size for v in values] == [1] else ""
     return Check(
