@@ -44,6 +44,9 @@ def test_arrays_of_all_kinds_and_a_call_that_fails(tmp_path: Path) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     feeds = {"x": x, "b": np.array(True), "n": np.array([1, 0, 1])}
     with runner_of(path, ONNX, 60.0, None, "web") as runner:
+        # More than a pipe holds.
+        large = np.ones((100_000, 3), np.float32)
+        assert (dict(runner.run({**feeds, "x": large}))["y"] == 2).all()
         answers = dict(runner.run(feeds))
         with pytest.raises(Exception, match="onnxruntime-web stops"):
             runner.run({**feeds, "n": np.array([7])})

@@ -21,10 +21,22 @@ const ARRAYS = {
   int8: Int8Array, int16: Int16Array, int32: Int32Array, int64: BigInt64Array,
 };
 
+// What a call on a pipe gives; again and again while the pipe is full or empty.
+function patiently(call) {
+  for (;;) {
+    try {
+      return call();
+    } catch (error) {
+      if (error.code !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
+}
+
 function read(count) {
   const bytes = Buffer.alloc(count);
   for (let at = 0; at < count; ) {
-    const got = fs.readSync(0, bytes, at, count - at, null);
+    const got = patiently(() => fs.readSync(0, bytes, at, count - at, null));
     if (got === 0) process.exit(0);
     at += got;
   }
@@ -37,7 +49,7 @@ function readText() {
 }
 
 function write(bytes) {
-  for (let at = 0; at < bytes.length; ) at += fs.writeSync(1, bytes, at);
+  for (let at = 0; at < bytes.length; ) at += patiently(() => fs.writeSync(1, bytes, at));
 }
 
 function answer(found, arrays = []) {
@@ -72,16 +84,18 @@ for (;;) {
     const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + size);
     feeds[name] = new ort.Tensor(type, new ARRAYS[type](own), dims);
   }
+  let results;
   try {
-    const results = await session.run(feeds);
-    const tensors = session.outputNames.map((name) => [name, results[name]]);
-    const arrays = tensors.map(([, { data }]) =>
-      Buffer.from(data.buffer, data.byteOffset, data.byteLength));
-    answer({
-      outputs: tensors.map(([name, { type, dims }], n) =>
-        ({ name, type, dims, size: arrays[n].length })),
-    }, arrays);
+    results = await session.run(feeds);
   } catch (error) {
     answer({ error: String(error?.message ?? error) });
+    continue;
   }
+  const tensors = session.outputNames.map((name) => [name, results[name]]);
+  const arrays = tensors.map(([, { data }]) =>
+    Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+  answer({
+    outputs: tensors.map(([name, { type, dims }], n) =>
+      ({ name, type, dims, size: arrays[n].length })),
+  }, arrays);
 }
