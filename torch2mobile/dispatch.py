@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operations(TorchDispatchMode):
-    """Within it, :meth:`operation` runs in place of each operation."""
+    """Within it, :meth:`operation` runs in place of each operation.
+
+    A higher-order operator, such as torch.cond, runs as it is.
+    """
+
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -26,7 +33,15 @@ class Operations(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Hand the operation over; the types are torch's own."""
+        if isinstance(func, HigherOrderOperator):
+            return func(*args, **(kwargs or {}))
         return self.operation(func, args, kwargs or {})
+
+    def __exit__(self, *error: object) -> None:
+        """Let torch.cond compile anew: what TorchDynamo skipped in here it would skip for good."""
+        super().__exit__(*error)
+        if "torch._dynamo.convert_frame" in sys.modules:
+            sys.modules["torch._dynamo"].reset()
 
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give what ``func(*args, **kwargs)`` gives, or something else in its place."""
