@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +58,23 @@ class ControlFlow:
 
     def extend(self, places: Sequence[tuple[str, int]], codes: Collection[str]) -> bool:
         """Whether the statement at one of these lines is an operator now, and was none before."""
+        known = set(self.places)
         for file, line in places:
-            for function in _functions_at(file, line):
-                if self._add(function, line, codes):
+            functions = _functions_at(file, line)
+            # All that have this code, or each of them would be met, and rewritten, by itself.
+            for _, same in itertools.groupby(functions, lambda each: each.__code__.co_firstlineno):
+                added = [self._add(function, line, codes, known) for function in same]
+                if any(added):
                     return True
         return False
 
-    def _add(self, function: FunctionType, line: int, codes: Collection[str]) -> bool:
+    def _add(
+        self,
+        function: FunctionType,
+        line: int,
+        codes: Collection[str],
+        known: Collection[Location],
+    ) -> bool:
         own = user_code.function(function)
         found = statement_at(own.tree, line) if own is not None else None
         if own is None or found is None or _code(found) not in codes:
@@ -72,6 +83,9 @@ class ControlFlow:
         if found.lineno in lines:
             return False
         place = user_code.location(own.file, found.lineno)
+        if place in known:
+            self.refused = f"{place}: its function is made anew by each call"
+            return False
         try:
             tree = rewritten(own.tree, [*lines, found.lineno], place.file)
             code = _compiled(tree, function, own.file)
