@@ -211,6 +211,19 @@ def test_a_clean_file_has_nothing(net: Subject) -> None:
         assert finding.compared > 8
 
 
+def shifted(graph: Any) -> None:
+    """What softmax takes out again, as simplifying may move a factor past a value."""
+    tensor = weight(graph, "head.bias")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 1, tensor.name))
+
+
+def test_another_value_within_is_nothing_where_the_whole_is_right(
+    net: Subject, broken: Any
+) -> None:
+    finding = net.ask(broken(shifted))
+    assert (finding.verdict, finding.suspects) == ("nothing", ())
+
+
 def test_slices_of_any_size_find_the_same(
     net: Subject, broken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
