@@ -13,7 +13,7 @@ _MARKS: dict[About, tuple[str, ...]] = {
         "Could not guard",
     ),
     "sizes": (
-        *("specialized", "Constraints violated", "not all values", "which the inputs declare"),
+        *("specialized", "Constraints violated", "not all values", "which the inputs"),
         *("Specializations", "declared dynamic"),
     ),
     "numpy": ("numpy", "NumPy"),

@@ -569,6 +569,7 @@ def test_notes_tell_what_is_left_out() -> None:
     loaded = called(module, torch.ones(2))
     with pytest.raises(LostOutputError, match=r"returns output_2 \(int\), which is no tensor"):
         capture.capture(loaded)
+    loaded = called(module, torch.ones(2))
     loaded.flat.dropped = ("output_2",)
     found = capture.capture(loaded)
     assert found.notes == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -131,12 +132,11 @@ def _from_the_start(cases: list[Golden], bundle: Bundle, stages: Stages) -> list
     except BundleError as error:
         stages.add(replace(error_check("golden", error), status=Status.FAILED))
         return cases
-    after = [*cases[1:], None]
     return [
         replace(case, feeds={**case.feeds, **first})
         if not case.carries and following is not None and following.carries
         else case
-        for case, following in zip(cases, after, strict=True)
+        for case, following in itertools.zip_longest(cases, cases[1:])
     ]
 
 
