@@ -594,6 +594,20 @@ def test_an_example_that_the_module_refuses() -> None:
     assert caught.value.exit_code is ExitCode.USAGE
 
 
+class Misspelled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.upp(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"), [(Misspelled(), "Mend that line"), (Refusing(), "Give inputs that")]
+)
+def test_the_remedy_goes_by_whose_fault_it_is(module: nn.Module, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        capture.capture(called(module, torch.ones(2, 3)))
+    assert caught.value.remedy.startswith(remedy)
+
+
 @pytest.mark.parametrize("outputs", [None, (), {"a": 5}])
 def test_a_module_that_returns_no_tensor(outputs: Any) -> None:
     with pytest.raises(InputError, match="returns no tensor"):

@@ -60,6 +60,10 @@ class TestBundle:
             ("golden", "ort"): Status.PASSED,
         }
 
+    def test_what_is_not_there_is_said_to_be_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"there is no .*none"):
+            torch2mobile.verify(tmp_path / "none")
+
     def test_an_edit_is_found_although_the_manifest_fits(
         self, edited: Callable[..., Path], edit: Any
     ) -> None:

@@ -9,6 +9,11 @@ from torch2mobile.exporter.loading import flat_module
 from torch2mobile.records import InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet
 
+# Errors of code, and not of what it was given.
+_OWN = (AttributeError, NameError, ImportError, NotImplementedError)
+_MEND = "Mend that line: called by itself, the module raises this too."
+_GIVE = "Give inputs that the module itself takes, with --input, --values or --data."
+
 
 def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Run the module on its example; returns the output names and notes on what is left out.
@@ -27,7 +32,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
             )
             raise InputError(
                 f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
-                "Give inputs that the module itself takes, with --input, --values or --data.",
+                _MEND if isinstance(error, _OWN) else _GIVE,
                 (where,) if where else (),
             ) from error
     _refuse_lost(loaded, found)

@@ -92,6 +92,8 @@ def _refuse_alone(path: Path, request: Request, scrutiny: Scrutiny, match: Match
     }
     refuse_undecodable(path.absolute(), "the bundle")
     if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"there is no {path}", "Give a bundle's folder, or a file to verify.")
         raise UsageError(
             f"{path} is no bundle: there is nothing to compare it with",
             "Name the module with --against SOURCE (from Python against=), or give a bundle's "
