@@ -39,7 +39,7 @@ class Operations(TorchDispatchMode):
 
     def __exit__(self, *error: object) -> None:
         """Let torch.cond compile anew: what TorchDynamo skipped in here it would skip for good."""
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         if "torch._dynamo.convert_frame" in sys.modules:
             sys.modules["torch._dynamo"].reset()
 
