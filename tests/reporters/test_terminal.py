@@ -281,3 +281,13 @@ def test_the_seconds_of_a_check_are_shown_where_everything_is_asked_for() -> Non
     check = replace(PASSED, seconds=12.345)
     assert f"{PASSED.summary} (12.3 s)" in terminal.render(report(check), verbose=True)
     assert "12.3" not in terminal.render(report(check))
+
+
+@pytest.mark.parametrize("metrics", [{}, {"y.least_atol": 0.75}])
+def test_the_least_tolerance_is_that_of_all_probes(metrics: dict[str, float]) -> None:
+    one = Mismatch("y", "example", "differs", index=(0,), least_atol=0.25, least_rtol=0.5)
+    both = (one, replace(one, probe="zeros", least_atol=0.5))
+    most = metrics.get("y.least_atol", 0.5)
+    for found, least in ((both, f"atol={most} on all of them"), (both[:1], "atol=0.25 or rtol=")):
+        check = replace(FAILED, mismatches=found, metrics=metrics)
+        assert f"would have passed with {least}" in terminal.render(report(check))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 
@@ -85,7 +85,7 @@ def details(check: Check, drawn: Iterable[Table] = (), width: int = 91) -> list[
     if check.status is not Status.PASSED:
         causes = _causes(check.mismatches)
         for group in causes[:MISMATCHES]:
-            lines += _mismatch(group)
+            lines += _mismatch(group, check.metrics)
         lines += _rest(sum(map(len, causes[MISMATCHES:])), "mismatch", "mismatches")
         places = _places(check.locations)
         for location in places[:LOCATIONS]:
@@ -139,7 +139,7 @@ def _places(locations: Sequence[Location]) -> list[Location]:
     ]
 
 
-def _mismatch(group: Sequence[Mismatch]) -> Iterator[Line]:
+def _mismatch(group: Sequence[Mismatch], metrics: Mapping[str, Metric]) -> Iterator[Line]:
     mismatch, others = group[0], len({one.probe for one in group}) - 1
     more = f" and {others} other probe{'s' if others > 1 else ''}" if others else ""
     named = {"output": mismatch.output, "probe": f"{mismatch.probe}{more}"}
@@ -155,7 +155,14 @@ def _mismatch(group: Sequence[Mismatch]) -> Iterator[Line]:
     place = f"at {list(mismatch.index)}" if mismatch.index else ""
     if place or values:
         yield Line(one_line(": ".join(filter(None, [place, ", ".join(values)]))), depth=1)
-    yield from _least(mismatch)
+    # The report keeps some of the probes; the metric, where there is one, is that of all.
+    everywhere = metrics.get(f"{mismatch.output}.least_atol", 0.0)
+    least: list[Metric | None] = [*(one.least_atol for one in group), everywhere]
+    known = [value for value in least if isinstance(value, float) and math.isfinite(value)]
+    if others and len(known) == len(least):
+        yield Line(f"would have passed with atol={round_up(max(known))} on all of them", depth=1)
+    else:
+        yield from _least(mismatch)
 
 
 def _least(mismatch: Mismatch) -> Iterator[Line]:
