@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+import torch
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +16,7 @@ class Operations(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
+    _higher_order = False
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,14 +35,15 @@ class Operations(TorchDispatchMode):
     ) -> Any:
         """Hand the operation over; the types are torch's own."""
         if isinstance(func, HigherOrderOperator):
+            self._higher_order = True
             return func(*args, **(kwargs or {}))
         return self.operation(func, args, kwargs or {})
 
     def __exit__(self, *error: object) -> None:
         """Let torch.cond compile anew: what TorchDynamo skipped in here it would skip for good."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        if "torch._dynamo.convert_frame" in sys.modules:
-            sys.modules["torch._dynamo"].reset()
+        if self._higher_order:
+            torch._dynamo.reset()
 
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give what ``func(*args, **kwargs)`` gives, or something else in its place."""

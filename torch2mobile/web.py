@@ -5,6 +5,7 @@ It runs .onnx and .ort files as they are. npm's package is kept in the user's ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import struct
@@ -151,7 +152,8 @@ class WebRunner:
     def _send(self, request: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
         text = json.dumps(request).encode()
         stdin = cast("Any", self._process.stdin)
-        try:
+        # Where it died, the answer that does not come tells how.
+        with contextlib.suppress(BrokenPipeError):
             for part in (
                 struct.pack("<I", len(text)),
                 text,
@@ -159,8 +161,6 @@ class WebRunner:
             ):
                 stdin.write(part)
             stdin.flush()
-        except BrokenPipeError:
-            pass  # the answer that does not come tells how it died
 
     def _answer(self) -> dict[str, Any]:
         (size,) = struct.unpack("<I", self._read(4))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_nets import Perceptron
 
 from torch2mobile.environments import Worker
 from torch2mobile.errors import ModelFileError, NotApplicableError
@@ -23,15 +23,6 @@ from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, Outpu
 TARGET = ExecutorchTarget()
 WAIT = 120.0
 installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
-
-
-class Perceptron(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_nets import Looked, Perceptron
 from torch.export import Dim as TorchDim
 
 import torch2mobile
@@ -39,28 +39,6 @@ def job(made: Any, out: Path, shape: tuple[int, ...], variant: Any = EXACT) -> J
 def converted(made: Job) -> Any:
     with Worker() as tools:
         return convert(made, tools, WAIT)
-
-
-class Perceptron(nn.Module):
-    """Of this one, pnnx keeps the batch as a dimension of the data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
-class Looked(nn.Module):
-    """torch.onnx makes a Gather of it, which ncnn does not have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(10, 4)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.table(ids).mean(1)
 
 
 @installed

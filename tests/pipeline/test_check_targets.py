@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
+from small_nets import Looked
 
 import torch2mobile
 from torch2mobile.errors import ConversionError, NotApplicableError
@@ -16,15 +15,6 @@ from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.pipeline import check_targets
 from torch2mobile.records import Artifact, Check, Job, Status
 from torch2mobile.validators.coverage.rules import RULES
-
-
-class Looked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(10, 4)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.table(ids).mean(1)
 
 
 def check(**options: Any) -> dict[str, Check]:

@@ -23,13 +23,13 @@ from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
 from torch2mobile.exporter.strategies import (
     STRATEGIES,
-    _after_a_call,
-    _deferred,
-    _hinted,
-    _non_strict,
-    _torchscript,
+    after_a_call,
     attention_in_operators,
     below_the_call,
+    deferred,
+    hinted,
+    non_strict,
+    torchscript,
     tried,
 )
 from torch2mobile.records import Attempt, Capture, LoadedModel, Location
@@ -64,7 +64,7 @@ def captures(
     for name, strategy in STRATEGIES:
         if _is_pointless(strategy, loaded, attempts):
             continue
-        if strategy is _torchscript and _is_users_fault(attempts):
+        if strategy is torchscript and _is_users_fault(attempts):
             reason = "not tried: a trace would fix in the file what the others refuse"
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
@@ -157,7 +157,7 @@ def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
         setattr(ShapeEnv, name, watching(original, wanted))
         # The same failure again; only the watching matters.
         with contextlib.suppress(Exception), attention_in_operators():
-            _non_strict(own)
+            non_strict(own)
     ranked = sorted(found, key=lambda pair: not pair[0])
     return ranked[0][1] if ranked else None
 
@@ -173,11 +173,11 @@ _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
 
 def _is_pointless(strategy: Any, loaded: LoadedModel, attempts: Sequence[Attempt]) -> bool:
     """Whether what a strategy does differently is not what stopped the others."""
-    if strategy is _deferred:
+    if strategy is deferred:
         return not _stopped_by_guards(attempts)
-    if strategy is _hinted:
+    if strategy is hinted:
         return not _taken_for_constant(attempts)
-    return strategy is _after_a_call and not loaded.copies.changing
+    return strategy is after_a_call and not loaded.copies.changing
 
 
 def _stopped_by_guards(attempts: Sequence[Attempt]) -> bool:

@@ -52,7 +52,8 @@ def _export(
         )
 
 
-def _non_strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
+def non_strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """The module's Python as it runs on the example."""
     return _export(loaded)
 
 
@@ -61,12 +62,12 @@ def _from_two(loaded: LoadedModel) -> torch.export.ExportedProgram:
     return _export(loaded, floor=2)
 
 
-def _deferred(loaded: LoadedModel) -> torch.export.ExportedProgram:
+def deferred(loaded: LoadedModel) -> torch.export.ExportedProgram:
     """As if every guard held that torch cannot prove; where one does not, the probes decide."""
     return _export(loaded, floor=2, deferred=True)
 
 
-def _hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
+def hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
     """With sizes that torch solves no guards for: it reads (3 * n - 1) // n == 2 as n == 2."""
     return _export(loaded, floor=2, deferred=True, hints=True)
 
@@ -75,13 +76,13 @@ def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
     return with_powers(_export(loaded, strict=True, floor=2, deferred=True))
 
 
-def _after_a_call(loaded: LoadedModel) -> torch.export.ExportedProgram:
+def after_a_call(loaded: LoadedModel) -> torch.export.ExportedProgram:
     """On a module whose first call has built what its later calls use, such as hooks and caches."""
     loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
     return _export(loaded, strict=False)
 
 
-def _torchscript(loaded: LoadedModel) -> Any:
+def torchscript(loaded: LoadedModel) -> Any:
     """A trace; anything that the tracer would bake in is an error here, not a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]
@@ -132,13 +133,13 @@ def tried(
 
 
 STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
-    ("non-strict", _non_strict),
+    ("non-strict", non_strict),
     ("non-strict from size 2", _from_two),
-    ("non-strict, guards deferred", _deferred),
-    ("non-strict, sizes as hints", _hinted),
-    ("non-strict after a call", _after_a_call),
+    ("non-strict, guards deferred", deferred),
+    ("non-strict, sizes as hints", hinted),
+    ("non-strict after a call", after_a_call),
     ("strict", _strict),
-    ("torchscript", _torchscript),
+    ("torchscript", torchscript),
 )
 
 

@@ -292,15 +292,16 @@ class _Search:
         if captured:
             return self._finding("capture", captured)
         feeds = self.question.case.probe.feeds
-        if self.found and not self._compensated(feeds):
-            return self._finding("node")
+        if self.found:
+            right = self._compensated(feeds)
+            return self._finding("nothing", suspects=()) if right else self._finding("node")
         try:
             plain = self._wrong(self.pieces.whole(feeds, optimised=False))
             whole = self._wrong(self.pieces.whole(feeds))
         except Torch2MobileError as error:
             return self._finding("refused", error.message)
         if not whole:
-            return self._finding("nothing", suspects=())
+            return self._finding("nothing")
         if not plain:
             return self._finding("optimizer", whole)
         largest = sorted(self.compared, key=closeness, reverse=True)[:SHOWN]
