@@ -384,7 +384,7 @@ BAD = [
     ),
     (["export", "nets.py:model", "--input", INPUT, "--out", "nets.py"], 2, "no folder", None),
     (["export", "nets.py:model", "--input", INPUT, "--out", "nets.py/x"], 2, "cannot write", None),
-    (["verify", "nowhere"], 2, "no bundle", None),
+    (["verify", "nowhere"], 2, "there is no nowhere", None),
     (["verify", "mine"], 2, "manifest.json", _folder_with_a_file),
     (["verify", "m.onnx"], 2, "--against", _write("m.onnx", b"")),
     (
