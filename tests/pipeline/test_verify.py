@@ -166,7 +166,7 @@ class TestBundle:
     def test_what_is_no_bundle(self, tmp_path: Path, pair: Any) -> None:
         with pytest.raises(BundleError):
             torch2mobile.verify(tmp_path)
-        with pytest.raises(UsageError, match="there is no .*nowhere"):
+        with pytest.raises(UsageError, match=r"there is no .*nowhere"):
             torch2mobile.verify(tmp_path / "nowhere")
         with pytest.raises(UsageError, match="no bundle"):
             torch2mobile.verify(pair.path / "model.onnx")

@@ -46,7 +46,7 @@ def module_side(
     """
     from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import determinism, probes, reference, reference_check
-    from torch2mobile.validators.parity.exploring import offers, sides
+    from torch2mobile.validators.parity.exploring import offers
 
     stages.observer.started("reference")
     example = reference.example_of(loaded)
@@ -57,7 +57,7 @@ def module_side(
     built += offers.offers(loaded, specs, example, options)
     shapes = [probe.shapes for probe in built]
     built += [probe for probe in recorded if probe.shapes not in shapes]
-    references, settled, overflown = _evaluated(stages, loaded, outputs, built)
+    references, settled, overflown = _evaluated(stages, loaded, outputs, built, options)
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = determinism.diagnose(loaded, again) if again is not None else None
     notes = _taken_for_granted(exceptions)
@@ -71,9 +71,6 @@ def module_side(
         return expected
     _modes(stages, loaded, expected)
     _state(stages, loaded, expected, unsteady)
-    more = sides.searched(loaded, expected, options.seed)
-    found = reference.answered(reference.evaluate(loaded, outputs, more, stages.probed))
-    expected = [*expected, *reference.accepted(found)]
     if loaded.flat.states:
         expected += _in_a_row(stages, loaded, specs, outputs, options, expected)
     constant = reference_check.constant_check(expected)
@@ -100,10 +97,18 @@ def _in_a_row(
 
 
 def _evaluated(
-    stages: Stages, loaded: LoadedModel, outputs: Sequence[str], built: Sequence[Probe]
+    stages: Stages,
+    loaded: LoadedModel,
+    outputs: Sequence[str],
+    built: Sequence[Probe],
+    options: ParityOptions,
 ) -> tuple[Sequence[Reference], Settled | None, list[str]]:
-    """The module on the probes of its domain, what that is, and which overflow a float16 within."""
+    """The module on the probes of its domain and on what is searched beyond them.
+
+    With what its domain is, and which probes overflow a float16 within.
+    """
     from torch2mobile.validators.parity import domain, reference
+    from torch2mobile.validators.parity.exploring import sides
 
     references = reference.evaluate(loaded, outputs, built, stages.probed)
     settled = domain.settle(loaded, references)
@@ -111,6 +116,11 @@ def _evaluated(
         references = reference.evaluate(loaded, outputs, settled.probes, stages.probed)
     overflown = [item.probe.label for item in references if domain.overflows(item)]
     references = reference.answered([i for i in references if not domain.overflows(i)])
+    expected = reference.accepted(references)
+    if expected:
+        more = sides.searched(loaded, expected, options.seed)
+        found = reference.evaluate(loaded, outputs, more, stages.probed)
+        references = [*references, *reference.answered(found)]
     return references, settled, overflown
 
 

@@ -64,6 +64,12 @@ def test_large_values_that_overflow_float16_within_are_left_out() -> None:
     assert finite(expected) != expected
 
 
+def in_a_window(x: torch.Tensor) -> torch.Tensor:
+    """NaN where the mean is in a window that no ordinary value hits."""
+    mean = x.mean(-1, keepdim=True)
+    return torch.where((mean > 0.9) & (mean < 0.93), (-1 - x.abs()).sqrt(), x)
+
+
 class TestExplored:
     @pytest.mark.parametrize(
         ("function", "values"),
@@ -98,6 +104,28 @@ class TestExplored:
 
     def test_a_number_for_the_modules_nan_is_a_failure(self, load: Load) -> None:
         _, expected = side(load(Of(torch.sqrt), "x:float32[N=1..4,8]"))
+        answers = [[(n, np.nan_to_num(a)) for n, a in case.outputs] for case in expected]
+        found = gate.parity_check("onnx", expected, answers, ParityOptions())
+        assert found.status is Status.FAILED
+        assert "NaN on one side only" in found.mismatches[0].problem
+
+    @pytest.mark.parametrize(
+        ("function", "label"),
+        [
+            (lambda x: torch.where(x > 0.5, x, (x - 0.5) / (x - 0.5).abs()), "edges in x"),
+            (in_a_window, "search"),
+        ],
+    )
+    def test_nan_on_a_searched_input_is_noted_and_asked_for(
+        self, load: Load, function: Any, label: str
+    ) -> None:
+        """A file that gives a number there is another function."""
+        check, expected = side(load(Of(function), "x:float32[N,6]"))
+        assert check.status is Status.PASSED
+        note = next(note for note in check.notes if "returns NaN on" in note)
+        assert label in note
+        assert note.endswith("which nobody declared; the file has to as well")
+        assert any(np.isnan(case.outputs[0][1]).any() for case in expected)
         answers = [[(n, np.nan_to_num(a)) for n, a in case.outputs] for case in expected]
         found = gate.parity_check("onnx", expected, answers, ParityOptions())
         assert found.status is Status.FAILED

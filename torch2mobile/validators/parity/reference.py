@@ -56,17 +56,17 @@ class Reference:
 
 
 def answered(references: Sequence[Reference]) -> list[Reference]:
-    """Without the searched probes that the module refuses, or answers with NaN.
+    """Without the searched probes that the module refuses, as nobody declared those.
 
-    Nobody declared those. Where NaN or an infinity was given, it may be the answer, and so it may
-    outside of the module's domain.
+    One that it answers with NaN is outside of its domain; not so where NaN or an infinity was
+    given, whose answer NaN may be.
     """
     return [
-        item
+        replace(item, probe=replace(item.probe, outside=True))
+        if item.probe.searched and item.probe.finite and _has_nan(item)
+        else item
         for item in references
-        if not item.probe.searched
-        or item.probe.outside
-        or (not item.refusal and not (_has_nan(item) and item.probe.finite))
+        if not (item.probe.searched and item.refusal) or item.probe.outside
     ]
 
 

@@ -51,6 +51,7 @@ def reference_check(
         if item.refusal and not item.probe.declared
     )
     notes += _outside_notes(outside, settled)
+    explored = [item for item in outside if item.probe.explored]
     kept = unsteady is not None and unsteady.cause == "state"
     if not kept and not all(item.repeatable for item in references):
         why, remedy = _UNSTEADY[unsteady.cause if unsteady else "random"]
@@ -66,12 +67,12 @@ def reference_check(
         return wrong
     good = [item for item in held if not item.refusal]
     start = " from a fresh start" if kept else ""
-    if outside and len(good) < len(held + outside) / 2:
+    if explored and len(good) < len(held + explored) / 2:
         return Check(
             "reference",
             Status.ERROR,
-            f"too few probes to judge by: of the {len(held + outside)} the module gives numbers on "
-            f"{len(good)}, and nobody declared its values",
+            f"too few probes to judge by: of the {len(held + explored)} the module gives numbers "
+            f"on {len(good)}, and nobody declared its values",
             hint=_DECLARE,
             notes=notes,
         )
@@ -158,20 +159,21 @@ def _refusal_check(held: Sequence[Reference], notes: tuple[str, ...]) -> Check |
 
 
 def _outside_notes(outside: Sequence[Reference], settled: Settled | None) -> tuple[str, ...]:
-    """What the module does not take of the values that nobody declared, and how to declare them."""
+    """What the module does not take of what nobody declared, and how to declare its values."""
+    nan = [item for item in outside if not item.refusal]
     notes = []
-    refused = [item for item in outside if item.refusal]
     for what, items in (
-        ("returns NaN on", [item for item in outside if not item.refusal]),
-        ("refuses", refused),
+        ("returns NaN on", [item for item in nan if item.probe.explored]),
+        ("returns NaN on", [item for item in nan if not item.probe.explored]),
+        ("refuses", [item for item in outside if item.refusal]),
     ):
         if items:
             labels = [item.probe.label.removesuffix(" (outside)") for item in items]
             rest = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
             names = ", ".join(sorted({name for item in items for name in item.probe.explored}))
             notes.append(
-                f"the module {what} {', '.join(labels[:SHOWN])}{rest}, which nobody declared of "
-                f"{names}"
+                f"the module {what} {', '.join(labels[:SHOWN])}{rest}, which nobody declared"
+                + (f" of {names}" if names else "")
                 + (f": {items[0].refusal}" if items[0].refusal else "; the file has to as well")
             )
     if settled is not None and settled.values:

@@ -1,6 +1,7 @@
 """Inputs that a module's own operations make worth trying, beyond what was declared.
 
-Nobody promised that the module takes them: where it refuses one, or gives NaN, it is left out.
+Nobody promised that the module takes them: one that it refuses is left out, and where it gives NaN
+the file has to as well.
 """
 
 from __future__ import annotations
