@@ -78,7 +78,9 @@ def digest(module: nn.Module) -> list[tuple[str, Any]]:
 
 def surroundings() -> list[Any]:
     """What our tools patch while they run, and seeds and modes."""
-    places = (nn.Module, nn.functional, torch.Tensor, torch.fx.Graph)
+    transformer = nn.modules.transformer
+    layers = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
+    places = (nn.Module, nn.functional, torch.Tensor, torch.fx.Graph, transformer, *layers)
     return [
         *[{name: id(value) for name, value in vars(place).items()} for place in places],
         torch.get_rng_state().tolist(),

@@ -21,10 +21,10 @@ from torch2mobile.exporter import assumptions, capture_words
 from torch2mobile.exporter.control_flow import capturing as flows
 from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
+from torch2mobile.exporter.fused_attention import attention_in_operators
 from torch2mobile.exporter.strategies import (
     STRATEGIES,
     after_a_call,
-    attention_in_operators,
     below_the_call,
     deferred,
     hinted,

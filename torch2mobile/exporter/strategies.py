@@ -17,6 +17,7 @@ from torch2mobile.exporter.dims import (
     torch_shapes,
     without_special_sizes,
 )
+from torch2mobile.exporter.fused_attention import attention_in_operators
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.packed import padded_sequences
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
@@ -87,17 +88,6 @@ def torchscript(loaded: LoadedModel) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         return torch.jit.trace(loaded.flat, loaded.tensors, check_trace=False)
-
-
-@contextlib.contextmanager
-def attention_in_operators() -> Iterator[None]:
-    """Without the one fused operator of attention layers in eval mode: no exporter knows it."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def _reference(
     check = reference_check.reference_check(references, unsteady, settled)
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
     untried = _untried(loaded, [item.probe for item in references])
-    said = (*untried, *_fused(loaded), *_without_truth(references), *notes)
+    said = (*untried, *_without_truth(references), *notes)
     check = replace(check, notes=(*loaded.copies.notes, *check.notes, *first, *said))
     if check.status is Status.FAILED:
         check = replace(check, locations=_suspects(loaded, references, unsteady))
@@ -215,24 +215,6 @@ def _untried(loaded: LoadedModel, probes: Sequence[Probe]) -> list[str]:
                 "real data of that size can be given with --data"
             )
     return notes
-
-
-def _fused(loaded: LoadedModel) -> list[str]:
-    """What PyTorch's fused path does where a mask leaves positions out, unlike the file."""
-    import torch
-
-    masked = any(spec.dtype == "bool" for spec in loaded.specs)
-    layers = (torch.nn.TransformerEncoder, torch.nn.TransformerEncoderLayer)
-    found = [name for name, own in loaded.module.named_modules() if isinstance(own, layers)]
-    if not masked or not found or not torch.backends.mha.get_fastpath_enabled():
-        return []
-    note = (
-        f"{found[0] or 'the module'}: in eval mode PyTorch may take a fused path, which gives 0 "
-        "where a mask leaves positions out, and refuses rows that it leaves out whole; the file "
-        "computes them. torch.backends.mha.set_fastpath_enabled(False), where the model is built, "
-        "makes PyTorch compute them too"
-    )
-    return [note]
 
 
 def _tried(name: str, probes: Sequence[Probe]) -> str:
