@@ -37,9 +37,21 @@ class Cepstrum(nn.Module):
         return torch.fft.rfft(x).log().real
 
 
+class Diagonal(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.diagonal_scatter(x.T @ x, x[0])
+
+
 @pytest.mark.parametrize(
     ("module", "op", "code", "said", "remedy"),
     [
+        (
+            Diagonal(),
+            "aten.diagonal_scatter.default",
+            "return torch.diagonal_scatter(x.T @ x, x[0])",
+            "has no ONNX translation for these arguments at ",
+            "ONNX has",
+        ),
         (
             Solving(),
             "aten.linalg_qr.default",

@@ -117,7 +117,21 @@ def _operator_location(capture: Capture, text: str) -> Location | None:
             place = user_code.of_node(node)
             if place.file:
                 return place
+    if "Failed to decompose" in text:
+        return next(map(user_code.of_node, _not_taken_apart(capture.program)), None)
     return user_code.from_trace_text(text)
+
+
+def _not_taken_apart(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
+    """The nodes at which torch fails to write one operator in others."""
+    table = torch._decomp.decomposition_table
+    for node in program.graph.nodes:
+        if node.target in table:
+            try:
+                with quiet():
+                    program.run_decompositions({node.target: table[node.target]})
+            except Exception:  # noqa: BLE001 (whatever it is, this is the operator)
+                yield node
 
 
 def _is_named(target: str, names: Collection[str]) -> bool:

@@ -21,6 +21,7 @@ from torch2mobile.exporter.fused_attention import attention_in_operators
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.packed import padded_sequences
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.regions import in_one_graph
 from torch2mobile.exporter.sized import by_sizes, with_powers
 from torch2mobile.records import LoadedModel, RewrittenFlow
 from torch2mobile.tensors import quiet
@@ -119,7 +120,11 @@ def tried(
         whole_stack_traces(),
         flow.applied() if flow is not None else contextlib.nullcontext(),
     ):
-        return strategy(own)
+        made = strategy(own)
+    if not isinstance(made, torch.export.ExportedProgram):
+        return made
+    with quiet():
+        return in_one_graph(made)
 
 
 STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
