@@ -19,9 +19,9 @@ from torch2mobile.exporter.strategies import STRATEGIES
 from torch2mobile.records import Capture, Dim, LoadedModel, Request
 
 
-def specified(module: nn.Module, *texts: str) -> LoadedModel:
+def specified(module: nn.Module, *texts: str, values: tuple[str, ...] = ()) -> LoadedModel:
     """The module with inputs in the command line's grammar."""
-    return source.from_specs("n", module, texts, (), Request(source=""), ())
+    return source.from_specs("n", module, texts, values, Request(source=""), ())
 
 
 def called(module: nn.Module, *args: Any, **options: Any) -> LoadedModel:
@@ -364,6 +364,15 @@ class Packed(nn.Module):
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
         return self.layer(packed)[1]
+
+
+def test_lengths_fit_the_sizes_that_are_tried() -> None:
+    """A module refuses lengths above the size, and no size for that."""
+    inputs = "x:float32[N=1..4,T=1..8,4]", "lengths:int64[N]"
+    found = capture.capture(specified(Packed(), *inputs, values=("lengths=lengths(T)",)))
+    assert found.strategy == "non-strict from size 2"
+    steps, lengths = assumptions.example_at(found.loaded, {"T": 1})
+    assert steps.shape[1] == lengths.max() == 1
 
 
 class Sizes(Packed):

@@ -12,19 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from traceback import FrameSummary
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import sympy
 import torch
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
-from torch2mobile import probe_sizes, sizing, user_code
+from torch2mobile import probe_sizes, sampling, sizing, tensors, user_code, value_forms
 from torch2mobile.exporter.dims import grouped, torch_symbols
 from torch2mobile.records import Assumption, Capture, Dim, LoadedModel, Location
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # The size of a flat module's input, as torch names it.
 _SIZE = re.compile(r"\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
@@ -133,12 +131,15 @@ def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_
 
 
 def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
-    """The example cut or repeated to other sizes of some symbols."""
+    """The example cut or repeated to other sizes of some symbols; what is of a form is drawn."""
     pairs = list(zip(loaded.specs, loaded.tensors, strict=True))
     own = sizing.sizes_of(loaded.specs, {s.name: tuple(t.shape) for s, t in pairs})
     sizes = {**own, **sizes}
-    found = []
+    found, rng = [], np.random.default_rng(0)
     for spec, tensor in pairs:
+        if value_forms.has_form(spec.values):
+            found.append(tensors.to_torch(sampling.draw(spec, sizes, "example", rng)))
+            continue
         for axis, dim in enumerate(spec.dims):
             if any(term.symbol in sizes for term in dim.terms):
                 rows = torch.arange(dim.at(sizes)) % max(tensor.shape[axis], 1)
