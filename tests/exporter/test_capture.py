@@ -215,6 +215,35 @@ def test_strict_where_only_dynamo_can() -> None:
     assert torch.equal(found.program.module()(torch.ones(5, 3))[0], torch.full((5, 3), 2.0))
 
 
+class WholePatches(nn.Module):
+    """``number`` makes one of a size, and more code that torch has read before follows."""
+
+    def __init__(self, number: Any = int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.number = number
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x.unflatten(1, (-1, 4))).flatten(1)
+        return y + torch.zeros(self.number(x.shape[1] // 4 * 4))
+
+
+def test_strict_where_another_graph_is_for_one_size_alone() -> None:
+    found = capture.capture(specified(WholePatches(), "x:float32[N=1..2,4*h]"))
+    assert found.strategy == "strict"
+    fixing = next(each for each in found.attempts if each.reason.startswith("captured for "))
+    assert "self.number(" in fixing.locations[0].code
+    assert not any(each.fixes for each, _ in assumptions.exceptions(found))
+
+
+def test_a_graph_for_one_size_alone_comes_last() -> None:
+    fixing = WholePatches(lambda size: len(range(size)))
+    attempts: list[Any] = []
+    (found,) = capture.captures(specified(fixing, "x:float32[N=1..2,4*h]"), attempts)
+    assert found.strategy != "strict"
+    assert [a.strategy for a in found.attempts if "alone" in a.reason] == ["strict"]
+
+
 class Branching(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() == 2:

@@ -288,7 +288,7 @@ def test_each_verdict_has_its_words(verdict: str) -> None:
 
 
 class WholePatches(nn.Module):
-    """``int`` makes a number of a size, and more code that torch has read before follows."""
+    """``len`` makes a number of a size, and more code that torch has read before follows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ class WholePatches(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm(x.unflatten(1, (-1, 4))).flatten(1)
-        return y + torch.zeros(int(x.shape[1] // 4 * 4))  # HERE
+        return y + torch.zeros(len(range(x.shape[1] // 4 * 4)))  # HERE
 
 
 def test_a_size_that_the_code_fixes_is_blamed_at_its_line(tmp_path: Path) -> None:

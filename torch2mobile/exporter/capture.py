@@ -29,6 +29,7 @@ from torch2mobile.exporter.strategies import (
     deferred,
     hinted,
     non_strict,
+    strict,
     torchscript,
     tried,
 )
@@ -47,41 +48,52 @@ def captures(
     """The module as captured by each of STRATEGIES that works; the next one once it is asked for.
 
     Statements that stop it and are of the rules ``rewrites`` become operators of control flow. What
-    does not work is added to ``attempts``, to which the caller may add as well. Raises
-    InputError for an example that the module refuses, CaptureError when nothing works; its
-    locations are the user's lines at fault.
+    does not work is added to ``attempts``, to which the caller may add as well. A graph that is for
+    one size of many comes last. Raises InputError for an example that the module refuses,
+    CaptureError when nothing works; its locations are the user's lines at fault.
     """
     outputs, notes = check_example(loaded)
     if loaded.module.training and loaded.program is None:
         notes = (*notes, "the module was in train mode; it was exported in eval mode")
     if loaded.program is not None:
-        yield _finish(loaded, "exported program", loaded.program, outputs, (), notes)
+        yield _finish(loaded, "exported program", loaded.program, outputs, notes)
         return
-    worked = False
+    worked, held = False, None
     found = flows.find(loaded, rewrites, partial(_specialised_at, loaded))
     attempts.extend(flows.refused(found))
     flow = found if found is not None and found.places else None
     for name, strategy in STRATEGIES:
-        if _is_pointless(strategy, loaded, attempts):
+        if _is_pointless(strategy, loaded, attempts, held):
             continue
         if strategy is torchscript and _is_users_fault(attempts):
             reason = "not tried: a trace would fix in the file what the others refuse"
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
-        try:
-            captured = tried(loaded, strategy, flow)
-            made = replace(_finish(loaded, name, captured, outputs, (), notes), control_flow=flow)
-        except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
-            attempts.append(_failed(loaded, name, error))
-            continue
-        refused = _refused_size(made)
-        if refused is not None:
-            attempts.append(refused)
-            continue
-        worked = True
-        yield replace(made, attempts=(*attempts, Attempt(name, succeeded=True)))
-    if not worked:
+        made = _made(loaded, name, strategy, flow, partial(_finish, outputs=outputs, notes=notes))
+        if isinstance(made, Attempt):
+            attempts.append(made)
+        elif (fixing := _fixing(made)) is not None:
+            held = held or made
+            attempts.append(fixing)
+        else:
+            worked = True
+            yield replace(made, attempts=(*attempts, Attempt(name, succeeded=True)))
+    if held is not None:
+        attempts[:] = [each for each in attempts if each.strategy != held.strategy]
+        yield replace(held, attempts=(*attempts, Attempt(held.strategy, succeeded=True)))
+    if not worked and held is None:
         raise _all_failed(loaded, attempts)
+
+
+def _made(
+    loaded: LoadedModel, name: str, strategy: Any, flow: Any, finish: Callable[..., Capture]
+) -> Capture | Attempt:
+    """What a strategy makes of the module, or how it failed."""
+    try:
+        made = finish(loaded, name, tried(loaded, strategy, flow))
+    except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
+        return _failed(loaded, name, error)
+    return _refused_size(made) or replace(made, control_flow=flow)
 
 
 # So many sizes that a graph was not captured for are tried on the module.
@@ -113,6 +125,17 @@ def _refused_size(made: Capture) -> Attempt | None:
             )[:400]
             return Attempt(made.strategy, False, reason, (where,) if where else ())
     return None
+
+
+def _fixing(made: Capture) -> Attempt | None:
+    """A failed attempt where code makes a number of a declared size, as ``int(size)`` does."""
+    found = [each for each, _ in assumptions.exceptions(made) if each.fixes]
+    if not found:
+        return None
+    lines = [each.line for each in found if each.line is not None]
+    where = user_code.from_frames(lines)
+    reason = f"captured for {', '.join(each.text for each in found)} alone"
+    return Attempt(made.strategy, False, reason, (where,) if where else ())
 
 
 def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
@@ -171,8 +194,12 @@ def _line_in_forward() -> Location | None:
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
 
 
-def _is_pointless(strategy: Any, loaded: LoadedModel, attempts: Sequence[Attempt]) -> bool:
+def _is_pointless(
+    strategy: Any, loaded: LoadedModel, attempts: Sequence[Attempt], held: Capture | None
+) -> bool:
     """Whether what a strategy does differently is not what stopped the others."""
+    if held is not None:
+        return strategy is not strict  # which alone reads int() of a size as a size
     if strategy is deferred:
         return not _stopped_by_guards(attempts)
     if strategy is hinted:
@@ -214,7 +241,6 @@ def _finish(
     strategy: str,
     captured: Any,
     outputs: tuple[str, ...],
-    attempts: tuple[Attempt, ...],
     notes: tuple[str, ...],
 ) -> Capture:
     program = captured if isinstance(captured, torch.export.ExportedProgram) else None
@@ -230,7 +256,7 @@ def _finish(
         inputs=inputs,
         outputs=outputs,
         symbols=symbols,
-        attempts=attempts,
+        attempts=(),
         notes=notes,
     )
     return replace(made, assumed=assumptions.assumptions(made))

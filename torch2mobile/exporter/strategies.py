@@ -74,7 +74,8 @@ def hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
     return _export(loaded, floor=2, deferred=True, hints=True)
 
 
-def _strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
+def strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """By TorchDynamo, which reads the code, in place of running it."""
     return with_powers(_export(loaded, strict=True, floor=2, deferred=True))
 
 
@@ -133,7 +134,7 @@ STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict, guards deferred", deferred),
     ("non-strict, sizes as hints", hinted),
     ("non-strict after a call", after_a_call),
-    ("strict", _strict),
+    ("strict", strict),
     ("torchscript", torchscript),
 )
 
