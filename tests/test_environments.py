@@ -19,7 +19,7 @@ import onnx
 import onnx_models
 import pytest
 
-from torch2mobile import limits
+from torch2mobile import environments, limits
 from torch2mobile.environments import Environment, IsolatedRunner, Worker, describe_exit
 from torch2mobile.errors import (
     InputError,
@@ -205,6 +205,18 @@ def test_torch_is_there_only_where_it_is_wanted(shared: Worker) -> None:
         shared.call("torch:get_num_threads", timeout=WAIT)
     with Worker(environment=Environment(torch=True)) as worker:
         assert worker.call("torch:get_num_threads", timeout=WAIT) >= 1
+
+
+def test_another_python_sees_nothing_that_was_made_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch2mobile").symlink_to(Path(environments.__file__).parent)
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('for another processor')")
+    monkeypatch.setattr(environments, "_PACKAGE_ROOT", str(tmp_path))
+    other = Environment("a Python of its own", python=sys.executable)
+    with Worker(environment=other) as worker:
+        assert worker.call("colorsys:rgb_to_hsv", 0, 0, 0, timeout=WAIT) == (0, 0, 0)
+        assert worker.call("torch2mobile.limits:size_text", 1 << 30, timeout=WAIT)
 
 
 def test_preloaded_modules_are_there_and_missing_ones_no_matter() -> None:

@@ -37,10 +37,19 @@ if TYPE_CHECKING:
 REPLAY_MODULES = ("onnxruntime", "torch2mobile.exporter.targets")
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
-_BOOT = (
-    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
-    "from torch2mobile.worker_process import serve; serve()"
-)
+# Of what stands beside this package another Python sees nothing: that is made for this one.
+_BOOT = """
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+root, own = sys.argv.pop(1), sys.argv.pop(1)
+sys.path[:] = filter(None, [root if own else "", *sys.path])
+spec = PathFinder.find_spec("torch2mobile", [root])
+sys.modules[spec.name] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules[spec.name])
+from torch2mobile.worker_process import serve
+serve()
+"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ class Worker:
 
     def __init__(self, *, preload: Sequence[str] = (), environment: Environment = HERE) -> None:
         allowed = (str(int(environment.torch)), str(environment.memory))
-        start = ("-c", _BOOT, _PACKAGE_ROOT, *allowed, *preload)
+        own = "" if environment.python else "1"
+        start = ("-c", _BOOT, _PACKAGE_ROOT, own, *allowed, *preload)
         command = environment.command(*start)
         self.environment = environment
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
