@@ -31,7 +31,7 @@ class Proof:
     """The artefacts of one run against what the module gave.
 
     ``errors`` has by artefact and probe its own errors, for the golden data; ``picked`` by
-    artefact, for each probe, what it picked other indices of equal values in.
+    artefact, for each probe, what it passed with in place of the module's outputs.
     """
 
     def __init__(
@@ -111,13 +111,9 @@ class Proof:
 
     def _judge(self, found: candidates.Candidate) -> None:
         """Parity of one artefact; its own errors are kept, for the golden data."""
-        from torch2mobile.validators.parity.golden import errors_of, other_indices
+        from torch2mobile.validators.parity.golden import errors_of, taken_instead
 
-        def keep(answers: Answers) -> None:
-            pairs = list(zip(self.expected, answers, strict=True))
-            self.errors[found.label] = [errors_of(case, answer) for case, answer in pairs]
-            self.picked.append([other_indices(case, answer) for case, answer in pairs])
-
+        answers: Answers = []
         judging.judge(
             self.stages,
             found,
@@ -125,5 +121,14 @@ class Proof:
             self.options,
             self.capture,
             self.localiser,
-            told=keep,
+            told=answers.extend,
         )
+        if not answers:
+            return
+        pairs = list(zip(self.expected, answers, strict=True))
+        instead = [taken_instead(case, answer) for case, answer in pairs]
+        self.errors[found.label] = [
+            errors_of(case.instead(outputs) if outputs else case, answer)
+            for (case, answer), outputs in zip(pairs, instead, strict=True)
+        ]
+        self.picked.append(instead)

@@ -264,7 +264,11 @@ class _Export:
 
         self.stages.observer.started("bundle")
         picked = enumerate(zip(*self.proof.picked, strict=True))
-        tied = {number: agreed(each) for number, each in picked if any(each)}
+        tied = {
+            number: agreed(each)
+            for number, each in picked
+            if any(outputs is not None for outputs in each)
+        }
         try:
             with writing(self.folder):
                 variants = [ONNX, *(artifact.variant for artifact in artifacts)]

@@ -20,7 +20,8 @@ class Judged:
 
     ``floor`` is the module's own noise, None where it was not measured. ``least_atol`` (with rtol
     0) and ``least_rtol`` (with atol 0) are the least tolerances of a user's that let it pass, None
-    where none does. ``scale`` is the greatest value that is wanted there.
+    where none does. ``scale`` is the greatest value that is wanted there. What is ``left_open`` was
+    not compared: all of it follows the order of equal values.
     """
 
     output: str
@@ -33,6 +34,7 @@ class Judged:
     least_atol: float | None = None
     least_rtol: float | None = None
     scale: float = 0.0
+    left_open: bool = False
 
 
 def structure(expected: Outputs, actual: Outputs, probe: str) -> list[Mismatch]:

@@ -15,6 +15,7 @@ from torch2mobile.validators.parity.tolerance import Case, Roundings
 if TYPE_CHECKING:
     import numpy as np
 
+    from torch2mobile.validators.parity.order import Order
     from torch2mobile.validators.parity.picks import Pick
 
 
@@ -42,7 +43,7 @@ class Expected:
 
     ``later`` gives the truth where it was not needed so far; ``rough`` the outputs with all sums
     taken in a plain loop; ``roundings`` stand in for a truth where there is none; ``picks`` gives
-    by output what its indices pick.
+    by output what its indices pick; ``order`` the outputs with equal values in another order.
     """
 
     probe: Probe
@@ -52,6 +53,7 @@ class Expected:
     roundings: Roundings | None = None
     later: Rough | None = None
     picks: Picks | None = None
+    order: Order | None = None
 
     @property
     def case(self) -> Case:
@@ -61,6 +63,10 @@ class Expected:
         truth = self.truth if self.truth is not None else known
         rough = self.rough.known if self.rough is not None else None
         return Case(self.outputs, truth, self.probe.magnitude, self.roundings, late, rough)
+
+    def instead(self, outputs: Sequence[tuple[str, np.ndarray]]) -> Expected:
+        """The probe with other outputs, held to what noise is usual: the truth is of its own."""
+        return Expected(self.probe, outputs, later=Rough(lambda: None))
 
     def sure(self) -> Expected:
         """The same with its truth evaluated."""

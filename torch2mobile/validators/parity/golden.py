@@ -87,15 +87,18 @@ def errors_of(
     }
 
 
-def other_indices(
+def taken_instead(
     case: Expected, answer: list[tuple[str, np.ndarray]] | Torch2MobileError
 ) -> compare.Outputs | None:
-    """The outputs with an artefact's whole numbers, where it passed with others than the module's.
+    """What an artefact passed with in place of the module's outputs, by the order of equal values.
 
-    Those are indices of equal values. None where it gives the same ones.
+    That is the outputs with its own whole numbers, or those in another order; nothing where values
+    were left open. None where the module's own outputs were given.
     """
     if isinstance(answer, Torch2MobileError) or compare.structure(case.outputs, answer, ""):
         return None
+    if case.order is not None and case.order.taken is not None:
+        return case.order.taken
     pairs = list(zip(case.outputs, answer, strict=True))
     if all(is_float(want) or (want == got).all() for (_, want), (_, got) in pairs):
         return None
@@ -105,7 +108,7 @@ def other_indices(
 def agreed(picked: Sequence[compare.Outputs | None]) -> compare.Outputs:
     """What all artefacts picked; nothing where they do not agree."""
     first = picked[0]
-    if first is None:
+    if not first:
         return []
     arrays = [array for _, array in first]
     alike = all(each and compare.same([a for _, a in each], arrays) for each in picked)

@@ -66,27 +66,29 @@ class Pick:
             return False
         mine, yours = (np.take_along_axis(self.values, each, axis=-1) for each in (one, other))
         alike = (mine == yours) | (_is_nan(mine) & _is_nan(yours))
-        near = self._near(mine, yours)
-        good = (one == other) | (near & ~alike if self.first else near | alike)
+        close = near(self.values, mine, yours)
+        good = (one == other) | (close & ~alike if self.first else close | alike)
         return bool(good.all())
 
     def _along(self, array: np.ndarray) -> np.ndarray:
         shaped = array.reshape(self.indices.shape).astype(np.int64)
         return np.moveaxis(shaped, self.axis, -1) if shaped.ndim else shaped.reshape(1)
 
-    def _near(self, mine: np.ndarray, yours: np.ndarray) -> np.ndarray:
-        """Whether values are as near as floats of their row may always be: the usual tolerance.
 
-        A row may hold what masks others, as -1e9: its scale is SCALE_STEP times their own at most.
-        """
-        if self.values.dtype.kind != "f":
-            return np.zeros(mine.shape, dtype=bool)
-        size = np.where(np.isfinite(self.values), np.abs(self.values), 0.0)
-        own = SCALE_STEP * np.maximum(np.abs(mine), np.abs(yours))
-        scale = np.minimum(size.max(axis=-1, keepdims=True, initial=0.0), own)
-        with np.errstate(invalid="ignore"):
-            near: np.ndarray = np.abs(mine - yours) <= USUAL["float32"].rtol * scale
-        return near
+def near(values: np.ndarray, mine: np.ndarray, yours: np.ndarray) -> np.ndarray:
+    """Whether values are as near as floats of their row may always be: the usual tolerance.
+
+    ``mine`` and ``yours`` are of the rows of ``values``. A row may hold what masks others, as -1e9:
+    its scale is SCALE_STEP times their own at most.
+    """
+    if values.dtype.kind != "f":
+        return np.zeros(mine.shape, dtype=bool)
+    size = np.where(np.isfinite(values), np.abs(values), 0.0)
+    own = SCALE_STEP * np.maximum(np.abs(mine), np.abs(yours))
+    scale = np.minimum(size.max(axis=-1, keepdims=True, initial=0.0), own)
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = np.abs(mine - yours) <= USUAL["float32"].rtol * scale
+    return found
 
 
 def _is_nan(array: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ With ``sums``, the only part of parity that needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from torch2mobile.dispatch import Operations
+    from torch2mobile.validators.parity.order import Order
     from torch2mobile.validators.parity.picks import Pick
 
 # So many probes tell what noise is usual.
@@ -53,6 +54,7 @@ class Reference:
     roundings: Roundings | None = None
     later: Rough | None = None
     picks: Picks | None = None
+    order: Order | None = None
 
 
 def answered(references: Sequence[Reference]) -> list[Reference]:
@@ -77,10 +79,9 @@ def _has_nan(item: Reference) -> bool:
 
 def accepted(references: Sequence[Reference]) -> list[Expected]:
     """What an artefact must give on the probes that the module itself accepts."""
+    shared = [each.name for each in fields(Expected)]
     return [
-        Expected(
-            item.probe, item.outputs, item.truth, item.rough, item.roundings, item.later, item.picks
-        )
+        Expected(**{name: getattr(item, name) for name in shared})
         for item in references
         if not item.refusal
     ]
@@ -117,6 +118,16 @@ def _picks(
             return [None] * len(arrays)
 
     return lru_cache(again)
+
+
+def _order(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Order:
+    from torch2mobile.validators.parity.order import Order
+
+    def again(mode: Operations) -> list[np.ndarray]:
+        with fresh(loaded, "observed") as own, quiet(), mode:
+            return run(own.flat, tensors)
+
+    return Order(again)
 
 
 def _elements(probe: Probe) -> int:
@@ -206,6 +217,7 @@ def _evaluated(
                 rough=_rough(loaded, tensors),
                 later=_later(tensors, arrays, double),
                 picks=_picks(loaded, tensors, arrays),
+                order=_order(loaded, tensors),
             )
             references.append(_complete(loaded, item, double) if number in at_once else item)
     return references
