@@ -102,10 +102,11 @@ def export(source: str, **options: Any) -> int:
       torch2mobile export models.py:MyNet --weights my.safetensors \\
         --input 'image:float32[N=1..8,3,H=64..512,W=64..512]' --values 'image=uniform(0,1)'
     """
-    from torch2mobile.pipeline.config import read_rewrites
+    from torch2mobile.pipeline.config import read_export
     from torch2mobile.pipeline.export import export_request
     from torch2mobile.records import Request
 
+    project = read_export(Path())
     request = Request(
         source=source,
         weights=options["weights"],
@@ -115,7 +116,7 @@ def export(source: str, **options: Any) -> int:
         trust=options["trust"],
         download=options["download"],
         drop_outputs=options["drop_outputs"],
-        state=options["state"],
+        state=options["state"] or project.state,
         stop_before=options["stop_before"],
         output_of=options["output_of"],
         opset=options["opset"],
@@ -125,7 +126,7 @@ def export(source: str, **options: Any) -> int:
         targets=tuple(options["targets"]),
         devices=tuple(options["devices"]),
         strict=options["strict"],
-        rewrites=(*read_rewrites(Path()), *options["rewrites"]),
+        rewrites=(*project.rewrite, *options["rewrites"]),
         mend=not options["no_mend"],
         parity=make_parity(options),
     )

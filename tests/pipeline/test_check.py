@@ -21,7 +21,7 @@ from torch2mobile.errors import UsageError
 from torch2mobile.exporter.translate import OpsetError
 from torch2mobile.pipeline.check import check_request
 from torch2mobile.pipeline.check_options import CheckOptions
-from torch2mobile.pipeline.config import read_rewrites, read_selection
+from torch2mobile.pipeline.config import Export, read_export, read_selection
 from torch2mobile.records import (
     Check,
     Finding,
@@ -685,12 +685,17 @@ def test_what_export_refuses_fails_here_and_nothing_is_raised(
     assert exported.passed or errors
 
 
-def test_a_project_says_what_is_rewritten(tmp_path: Path) -> None:
-    assert read_rewrites(tmp_path) == ()
+def test_a_project_says_what_export_always_does(tmp_path: Path) -> None:
+    assert read_export(tmp_path) == Export()
     file = tmp_path / "pyproject.toml"
-    file.write_text('[tool.torch2mobile.export]\nrewrite = ["T2M101", "T2M102"]\n')
-    assert read_rewrites(tmp_path) == ("T2M101", "T2M102")
-    for line, message in (("rewrite = 3", "no list of codes"), ("rewrites = []", "no key")):
+    file.write_text('[tool.torch2mobile.export]\nrewrite = ["T2M101", "T2M102"]\nstate = true\n')
+    assert read_export(tmp_path) == Export(rewrite=("T2M101", "T2M102"), state=True)
+    for line, message in (
+        ("rewrite = 3", r"Expected `array`, got `int`.*rewrite"),
+        ("state = 1", r"Expected `bool`, got `int`.*state"),
+        ("rewrites = []", "no key 'rewrites'"),
+    ):
         file.write_text(f"[tool.torch2mobile.export]\n{line}\n")
-        with pytest.raises(UsageError, match=message):
-            read_rewrites(tmp_path)
+        with pytest.raises(UsageError, match=message) as caught:
+            read_export(tmp_path)
+        assert "takes state = true, and rewrite" in caught.value.remedy

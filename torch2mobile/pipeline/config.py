@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,18 +27,27 @@ _FORM = (
 )
 
 
-@dataclass(frozen=True)
-class _Suppress:
+_EXPORT_FORM = f'[{EXPORT}] takes state = true, and rewrite, a list of codes: ["T2M101"].'
+T = TypeVar("T")
+
+
+class _Suppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: str
     path: str = "*"
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Settings:
+class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     suppress: tuple[_Suppress, ...] = ()
+
+
+class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of ``export`` that a project always wants."""
+
+    rewrite: tuple[str, ...] = ()
+    state: bool = False
 
 
 def read_selection(
@@ -50,7 +59,7 @@ def read_selection(
     keys and types that do not belong, unknown codes and suppressions without a reason.
     """
     path = folder / FILE
-    settings = _settings(path)
+    settings = _read(path, SECTION, _Settings, _FORM)
     # What is wrong on the command line is not the file's fault.
     Selection(select=select, ignore=ignore)
     try:
@@ -63,25 +72,9 @@ def read_selection(
         raise UsageError(f"{path.name}, [{SECTION}]: {error.message}", error.remedy) from error
 
 
-def read_rewrites(folder: Path) -> tuple[str, ...]:
-    """The codes that ``folder``'s pyproject.toml lists for ``--rewrite``; UsageError as above."""
-    path = folder / FILE
-    table = _table(path, EXPORT)
-    codes = table.get("rewrite", []) if isinstance(table, dict) else None
-    if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
-        raise UsageError(
-            f"{path.name}, [{EXPORT}]: rewrite is no list of codes", 'rewrite = ["T2M101"]'
-        )
-    strange = set(table) - {"rewrite"}
-    if strange:
-        raise UsageError(
-            f"{path.name}, [{EXPORT}]: no key {min(strange)!r}", f"[{EXPORT}] takes rewrite."
-        )
-    return tuple(codes)
-
-
-def _settings(path: Path) -> _Settings:
-    return _converted(_table(path, SECTION), path)
+def read_export(folder: Path) -> Export:
+    """What ``folder``'s pyproject.toml says about ``export``; UsageError as above."""
+    return _read(folder / FILE, EXPORT, Export, _EXPORT_FORM)
 
 
 def _table(path: Path, section: str) -> Any:
@@ -103,16 +96,10 @@ def _table(path: Path, section: str) -> Any:
     return table
 
 
-def _converted(table: Any, path: Path) -> _Settings:
-    strange: set[str] = set()
-    if isinstance(table, dict):
-        strange = set(table) - {"select", "ignore", "suppress"}
-        entries = table.get("suppress", ())
-        for entry in entries if isinstance(entries, list) else ():
-            strange |= set(entry) - {"code", "path", "reason"} if isinstance(entry, dict) else set()
-    if strange:
-        raise UsageError(f"{path.name}, [{SECTION}]: no key {min(strange)!r}", _FORM)
+def _read(path: Path, section: str, kind: type[T], form: str) -> T:
+    """A section as ``kind``, whose keys and types it has to have."""
     try:
-        return msgspec.convert(table, _Settings)
+        return msgspec.convert(_table(path, section), kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path.name}, [{SECTION}]: {error}", _FORM) from error
+        said = re.sub(r"^Object contains unknown field `(.*?)`.*", r"no key '\1'", str(error))
+        raise UsageError(f"{path.name}, [{section}]: {said}", form) from error

@@ -71,7 +71,7 @@ def carrying(loaded: LoadedModel, values: Sequence[str] = ()) -> LoadedModel:
     if not states:
         raise InputError(
             f"{loaded.name} keeps no state: {CALLS} calls in a row leave all of it as it was",
-            "Leave out --state.",
+            "Leave out --state (or state = true in pyproject.toml).",
         )
     first = tuple(rows[0][state.module, state.attribute][state.path] for state in states)
     loaded.flat.states = states
