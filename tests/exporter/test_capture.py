@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -185,6 +185,25 @@ def test_a_guard_that_was_put_off_and_is_wrong_is_known_by_its_size() -> None:
     found = capture.capture(specified(Seven(), "x:float32[N=2..99,3]"))
     assert found.strategy == "non-strict, guards deferred"
     assert [(a.text, sizes) for a, sizes in assumptions.exceptions(found)] == [("N != 7", {"N": 7})]
+
+
+class Remembers(Seven):
+    """Something is kept outside of the module."""
+
+    kept: ClassVar[dict[int, torch.Tensor]] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if 3 not in self.kept:
+            self.kept[3] = torch.ones(3)
+        return super().forward(x * self.kept[3]) * x.sum().item()
+
+
+def test_what_a_module_decides_by_sizes_is_found_without_a_capture() -> None:
+    model = specified(Remembers(), "x:float32[N=2..99,3]")
+    found = assumptions.decided(model)
+    broken = assumptions.not_always_so(model.specs, model.tensors, found)
+    assert [(each.text, sizes) for each, sizes in broken] == [("N != 7", {"N": 7})]
+    assert type(Remembers.kept[3]) is torch.Tensor
 
 
 def test_attention_is_captured_in_operators_and_the_switch_put_back() -> None:

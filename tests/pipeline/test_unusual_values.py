@@ -105,6 +105,11 @@ TWINS: Mapping[str, Twins] = {
         lambda x: x.cumsum(-1) * (1 if x.shape[0] != 6 else 2),
         ("x:float32[N=1..8,L=2..48]",),
     ),
+    "one size of many, by which the code decides": Twins(
+        lambda x: x + 1 if x.shape[0] == 251 else x * 2,
+        lambda x: x * 2,
+        ("x:float32[N=2..400,3]",),
+    ),
     "Gather clamps": Twins(
         lambda x: table(50)[x + 3], lambda x: table(50)[(x + 3).clamp(0, 40)], WHOLE
     ),

@@ -6,6 +6,7 @@ it was told to put off: at sizes where one does not hold, the graph may be anoth
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -17,12 +18,22 @@ from typing import Any
 import numpy as np
 import sympy
 import torch
+from torch._dynamo.source import ConstantSource
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
-from torch2mobile import probe_sizes, sampling, sizing, tensors, user_code, value_forms
+from torch2mobile import probe_sizes, sampling, sizing, user_code, value_forms
+from torch2mobile.copies import fresh
 from torch2mobile.exporter.dims import grouped, torch_symbols
-from torch2mobile.records import Assumption, Capture, Dim, LoadedModel, Location
+from torch2mobile.exporter.fused_attention import attention_in_operators
+from torch2mobile.records import Assumption, Capture, Dim, InputSpec, LoadedModel, Location
+from torch2mobile.tensors import quiet, to_torch
 
 # The size of a flat module's input, as torch names it.
 _SIZE = re.compile(r"\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
@@ -45,9 +56,48 @@ def assumptions(capture: Capture) -> tuple[Assumption, ...]:
     guards |= {guard.expr: _line_of(guard) for guard in (*environment.guards, *put_off)}
     # A guard was written down before torch knew one symbol for a formula of another.
     found = {environment.replace(guard): where for guard, where in reversed(guards.items())}
+    return _told(dict(reversed(found.items())), torchs)
+
+
+def decided(loaded: LoadedModel) -> tuple[Assumption, ...]:
+    """What the module's own code decides by sizes, in one run on the example without values.
+
+    Where values are asked for, what it has decided until then.
+    """
+    environment = ShapeEnv(specialize_zero_one=False, duck_shape=False)
+    mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    torchs: dict[sympy.Symbol, Dim] = {}
+
+    def symbolic(spec: InputSpec, tensor: torch.Tensor) -> torch.Tensor:
+        kinds = [DimDynamic.DYNAMIC if dim.terms else DimDynamic.STATIC for dim in spec.dims]
+        context: Any = StatelessSymbolicContext(dynamic_sizes=kinds)
+        made = mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(spec.name))
+        pairs: list[tuple[Any, Dim]] = list(zip(made.shape, spec.dims, strict=True))
+        torchs.update({n.node.expr: dim for n, dim in pairs if isinstance(n, torch.SymInt)})
+        return made
+
+    with (
+        contextlib.suppress(Exception),
+        fresh(loaded, "scratch") as own,
+        quiet(),
+        attention_in_operators(),
+    ):
+        # What code outside of the module keeps from a first call is to be real.
+        own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
+        with mode:
+            given = list(map(symbolic, loaded.specs, loaded.tensors))
+            if torchs:
+                own.flat.call(*given)
+    return _told({guard.expr: _line_of(guard) for guard in environment.guards}, torchs)
+
+
+def _told(
+    guards: Mapping[Any, tuple[str, int] | None], torchs: Mapping[sympy.Symbol, Dim]
+) -> tuple[Assumption, ...]:
+    """The guards on sizes alone, in the user's own symbols."""
     return tuple(
         replace(_assumption(guard, torchs), line=where)
-        for guard, where in reversed(found.items())
+        for guard, where in guards.items()
         if guard.free_symbols and guard.free_symbols <= set(torchs) and not guard.has(int_oo)
     )
 
@@ -138,7 +188,7 @@ def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Ten
     found, rng = [], np.random.default_rng(0)
     for spec, tensor in pairs:
         if value_forms.has_form(spec.values):
-            found.append(tensors.to_torch(sampling.draw(spec, sizes, "example", rng)))
+            found.append(to_torch(sampling.draw(spec, sizes, "example", rng)))
             continue
         for axis, dim in enumerate(spec.dims):
             if any(term.symbol in sizes for term in dim.terms):
@@ -149,11 +199,15 @@ def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Ten
 
 
 def exceptions(capture: Capture) -> list[tuple[Assumption, dict[str, int]]]:
+    """What :func:`not_always_so` gives for what a capture assumed."""
+    return not_always_so(capture.inputs, capture.loaded.tensors, capture.assumed)
+
+
+def not_always_so(
+    specs: Sequence[InputSpec], tensors: Sequence[torch.Tensor], assumed: Sequence[Assumption]
+) -> list[tuple[Assumption, dict[str, int]]]:
     """The assumptions that are not so at every size, and the smallest sizes of which that is so."""
-    shapes = {
-        spec.name: tuple(tensor.shape)
-        for spec, tensor in zip(capture.inputs, capture.loaded.tensors, strict=True)
-    }
-    sizes = sizing.sizes_of(capture.inputs, shapes)
-    pairs = [(each, probe_sizes.exception(capture.inputs, sizes, each)) for each in capture.assumed]
+    shapes = {spec.name: tuple(tensor.shape) for spec, tensor in zip(specs, tensors, strict=True)}
+    sizes = sizing.sizes_of(specs, shapes)
+    pairs = [(each, probe_sizes.exception(specs, sizes, each)) for each in assumed]
     return [(each, found) for each, found in pairs if found is not None]

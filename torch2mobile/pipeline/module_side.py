@@ -41,8 +41,8 @@ def module_side(
 ) -> list[Expected] | None:
     """The module on every probe; None where it is not fit to be compared with.
 
-    Of those ``recorded`` the ones of other sizes than all others: without a capture, nothing else
-    tells of the sizes at which what it assumed is not so.
+    Without a capture, the sizes at which what it assumed is not so are those of ``recorded`` that
+    no other probe has, or else those by which the module's own code decides.
     """
     from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import determinism, probes, reference, reference_check
@@ -51,16 +51,20 @@ def module_side(
     stages.observer.started("reference")
     example = reference.example_of(loaded)
     specs = capture.inputs if capture else loaded.specs
-    exceptions = assumptions.exceptions(capture) if capture else []
-    assumed = [assumption for assumption, _ in exceptions]
-    built = probes.build(specs, example, options, loaded.data, assumed, drawn=loaded.drawn)
+    if capture is None and not recorded:
+        assumed = assumptions.decided(loaded)
+    else:
+        assumed = capture.assumed if capture else ()
+    exceptions = assumptions.not_always_so(specs, loaded.tensors, assumed)
+    broken = [assumption for assumption, _ in exceptions]
+    built = probes.build(specs, example, options, loaded.data, broken, drawn=loaded.drawn)
     built += offers.offers(loaded, specs, example, options)
     shapes = [probe.shapes for probe in built]
     built += [probe for probe in recorded if probe.shapes not in shapes]
     references, settled, overflown = _evaluated(stages, loaded, outputs, built, options)
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = determinism.diagnose(loaded, again) if again is not None else None
-    notes = _taken_for_granted(exceptions)
+    notes = _taken_for_granted(exceptions) if capture else []
     if overflown:
         notes += [f"{', '.join(overflown)}: too large for the float16 within, and left out"]
     stages.add(_reference(loaded, references, unsteady, settled, notes))
