@@ -74,6 +74,7 @@ class Proof:
             opset = self.request.opset
             self.stages.add(contract_check(self.model, *self.interface, opset, runner))
             self._judge(found)
+            judging.look_up(self.stages, self.model.path, self.capture.loaded.module)
         self._on_devices(found, self.model.path)
 
     def _candidate(

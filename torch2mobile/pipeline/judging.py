@@ -17,6 +17,10 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
     from torch2mobile.pipeline.localising import Localiser
     from torch2mobile.validators.parity.answers import Answers
     from torch2mobile.validators.parity.expected import Expected
@@ -58,6 +62,15 @@ def judge(
         follows = replace(follows, locations=_readers(follows.metrics, capture))
     stages.add(follows)
     return parity.status is Status.PASSED and follows.status is not Status.FAILED
+
+
+def look_up(stages: Stages, path: Path, module: torch.nn.Module) -> None:
+    """Every row of the tables of an .onnx, if it has any, beside the module's."""
+    from torch2mobile.validators.tables import tables_check
+
+    check = stages.attempt("tables", lambda: tables_check(path, module), target="onnx")
+    if check is not None:
+        stages.add(check)
 
 
 def _readers(metrics: Mapping[str, object], capture: Capture) -> tuple[Location, ...]:

@@ -70,13 +70,13 @@ class Scrutinizer:
         options: ParityOptions,
         scrutiny: Scrutiny,
     ) -> None:
-        self._stages, self._path, self._loaded = stages, path, loaded
+        self._stages, self.path, self._loaded = stages, path, loaded
         self._names, self._options, self._scrutiny = names, options, scrutiny
         self._untaken: list[Untaken] = []
 
     @cached_property
     def _places(self) -> dict[str, Location]:
-        return places(self._path.parent)
+        return places(self.path.parent)
 
     def _evaluate(self, probes: Sequence[Probe]) -> list[Expected]:
         """The module on more probes; those that it refuses are left out."""
@@ -102,7 +102,7 @@ class Scrutinizer:
         from torch2mobile.validators.parity.mutating import decisions
         from torch2mobile.validators.parity.mutating.bench import Bench, pack, split
 
-        model, weights = split(read_whole(self._path))
+        model, weights = split(read_whole(self.path))
         found = decisions.find(model, weights)
         made = decisions.instrument(model, found)
         extra: list[Expected] = []
@@ -195,7 +195,7 @@ class Scrutinizer:
         from torch2mobile.validators.parity.mutating.report import mutants_check
 
         trial = mutants.run(
-            read_whole(self._path),
+            read_whole(self.path),
             self._loaded.specs,
             expected,
             self._options,

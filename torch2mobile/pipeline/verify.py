@@ -12,6 +12,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.exporter.bundle import (
     MODEL,
 )
+from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import (
     candidates,
@@ -220,5 +221,7 @@ def _against(
         return ()
     expected = scrutinizer.decisions(expected)
     passed = [judging.judge(stages, each, expected, options, None, localiser) for each in found]
+    if found[0].label == ONNX.label:
+        judging.look_up(stages, scrutinizer.path, loaded.module)
     scrutinizer.mutants(expected, passed=passed[0])
     return expected
