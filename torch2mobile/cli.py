@@ -94,8 +94,8 @@ def cli() -> None:
 def export(source: str, **options: Any) -> int:
     """Export SOURCE to a bundle, and prove that it equals the module.
 
-    SOURCE is package.module:attr, path/to/file.py:attr, sample:NAME or model.pt2; attr is a
-    Module, a Module class or a function that returns one.
+    SOURCE is package.module:attr, path/to/file.py:attr, sample:NAME, timm:NAME, hf:NAME or
+    model.pt2; attr is a Module, a Module class or a function that returns one.
 
     \b
     Example:

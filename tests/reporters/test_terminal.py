@@ -169,6 +169,8 @@ def test_what_has_one_cause_is_shown_once() -> None:
     assert text.count("at net.py:3") == 1
     assert "op Cast, Mul, node n" in text
     assert "more" not in text
+    counted = replace(FAILED, mismatches=mismatches, metrics={"y.failing": 84})
+    assert "output y, probe N=1 and 83 other probes" in terminal.render(report(counted))
 
 
 def test_in_80_columns_no_line_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def load_bundle(path: Path) -> Bundle:
 def _no_bundle(path: Path) -> BundleError:
     names = sorted(item.name for item in path.iterdir())
     held = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    models = [name for name in names if name.endswith(".onnx")]
+    models = [n for n in names if n.endswith(".onnx") and (path / n).stat().st_size]
     alone = f" {path / models[0]} can be given by itself." if models else ""
     return BundleError(
         f"{path} is no bundle: it holds {held or 'nothing'}, and no {MANIFEST}",

@@ -85,7 +85,7 @@ def details(check: Check, drawn: Iterable[Table] = (), width: int = 91) -> list[
     if check.status is not Status.PASSED:
         causes = _causes(check.mismatches)
         for group in causes[:MISMATCHES]:
-            lines += _mismatch(group, check.metrics)
+            lines += _mismatch(group, check.metrics, alone=_alone(group, causes))
         lines += _rest(sum(map(len, causes[MISMATCHES:])), "mismatch", "mismatches")
         places = _places(check.locations)
         for location in places[:LOCATIONS]:
@@ -139,8 +139,17 @@ def _places(locations: Sequence[Location]) -> list[Location]:
     ]
 
 
-def _mismatch(group: Sequence[Mismatch], metrics: Mapping[str, Metric]) -> Iterator[Line]:
-    mismatch, others = group[0], len({one.probe for one in group}) - 1
+def _alone(group: Sequence[Mismatch], groups: Sequence[Sequence[Mismatch]]) -> bool:
+    return sum(each[0].output == group[0].output for each in groups) == 1
+
+
+def _mismatch(
+    group: Sequence[Mismatch], metrics: Mapping[str, Metric], *, alone: bool
+) -> Iterator[Line]:
+    mismatch, count = group[0], len({one.probe for one in group})
+    # The report keeps some of the probes; the metric counts all.
+    failing = metrics.get(f"{mismatch.output}.failing", 0) if alone else 0
+    others = max(count, failing if isinstance(failing, int) else 0) - 1
     more = f" and {others} other probe{'s' if others > 1 else ''}" if others else ""
     named = {"output": mismatch.output, "probe": f"{mismatch.probe}{more}"}
     where = ", ".join(f"{name} {value}" for name, value in named.items() if value)

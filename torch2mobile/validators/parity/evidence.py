@@ -84,6 +84,7 @@ def figures(judged: Sequence[Judged], wrong: Sequence[Mismatch]) -> dict[str, Me
             "probe": worst.probe,
             "ratio": ratio(worst),
             "least_atol": _least([one.least_atol for one in mine], possible=_possible(name, wrong)),
+            "failing": len({item.probe for item in wrong if item.output == name}) or None,
         }
         metrics |= {f"{name}.{key}": value for key, value in found.items() if value is not None}
     return metrics

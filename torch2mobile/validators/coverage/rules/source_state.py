@@ -43,7 +43,10 @@ RULES: tuple[Rule, ...] = (
             "A file keeps nothing between two calls: the change is computed and thrown away, so "
             "that the second call differs from the module's."
         ),
-        remedy="Update it only in training, or take the state as an input and return the new one.",
+        remedy=(
+            "Update it only in training. Where later calls follow it, export with --state, which "
+            "makes it an input and an output of the file."
+        ),
         before=net(
             """
     def __init__(self):
