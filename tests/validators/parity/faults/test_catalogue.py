@@ -143,7 +143,15 @@ CASES: dict[str, list[Case]] = {
         line("h = MatMul(x, w) y = Add(h, b)", w=array(4, 4), b=ROW),
         Case(LSTM, TIME, tensors=PARTS),
     ],
-    "weight_float16": [IMAGES, Case(GRU, TIME, tensors=GRU_PARTS)],
+    "weight_float16": [
+        IMAGES,
+        Case(GRU, TIME, tensors=GRU_PARTS),
+        # Probabilities of many classes are small, and so is what is wrong with them.
+        Case(
+            "(float[N,4] x) => (float[N,20000] y) { h = MatMul(x, w) y = Softmax(h) }",
+            tensors={"w": array(4, 20000)},
+        ),
+    ],
     "weight_bfloat16": [IMAGES, line("y = MatMul(x, w)", w=array(4, 4))],
     "ulp": [
         IMAGES,
