@@ -5,23 +5,28 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
+import os
 import random
+import sys
 import threading
 import types
+import warnings
 import weakref
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torch2mobile.copies import Copies, calm, fresh
 from torch2mobile.errors import InputError
-from torch2mobile.exporter import capture
+from torch2mobile.exporter import assumptions, capture
 from torch2mobile.exporter.loading import source
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
@@ -47,42 +52,71 @@ def outputs(model: LoadedModel, times: int = 1) -> list[torch.Tensor]:
         return [own.flat(*(t.clone() for t in model.tensors))[0] for _ in range(times)]
 
 
+def told(value: Any, depth: int = 9) -> Any:
+    """What a value is and holds."""
+    if isinstance(value, torch.Tensor):
+        if nn.parameter.is_lazy(value):
+            return "lazy"
+        data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        grad = told(value.grad) if value.is_leaf else None
+        return id(value), zlib.crc32(data), value.requires_grad, grad
+    if isinstance(value, bool | int | float | str | type(None)):
+        return value
+    if isinstance(value, np.ndarray):
+        return id(value), value.tobytes()
+    if not depth or isinstance(value, nn.Module | type | types.ModuleType):
+        return id(value)
+    return id(value), [(repr(key), told(held, depth - 1)) for key, held in held_by(value)]
+
+
+def held_by(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    if isinstance(value, list | tuple | set | deque):
+        return enumerate(value)
+    if isinstance(value, types.FunctionType):
+        return enumerate(cell.cell_contents for cell in value.__closure__ or ())
+    slots = {name: getattr(value, name, None) for name in getattr(value, "__slots__", None) or ()}
+    return {**getattr(value, "__dict__", {}), **slots}.items()
+
+
 def digest(module: nn.Module) -> list[tuple[str, Any]]:
     """All that a module and its class hold, but by another way than the product's."""
-
-    def told(value: Any, depth: int = 4) -> Any:
-        if isinstance(value, torch.Tensor):
-            if nn.parameter.is_lazy(value):
-                return "lazy"
-            data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            return id(value), zlib.crc32(data), value.requires_grad
-        if isinstance(value, np.ndarray):
-            return id(value), value.tobytes()
-        if depth and isinstance(value, dict):
-            return id(value), [(repr(k), told(v, depth - 1)) for k, v in value.items()]
-        if depth and isinstance(value, list | tuple | set | deque):
-            return id(value), [told(item, depth - 1) for item in value]
-        if isinstance(value, bool | int | float | str | type(None)):
-            return value
-        foreign = isinstance(value, nn.Module | type | types.FunctionType | types.ModuleType)
-        own = depth and not foreign and hasattr(value, "__dict__")
-        return id(value), told(vars(value), depth - 1) if own else None
-
     found = []
     for path, child in module.named_modules():
-        own = {k: id(v) for k, v in vars(type(child)).items() if k != "__slotnames__"}
-        found.append((f"class of {path}", sorted(own.items())))
+        own = [(k, told(v)) for k, v in vars(type(child)).items() if k != "__slotnames__"]
+        found.append((f"class of {path}", own))
         found += [(f"{path}.{name}", told(value)) for name, value in vars(child).items()]
     return found
 
 
+# TorchDynamo, where it is asked for the first time, replaces these of nn.Module for good.
+DYNAMOS = {"___needs_generation_tag_patch", "__init__", "__setstate__"}
+
+
 def surroundings() -> list[Any]:
-    """What our tools patch while they run, and seeds and modes."""
-    transformer = nn.modules.transformer
-    layers = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
-    places = (nn.Module, nn.functional, torch.Tensor, torch.fx.Graph, transformer, *layers)
+    """What our tools patch while they run, hooks of all modules, seeds and modes."""
+    places = (
+        *(
+            nn.Module,
+            nn.functional,
+            nn.modules.transformer,
+            nn.modules.rnn,
+            nn.utils.rnn,
+            nn.RNNBase,
+        ),
+        *(nn.LSTM, nn.TransformerEncoder, nn.TransformerEncoderLayer, torch.Tensor, torch.fx.Graph),
+        *(torch.fx.proxy.TracerBase, ShapeEnv, math),
+    )
+    hooks = nn.modules.module
     return [
-        *[{name: id(value) for name, value in vars(place).items()} for place in places],
+        *[
+            {name: id(value) for name, value in vars(place).items() if name not in DYNAMOS}
+            for place in places
+        ],
+        {name: list(v) for name, v in vars(hooks).items() if name.startswith("_global") and v},
+        list(warnings.filters),
+        (torch.get_num_threads(), torch.backends.mkldnn.enabled, sys.path[:], dict(os.environ)),
         torch.get_rng_state().tolist(),
         str(np.random.get_state()),
         random.getstate(),
@@ -434,12 +468,16 @@ def test_what_a_first_call_builds_can_be_captured_after_it() -> None:
     assert found.loaded.module.table is None
 
 
-@pytest.mark.parametrize("cls", [InstallsHooks, Features, Deep, Plain])
+def renormalising() -> nn.Module:
+    return nn.Embedding(10, 4, max_norm=0.5)
+
+
+@pytest.mark.parametrize("cls", [InstallsHooks, Features, Deep, Plain, renormalising])
 def test_nothing_of_a_run_is_left_in_the_module(cls: Callable[[], nn.Module]) -> None:
     """Capture, reference, float64, coarse sums, recordings and the search for state."""
     module = seeded(cls).train()
     before, around = digest(module), surroundings()
-    model = loaded(module)
+    model = loaded(module, *([torch.tensor([1, 2, 3])] if cls is renormalising else []))
     capture.capture(model)
     built = probes.build(model.specs, reference.example_of(model), ParityOptions(probes=4))
     for item in reference.evaluate(model, ["output"], built):
@@ -449,6 +487,7 @@ def test_nothing_of_a_run_is_left_in_the_module(cls: Callable[[], nn.Module]) ->
             item.later()
     determinism.diagnose(model, built[0])
     determinism.writers(model, built[0], determinism.changed_state(model, built[0]))
+    assumptions.decided(model)
     assert digest(module) == before
     assert surroundings() == around
 
@@ -464,6 +503,51 @@ def test_no_sample_is_changed_by_an_export(name: str, tmp_path: Any) -> None:
     torch2mobile.check(sample.module, sample.tensors)
     assert digest(sample.module) == before
     assert surroundings() == around
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [InstallsHooks, Features, Deep, renormalising])
+def test_no_strange_module_is_changed_by_any_command(make: Any, tmp_path: Any) -> None:
+    import torch2mobile
+
+    module = seeded(make)
+    given = (torch.tensor([1, 2, 3]) if make is renormalising else X,)
+    before, around = digest(module), surroundings()
+    result = torch2mobile.export(module, given, out=tmp_path / "out", targets=[], simplify=False)
+    torch2mobile.check(module, given)
+    if result.passed:
+        torch2mobile.verify(tmp_path / "out", module, given)
+    assert digest(module) == before
+    assert surroundings() == around
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "hook": lambda m: m.layer.register_forward_hook(lambda *_: None),
+    "hook before": lambda m: m.layer.register_forward_pre_hook(lambda *_: None),
+    "hook of gradients": lambda m: m.layer.register_full_backward_hook(lambda *_: None),
+    "hook of states": lambda m: m.layer.register_state_dict_post_hook(lambda *_: None),
+    "weight": lambda m: m.layer.weight.data.add_(1),
+    "gradient": lambda m: setattr(m.layer.weight, "grad", torch.ones(8, 8)),
+    "asks for gradients": lambda m: m.layer.weight.requires_grad_(requires_grad=False),
+    "mode": lambda m: m.layer.eval(),
+    "attribute of an object": lambda m: m.settings.nested["scale"].append(2.0),
+    "slot": lambda m: setattr(m.slotted, "scale", 2.0),
+    "array": lambda m: m.array.fill(3),
+    "closure": lambda m: m.add(),
+    "class": lambda m: type(m).shared.append(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_digest_of_these_tests_sees_a_change(change: str) -> None:
+    class Shared(Deep):
+        shared: ClassVar[list[int]] = []
+
+    module = Shared()
+    before = digest(module)
+    assert digest(module) == before
+    CHANGES[change](module)
+    assert digest(module) != before
 
 
 # --- snapshots --------------------------------------------------------------------------------

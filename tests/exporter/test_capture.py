@@ -185,6 +185,9 @@ def test_a_guard_that_was_put_off_and_is_wrong_is_known_by_its_size() -> None:
     found = capture.capture(specified(Seven(), "x:float32[N=2..99,3]"))
     assert found.strategy == "non-strict, guards deferred"
     assert [(a.text, sizes) for a, sizes in assumptions.exceptions(found)] == [("N != 7", {"N": 7})]
+    assert assumptions.broken(found, {"x": np.zeros((6, 3), "f4")}) == {}
+    blamed = assumptions.broken(found, {"x": np.zeros((7, 3), "f4")})
+    assert blamed["N != 7"].code == "return x + 1 if x.shape[0] == 7 else x * 2"
 
 
 class Remembers(Seven):

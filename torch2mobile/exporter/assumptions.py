@@ -38,6 +38,9 @@ from torch2mobile.tensors import quiet, to_torch
 # The size of a flat module's input, as torch names it.
 _SIZE = re.compile(r"\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 
+# A size of 1 is no case of the code's: torch asks for it wherever it broadcasts.
+_ALL_BUT_ONE = re.compile(r" != (?![01]$)\d+$")
+
 
 def assumptions(capture: Capture) -> tuple[Assumption, ...]:
     """The ranges and guards of a captured graph, where they say more than was declared."""
@@ -111,17 +114,23 @@ def _line_of(guard: Any) -> tuple[str, int] | None:
 def broken(capture: Capture, feeds: Mapping[str, np.ndarray]) -> dict[str, Location]:
     """The sizes for which a graph was captured where these inputs have others, with the lines.
 
-    What the code made a number of is meant, as ``int(size)`` does, and no side of a branch.
+    What the code made a number of is meant, as ``int(size)`` does, or has for one size alone, and
+    not that one side of a branch was taken.
     """
     sizes = sizing.sizes_of(capture.inputs, {n: array.shape for n, array in feeds.items()})
+    alone = [each for each in capture.assumed if each.fixes or _ALL_BUT_ONE.search(each.text)]
+    wrong = {each.text: each.line for each in alone if not each.holds(sizes)}
+    if None in wrong.values():
+        # What was put off until the graph runs has no line, and TorchDynamo keeps none.
+        wrong |= {each.text: each.line for each in decided(capture.loaded) if each.text in wrong}
     traces = [user_code.frames_in(n.meta.get("stack_trace") or "") for n in _nodes(capture)]
     found = {}
-    for each in capture.assumed:
-        if each.fixes and each.line is not None and not each.holds(sizes):
-            through = [t[: t.index(each.line) + 1] for t in traces if each.line in t]
-            place = user_code.from_frames(through[0] if through else [each.line])
+    for text, line in wrong.items():
+        if line is not None:
+            through = [t[: t.index(line) + 1] for t in traces if line in t]
+            place = user_code.from_frames(through[0] if through else [line])
             if place is not None:
-                found[each.text] = place
+                found[text] = place
     return found
 
 
