@@ -376,6 +376,22 @@ INDEXING = {
         *over((F32,), torch.nonzero, *map(torch.tensor, (2.0, 0.0, NAN))),
         Case(torch.nonzero, ((torch.tensor(True),), (torch.tensor(False),))),
     ],
+    "index_put (int32)": [
+        *over(
+            (F32,),
+            lambda x, p: x.index_put((p.int(),), x[: p.shape[0]] * 2, accumulate=True),
+            (normal(5, 2), torch.tensor([0, 2, 2])),
+            (normal(7, 2), torch.tensor([6, 6, 0])),
+        ),
+        *over(
+            (F32,),
+            lambda x: torch.istft(torch.view_as_complex(x), 16, 4, window=torch.hann_window(16)),
+            normal(2, 9, 17, 2),
+            normal(2, 9, 17, 2, seed=1),
+            ulps=64,
+            scale=4,
+        ),
+    ],
     "roll (varying)": [
         *_of_any(torch.fft.fftshift, *_rows(5, 1, 4, 9)),
         *over((F32,), torch.fft.ifftshift, *_rows(5, 1, 4, 9)),

@@ -36,6 +36,25 @@ def roll(x: Any, shifts: Any, dims: Sequence[int] = ()) -> Any:
     return found
 
 
+def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
+    """As the exporter has it, by places in int64, which ONNX takes alone."""
+    short = ir.DataType.INT32
+    if not any(index is not None and index.dtype == short for index in indices):
+        return NotImplemented
+    from onnxscript.function_libs.torch_lib.ops.core import aten_index_put
+
+    wide = []
+    for index in indices:
+        if index is None or index.dtype != short:
+            wide.append(index)
+            continue
+        places = op.Cast(index, to=ir.DataType.INT64)
+        # The exporter asks for both, and they come only once all is translated.
+        places.shape, places.dtype = index.shape, ir.DataType.INT64
+        wide.append(places)
+    return aten_index_put(x, wide, values, accumulate)
+
+
 ROWS = (
     Row(
         "nonzero (scalar)",
@@ -43,6 +62,14 @@ ROWS = (
         nonzero,
         "wrong",
         "has a column for a scalar, which has no axis",
+        (*REALS, "bool"),
+    ),
+    Row(
+        "index_put (int32)",
+        ("aten::index_put", "aten::_unsafe_index_put"),
+        index_put,
+        "wrong",
+        "writes a file that does not load, as in istft",
         (*REALS, "bool"),
     ),
     Row(
