@@ -105,7 +105,8 @@ def surroundings() -> list[Any]:
             nn.utils.rnn,
             nn.RNNBase,
         ),
-        *(nn.LSTM, nn.TransformerEncoder, nn.TransformerEncoderLayer, torch.Tensor, torch.fx.Graph),
+        *(nn.LSTM, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention),
+        *(torch.Tensor, torch.fx.Graph),
         *(torch.fx.proxy.TracerBase, ShapeEnv, math),
     )
     hooks = nn.modules.module

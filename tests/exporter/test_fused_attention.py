@@ -78,6 +78,23 @@ def test_plain_operators_give_what_the_fused_path_gives(kind: str, masks: str) -
         assert torch.allclose(found, wanted, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("masks", MASKS)
+def test_attention_by_itself(masks: str, weights: bool) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    for _ in range(8):
+        given = MASKS[masks]()
+        given = {name.replace("src_mask", "attn_mask"): mask for name, mask in given.items()}
+        given = {name.removeprefix("src_"): mask for name, mask in given.items()}
+        x = torch.randn(3, LENGTH, 8)
+        with torch.no_grad():
+            wanted = attention(x, x, x, need_weights=weights, **given)[0]
+            with attention_in_operators():
+                found = attention(x, x, x, need_weights=weights, **given)[0]
+        assert torch.allclose(found, wanted, atol=1e-5, equal_nan=True)
+
+
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()

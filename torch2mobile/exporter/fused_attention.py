@@ -8,6 +8,7 @@ mask that leaves out the ends of rows alone, the whole encoder gives 0 there.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ def attention_in_operators() -> Iterator[None]:
         later: set[int] = set()
         patches.append((nn.TransformerEncoderLayer, "forward", _layer(later)))
         patches.append((nn.TransformerEncoder, "forward", _encoder(later)))
+        patches.append((nn.MultiheadAttention, "forward", _attention()))
     originals = [(place, name, getattr(place, name)) for place, name, _ in patches]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -96,19 +98,50 @@ def _encoder(later: set[int]) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _is_fused(layer: nn.TransformerEncoderLayer, src: torch.Tensor) -> bool:
-    """Whether PyTorch computes a layer by one operator, where no gradients are asked for."""
-    attention: Any = layer.self_attn
+def _attention() -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    """The forward of attention by itself, as in decoders."""
+    original = nn.MultiheadAttention.forward
+    names = [*inspect.signature(original).parameters]
+
+    def forward(self: nn.MultiheadAttention, *args: Any, **options: Any) -> Any:
+        found, weights = original(self, *args, **options)
+        given = {**dict(zip(names[1:], args, strict=False)), **options}
+        masks = given.get("attn_mask"), given.get("key_padding_mask")
+        query = given["query"]
+        itself = query is given["key"] is given["value"]
+        whole = all(mask is None or mask.dtype == torch.bool for mask in masks)
+        # With weights, plain operators give NaN as well.
+        if weights is None and itself and whole and query.dim() == 3 and _is_native(self):
+            alone = _without_keys(*masks)
+            if alone is not None:
+                found = found.masked_fill(alone.unsqueeze(-1), torch.nan)
+        return found, weights
+
+    return forward
+
+
+def _is_native(attention: Any) -> bool:
+    """Whether PyTorch computes attention by one operator, where no gradients are asked for."""
     return bool(
-        src.dim() == 3
-        and not layer.training
+        not attention.training
         and attention.batch_first
         and attention.in_proj_bias is not None
         and attention._qkv_same_embed_dim
         and attention.num_heads % 2 == 0
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+        and not torch.is_autocast_enabled()
+    )
+
+
+def _is_fused(layer: nn.TransformerEncoderLayer, src: torch.Tensor) -> bool:
+    """Whether PyTorch computes a layer by one operator, where no gradients are asked for."""
+    return bool(
+        src.dim() == 3
+        and not layer.training
+        and _is_native(layer.self_attn)
         and layer.activation_relu_or_gelu
         and layer.norm1.eps == layer.norm2.eps
-        and not torch.is_autocast_enabled()
         and not any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
     )
 
