@@ -260,15 +260,9 @@ class _Export:
         artifacts: Sequence[Artifact],
     ) -> Bundle | None:
         from torch2mobile.exporter.staging import writing
-        from torch2mobile.validators.parity.golden import agreed
+        from torch2mobile.validators.parity.golden import tied
 
         self.stages.observer.started("bundle")
-        picked = enumerate(zip(*self.proof.picked, strict=True))
-        tied = {
-            number: agreed(each)
-            for number, each in picked
-            if any(outputs is not None for outputs in each)
-        }
         try:
             with writing(self.folder):
                 variants = [ONNX, *(artifact.variant for artifact in artifacts)]
@@ -278,7 +272,7 @@ class _Export:
                     self.request.parity,
                     self.proof.errors,
                     variants,
-                    tied,
+                    tied(self.proof.picked),
                     self._sides,
                 )
                 state = bundle_contents.write_state(self.folder, capture)

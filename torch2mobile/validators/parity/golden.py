@@ -105,8 +105,16 @@ def taken_instead(
     return [(name, want if is_float(want) else got) for (name, want), (_, got) in pairs]
 
 
-def agreed(picked: Sequence[compare.Outputs | None]) -> compare.Outputs:
-    """What all artefacts picked; nothing where they do not agree."""
+def tied(
+    taken: Sequence[Sequence[compare.Outputs | None]],
+) -> dict[int, compare.Outputs]:
+    """By probe on which an artefact took others than the module's, what all of them took."""
+    rows = enumerate(zip(*taken, strict=True))
+    return {number: _agreed(row) for number, row in rows if any(each is not None for each in row)}
+
+
+def _agreed(picked: Sequence[compare.Outputs | None]) -> compare.Outputs:
+    """What all artefacts took; nothing where they do not agree."""
     first = picked[0]
     if not first:
         return []
