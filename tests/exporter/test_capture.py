@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, ClassVar
 
 import numpy as np
@@ -256,6 +257,25 @@ def test_strict_where_another_graph_is_for_one_size_alone() -> None:
     fixing = next(each for each in found.attempts if each.reason.startswith("captured for "))
     assert "self.number(" in fixing.locations[0].code
     assert not any(each.fixes for each, _ in assumptions.exceptions(found))
+
+
+LOCK = threading.Lock()
+
+
+class Locked(WholePatches):
+    """What a library puts in on the first call, under a lock, which TorchDynamo refuses."""
+
+    ready = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.ready:
+            with LOCK:
+                self.ready = True
+        return super().forward(x)
+
+
+def test_strict_leaves_out_what_a_first_call_alone_does() -> None:
+    assert capture.capture(specified(Locked(), "x:float32[N=1..2,4*h]")).strategy == "strict"
 
 
 def test_a_graph_for_one_size_alone_comes_last() -> None:

@@ -75,7 +75,9 @@ def hinted(loaded: LoadedModel) -> torch.export.ExportedProgram:
 
 
 def strict(loaded: LoadedModel) -> torch.export.ExportedProgram:
-    """By TorchDynamo, which reads the code, in place of running it."""
+    """By TorchDynamo, which reads the code, but for what a first call alone does."""
+    if loaded.copies.changing:
+        loaded.flat.call(*(tensor.clone() for tensor in loaded.tensors))
     return with_powers(_export(loaded, strict=True, floor=2, deferred=True))
 
 
