@@ -122,6 +122,7 @@ def test_found(body: str, code: str, tmp_path: Path) -> None:
 
 
 CLEAN = {
+    "causal mask": "nn.modules.transformer._detect_is_causal_mask(x, None, 6)\nreturn x",
     "shapes": "if x.shape[0] > 3 and x.size(1) == 6:\n    x = x * 2\nreturn x",
     "ndim": "while x.dim() < 4:\n    x = x.unsqueeze(0)\nreturn x",
     "facts": "if x.is_cuda or x.dtype == torch.half or x.is_complex():\n    x = -x\nreturn x",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
+from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -24,6 +25,8 @@ from torch2mobile.validators.coverage.source.sightings import Observation, Place
 # Python values out of tensors: a truth, a number, a list, an array.
 READS = syntax.ASKED | {"item", "tolist", "__int__", "__float__", "__complex__", "__index__"}
 _DATA: Any = torch.Tensor.data
+# Asks whether a mask is causal, which a capture need not know: the mask is applied anyway.
+_SAVING_TIME = transformer._detect_is_causal_mask.__code__
 _SHOWING = {"__repr__", "__format__", "__str__"}
 
 
@@ -82,7 +85,7 @@ class _Functions(TorchFunctionMode):
         watch, frame = self._watch, sys._getframe(2)
         made = list(_tensors((result,)))
         read = name in READS or name in syntax.LEAVES
-        if read:
+        if read and frame.f_code is not _SAVING_TIME:
             place = watch.stack.place(frame)
             if place is not None:
                 watch.seen.reads.setdefault(Read(name, place))
