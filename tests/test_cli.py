@@ -618,6 +618,8 @@ def test_simplify_alone(bundle: Path, folder: Path, capsys: pytest.CaptureFixtur
     assert "PASSED" in capsys.readouterr().out
     assert out.stat().st_size > 0
     assert run(["simplify", str(out), str(out)]) == 2
+    assert run(["simplify", str(out), str(folder / "no.onnx"), "--fix-dim", "Q=1"]) == 2
+    assert not (folder / "no.onnx").exists()
 
 
 def test_verify_an_onnx_against_its_source(

@@ -13,8 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torch2mobile.cli import run
-from torch2mobile.cli_check import parse_sizes
-from torch2mobile.cli_options import FORMATS
+from torch2mobile.cli_options import FORMATS, parse_sizes
 from torch2mobile.errors import UsageError
 from torch2mobile.reporters import REPORTERS
 from torch2mobile.validators.coverage.rules import RULES

@@ -20,8 +20,10 @@ from torch2mobile.cli_options import (
     complete_source,
     constant_option,
     device_option,
+    fix_dim_option,
     make_parity,
     parity_options,
+    parse_sizes,
     report_option,
     reporting,
     source_options,
@@ -147,6 +149,7 @@ def export(source: str, **options: Any) -> int:
     metavar="SECONDS",
     help="Give up one way after this time, and try the next.",
 )
+@fix_dim_option("Write a file for this size alone, e.g. N=1, with what follows from it folded.")
 @parity_options
 @report_option
 @reporting
@@ -165,6 +168,7 @@ def simplify(source: str, target: str, **options: Any) -> int:
         values=options["values"],
         options=make_parity(options),
         timeout=options["simplify_timeout"],
+        fixed=parse_sizes(options["fix_dims"]),
         observer=observer_of(options),
     )
     return finish(result.report, options)

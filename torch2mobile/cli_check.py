@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from torch2mobile import limits
 from torch2mobile.cli_options import (
     Number,
     common,
     complete_source,
+    fix_dim_option,
+    parse_sizes,
     report_option,
     reporting,
     source_options,
 )
 from torch2mobile.cli_progress import observer_of
 from torch2mobile.cli_support import echo_table, finish
-from torch2mobile.errors import ExitCode, UsageError
+from torch2mobile.errors import ExitCode
 
 
 def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
@@ -85,13 +85,7 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
 @click.option(
     "--no-mend", is_flag=True, help="Leave every operator to torch.onnx; see 'translations'."
 )
-@click.option(
-    "--fix-dim",
-    "fix_dims",
-    multiple=True,
-    metavar="SYMBOL=SIZE",
-    help="Look again with this size fixed, e.g. N=1.",
-)
+@fix_dim_option("Look again with this size fixed, e.g. N=1.")
 @report_option
 @reporting
 def check(source: str, **options: Any) -> int:
@@ -135,20 +129,6 @@ def check(source: str, **options: Any) -> int:
     )
     result = check_request(request, chosen, observer=observer_of(options))
     return finish(result.report, options)
-
-
-def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
-    """Sizes by symbol from ``N=1``."""
-    sizes: dict[str, int] = {}
-    for text in texts:
-        name, equals, size = text.partition("=")
-        if not name or not equals:
-            raise UsageError(f"--fix-dim {text}: no symbol and size", "Write --fix-dim N=1.")
-        number = int(limits.read_number("fix_dim", size, of=name))
-        if sizes.get(name, number) != number:
-            raise UsageError(f"--fix-dim gives {name} two sizes", "Give each symbol once.")
-        sizes[name] = number
-    return sizes
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from torch2mobile import limits
+from torch2mobile.errors import UsageError
 
 if TYPE_CHECKING:
     from torch2mobile.records import ParityOptions, Tolerance
@@ -264,3 +265,24 @@ def make_parity(options: dict[str, Any]) -> ParityOptions:
         timeout=options["timeout"],
         accept_constant=options.get("accept_constant", False),
     )
+
+
+def fix_dim_option(help_text: str) -> Callable[[F], F]:
+    """``--fix-dim``, which :func:`parse_sizes` reads."""
+    return click.option(
+        "--fix-dim", "fix_dims", multiple=True, metavar="SYMBOL=SIZE", help=help_text
+    )
+
+
+def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """Sizes by symbol from ``N=1``."""
+    sizes: dict[str, int] = {}
+    for text in texts:
+        name, equals, size = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--fix-dim {text}: no symbol and size", "Write --fix-dim N=1.")
+        number = int(limits.read_number("fix_dim", size, of=name))
+        if sizes.get(name, number) != number:
+            raise UsageError(f"--fix-dim gives {name} two sizes", "Give each symbol once.")
+        sizes[name] = number
+    return sizes

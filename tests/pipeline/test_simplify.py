@@ -442,6 +442,46 @@ class TestUsage:
             torch2mobile.simplify(source, source.with_name("out.onnx"), values=["z=0..1"])
 
 
+class TestFixedSizes:
+    """A file for one size, with what is computed of the size folded."""
+
+    @pytest.fixture
+    def by_size(self, tmp_path: Path) -> Path:
+        """The values of an input divided by how many there are in a row."""
+        nodes = [
+            helper.make_node("Shape", ["x"], ["shape"], start=1),
+            helper.make_node("Cast", ["shape"], ["count"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["x", "count"], ["y"]),
+        ]
+        path = tmp_path / "sized.onnx"
+        onnx.save(model(nodes, [], x=["N", "T"], y=["N", "T"]), path)
+        return path
+
+    def test_what_follows_the_size_is_folded(self, by_size: Path) -> None:
+        out = by_size.with_name("fixed.onnx")
+        assert torch2mobile.simplify(by_size, out, fix_dims={"T": 5}).passed
+        made = onnx.load(out)
+        assert [node.op_type for node in made.graph.node] in (["Div"], ["Mul"])
+        for value in (made.graph.input[0], made.graph.output[0]):
+            first, second = value.type.tensor_type.shape.dim
+            assert (first.dim_param, second.dim_value) == ("N", 5)
+        x = np.random.default_rng(0).random((3, 5), np.float32)
+        (given,) = onnxruntime.InferenceSession(out).run(None, {"x": x})
+        np.testing.assert_allclose(given, x / 5, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("sizes", "words"),
+        [({"H": 5}, "no input has a dimension of that name"), ({"T": 0}, "T"), ({"T": -1}, "T")],
+    )
+    def test_sizes_that_it_cannot_have(
+        self, by_size: Path, sizes: dict[str, int], words: str
+    ) -> None:
+        out = by_size.with_name("fixed.onnx")
+        with pytest.raises(UsageError, match=words):
+            torch2mobile.simplify(by_size, out, fix_dims=sizes)
+        assert not out.exists()
+
+
 class TestJudge:
     """The judgement alone, of a model simplified by hand."""
 

@@ -296,14 +296,19 @@ def simplify(
     values: Sequence[str] = (),
     parity: ParityOptions | None = None,
     timeout: float = 120.0,
+    fix_dims: Mapping[str, int] | None = None,
     observer: Observer | None = None,
 ) -> SimplifyResult:
-    """Simplify one .onnx into another, written only where it is still the same function."""
+    """Simplify one .onnx into another, written only where it is still the same function.
+
+    With ``fix_dims`` it is one for these sizes of symbols alone.
+    """
     return simplify_file(
         Path(source),
         Path(target),
         values=values,
         options=parity,
         timeout=timeout,
+        fixed=fix_dims or {},
         observer=observer,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torch2mobile import limits
@@ -154,25 +156,29 @@ def simplify_file(
     values: Sequence[str] = (),
     options: ParityOptions | None = None,
     timeout: float = 120.0,
+    fixed: Mapping[str, int] = MappingProxyType({}),
     observer: Observer | None = None,
 ) -> SimplifyResult:
     """Simplify one .onnx into another, written only where it is proven equal on seeded probes.
 
-    Raises UsageError for files that cannot be read or written.
+    ``fixed`` gives symbols of its inputs the one size that the other is for. Raises UsageError for
+    files that cannot be read or written, and for symbols and sizes that it has not.
     """
     from torch2mobile.onnx_files import read_model
 
     options = options or ParityOptions()
     consistency.check_parity(options)
     limits.check_number("simplify_timeout", timeout)
+    for name, size in fixed.items():
+        limits.check_number("fix_dim", size, of=name)
     stages = Stages(observer or SilentObserver())
     read_model(source, reads=".onnx files")
     if target.resolve() == source.resolve():
         raise UsageError(f"{target} is the input itself", "Give another name for the result.")
     refuse_undecodable(target.absolute(), "OUT")
-    with OutputFile(target) as output:
+    with _with_sizes(source, fixed) as given, OutputFile(target) as output:
         with writing(target):
-            found = _simplify_into(source, output.draft, values, options, timeout, stages)
+            found = _simplify_into(given, output.draft, values, options, timeout, stages)
         check = stages.add(found)
         written = None
         if check.status is Status.PASSED:
@@ -185,6 +191,25 @@ def simplify_file(
         environment=tool_versions(),
     )
     return SimplifyResult(report, written)
+
+
+@contextlib.contextmanager
+def _with_sizes(source: Path, fixed: Mapping[str, int]) -> Iterator[Path]:
+    """The file with these sizes, for as long as it is looked at; itself where there are none."""
+    import onnx
+
+    from torch2mobile.onnx_files import read_whole
+    from torch2mobile.validators.coverage.graph import fix
+
+    if not fixed:
+        yield source
+        return
+    model = read_whole(source)
+    fix(model, fixed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / source.name
+        onnx.save(model, path)
+        yield path
 
 
 def _simplify_into(

@@ -112,7 +112,7 @@ def read(model: onnx.ModelProto, fixed: Mapping[str, int] | None = None) -> Mode
         if light.functions:
             light = onnx.inliner.inline_local_functions(light)
         if fixed:
-            _fix(light, fixed)
+            fix(light, fixed)
         light = onnx.shape_inference.infer_shapes(light, data_prop=not _has_long(light))
     return of_inferred(light)
 
@@ -193,8 +193,11 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _fix(model: onnx.ModelProto, fixed: Mapping[str, int]) -> None:
-    """Give symbols their sizes wherever they stand; what is computed of them is inferred anew."""
+def fix(model: onnx.ModelProto, fixed: Mapping[str, int]) -> None:
+    """Give symbols their sizes wherever they stand; what is computed of them is inferred anew.
+
+    Raises UsageError for a symbol that no input has.
+    """
     known = symbols(model)
     for name in fixed:
         if name not in known:
