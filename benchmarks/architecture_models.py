@@ -1,7 +1,7 @@
 """Public architectures with random weights, small where their libraries let them be small.
 
 Each function is a source, ``benchmarks/architecture_models.py:bert``, with what a user would
-declare of its inputs beside it. Needs torchvision, timm and transformers.
+declare of its inputs above it. Needs torchvision, timm and transformers.
 """
 # ruff: noqa: D101, D102, D103 (their names are those of the architectures)
 
@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-TOKENS = "input_ids:int64[N=1..4,T=2..24]"
+TOKENS = "input_ids:int64[N=1..4,T=1..24]"
 MASK = "attention_mask:int64[N,T]"
 VOCABULARY = "input_ids=0..199"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -37,11 +37,11 @@ def architecture(*inputs: str, values: tuple[str, ...] = (), options: tuple[str,
     return said
 
 
-def _hf(model: str, config: str, **settings: Any) -> nn.Module:
+def _hf(family: str, head: str, **settings: Any) -> nn.Module:
     import transformers
 
-    made = getattr(transformers, config)(**settings)
-    found: nn.Module = getattr(transformers, model)(made).eval()
+    config = getattr(transformers, f"{family}Config")(**settings)
+    found: nn.Module = getattr(transformers, family + head)(config).eval()
     return found
 
 
@@ -57,24 +57,24 @@ def _cache(layers: int, heads: int, size: int) -> tuple[str, ...]:
 
 @architecture(TOKENS, MASK, "token_type_ids:int64[N,T]", values=(VOCABULARY,))
 def bert() -> nn.Module:
-    return _hf("BertModel", "BertConfig", vocab_size=200, intermediate_size=64, **SMALL)
+    return _hf("Bert", "Model", vocab_size=200, intermediate_size=64, **SMALL)
 
 
 @architecture(TOKENS, MASK, values=(VOCABULARY,))
 def distilbert() -> nn.Module:
     sizes = {"vocab_size": 200, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
-    return _hf("DistilBertModel", "DistilBertConfig", **sizes)
+    return _hf("DistilBert", "Model", **sizes)
 
 
 @architecture(TOKENS, MASK, values=(VOCABULARY,))
 def mobilebert() -> nn.Module:
     sizes = {"vocab_size": 200, "embedding_size": 16, "intra_bottleneck_size": 16}
-    return _hf("MobileBertModel", "MobileBertConfig", intermediate_size=64, **sizes, **SMALL)
+    return _hf("MobileBert", "Model", intermediate_size=64, **sizes, **SMALL)
 
 
 @architecture(TOKENS, MASK, "use_cache=false", values=(VOCABULARY,))
 def gpt2() -> nn.Module:
-    return _hf("GPT2LMHeadModel", "GPT2Config", vocab_size=200, n_embd=32, n_layer=2, n_head=4)
+    return _hf("GPT2", "LMHeadModel", vocab_size=200, n_embd=32, n_layer=2, n_head=4)
 
 
 @architecture(TOKENS, "attention_mask:int64[N,P+T]", *_cache(2, 4, 8), values=(VOCABULARY,))
@@ -87,7 +87,7 @@ _LLAMA = {"vocab_size": 200, "intermediate_size": 64, "num_key_value_heads": 2, 
 
 @architecture(TOKENS, MASK, "use_cache=false", values=(VOCABULARY,))
 def llama() -> nn.Module:
-    return _hf("LlamaForCausalLM", "LlamaConfig", **_LLAMA)
+    return _hf("Llama", "ForCausalLM", **_LLAMA)
 
 
 @architecture(TOKENS, "attention_mask:int64[N,P+T]", *_cache(2, 2, 8), values=(VOCABULARY,))
@@ -100,7 +100,7 @@ _T5 = {"vocab_size": 200, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2,
 
 @architecture(TOKENS, MASK, values=(VOCABULARY,))
 def t5_encoder() -> nn.Module:
-    return _hf("T5EncoderModel", "T5Config", **_T5)
+    return _hf("T5", "EncoderModel", **_T5)
 
 
 class _Decoder(nn.Module):
@@ -139,7 +139,7 @@ def _decoder_inputs(heads: int, size: int, width: int, seen: str) -> tuple[str, 
         f"encoder_outputs:float32[N,{seen},{width}]",
         *(
             f"past_key_values.{side}.{layer}.{part}:float32[N,{heads},{length},{size}]"
-            for side, length in (("decoder", "P=1..16"), ("encoder", seen.partition("=")[0]))
+            for side, length in (("decoder", "P=0..16"), ("encoder", seen.partition("=")[0]))
             for layer in range(2)
             for part in ("key", "value")
         ),
@@ -148,7 +148,7 @@ def _decoder_inputs(heads: int, size: int, width: int, seen: str) -> tuple[str, 
 
 @architecture(*_decoder_inputs(4, 8, 32, "S=2..20"), values=("decoder_input_ids=0..199",))
 def t5_decoder_with_cache() -> nn.Module:
-    return _Decoder(_hf("T5ForConditionalGeneration", "T5Config", **_T5))
+    return _Decoder(_hf("T5", "ForConditionalGeneration", **_T5))
 
 
 # --- speech ---------------------------------------------------------------------------------------
@@ -173,14 +173,14 @@ _WHISPER = {
 
 @architecture("input_features:float32[N=1..3,16,100]")
 def whisper_encoder() -> nn.Module:
-    model: Any = _hf("WhisperModel", "WhisperConfig", **_WHISPER)
+    model: Any = _hf("Whisper", "Model", **_WHISPER)
     encoder: nn.Module = model.get_encoder()
     return encoder
 
 
 @architecture(*_decoder_inputs(4, 8, 32, "50"), values=("decoder_input_ids=0..199",))
 def whisper_decoder_with_cache() -> nn.Module:
-    return _Decoder(_hf("WhisperForConditionalGeneration", "WhisperConfig", **_WHISPER))
+    return _Decoder(_hf("Whisper", "ForConditionalGeneration", **_WHISPER))
 
 
 _WAVE = {
@@ -198,14 +198,12 @@ _WAVE = {
 
 @architecture("input_values:float32[N=1..2,L=800..3000]")
 def wav2vec2() -> nn.Module:
-    return _hf("Wav2Vec2ForCTC", "Wav2Vec2Config", **_WAVE)
+    return _hf("Wav2Vec2", "ForCTC", **_WAVE)
 
 
 @architecture("input_values:float32[N=1..2,L=800..3000]")
 def wav2vec2_conformer() -> nn.Module:
-    return _hf(
-        "Wav2Vec2ConformerForCTC", "Wav2Vec2ConformerConfig", conv_depthwise_kernel_size=7, **_WAVE
-    )
+    return _hf("Wav2Vec2Conformer", "ForCTC", conv_depthwise_kernel_size=7, **_WAVE)
 
 
 class Spotter(nn.Module):
@@ -269,12 +267,12 @@ _CLIP_VISION = {"image_size": 32, "patch_size": 8, "intermediate_size": 64, **SM
 
 @architecture(TOKENS, MASK, values=(VOCABULARY,))
 def clip_text() -> nn.Module:
-    return _hf("CLIPTextModel", "CLIPTextConfig", **_CLIP_TEXT)
+    return _hf("CLIPText", "Model", **_CLIP_TEXT)
 
 
 @architecture(PIXELS.format(32))
 def clip_vision() -> nn.Module:
-    return _hf("CLIPVisionModel", "CLIPVisionConfig", **_CLIP_VISION)
+    return _hf("CLIPVision", "Model", **_CLIP_VISION)
 
 
 @architecture(
@@ -285,27 +283,24 @@ def clip_vision() -> nn.Module:
 )
 def clip() -> nn.Module:
     settings = {"text_config": _CLIP_TEXT, "vision_config": _CLIP_VISION, "projection_dim": 16}
-    return _hf("CLIPModel", "CLIPConfig", **settings)
+    return _hf("CLIP", "Model", **settings)
 
 
-@architecture(PIXELS.format(32))
+@architecture("pixel_values:float32[N=1..2,3,8*h=2..6,8*w=2..6]", "interpolate_pos_encoding=true")
 def vit() -> nn.Module:
-    return _hf("ViTModel", "ViTConfig", image_size=32, patch_size=8, intermediate_size=64, **SMALL)
+    return _hf("ViT", "Model", image_size=32, patch_size=8, intermediate_size=64, **SMALL)
 
 
-@architecture(PIXELS.format(64))
+@architecture("pixel_values:float32[N=1..2,3,32*h=1..4,32*w=1..4]")
 def swin() -> nn.Module:
     sizes = {"image_size": 64, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 4)}
-    return _hf("SwinModel", "SwinConfig", window_size=4, **sizes)
+    return _hf("Swin", "Model", window_size=4, **sizes)
 
 
 @architecture("pixel_values:float32[N=1..2,3,32*h=1..3,32*w=1..3]")
 def segformer() -> nn.Module:
     sizes = {"hidden_sizes": (8, 16, 16, 32), "depths": (1, 1, 1, 1), "decoder_hidden_size": 16}
-    return _hf("SegformerForSemanticSegmentation", "SegformerConfig", **sizes)
-
-
-_BACKBONE = {"image_size": 28, "patch_size": 14, "out_features": ["stage1", "stage2"]}
+    return _hf("Segformer", "ForSemanticSegmentation", **sizes)
 
 
 @architecture("pixel_values:float32[N=1..2,3,14*h=1..4,14*w=1..4]")
@@ -314,11 +309,13 @@ def depth_anything() -> nn.Module:
 
     layers = {**SMALL, "num_hidden_layers": 4, "mlp_ratio": 2, "reshape_hidden_states": False}
     stages = [f"stage{number}" for number in range(1, 5)]
-    backbone = transformers.Dinov2Config(**{**_BACKBONE, **layers, "out_features": stages})
+    backbone = transformers.Dinov2Config(
+        image_size=28, patch_size=14, out_features=stages, **layers
+    )
     sizes = {"neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 8}
     return _hf(
-        "DepthAnythingForDepthEstimation",
-        "DepthAnythingConfig",
+        "DepthAnything",
+        "ForDepthEstimation",
         backbone_config=backbone,
         reassemble_hidden_size=32,
         head_hidden_size=8,
@@ -326,13 +323,13 @@ def depth_anything() -> nn.Module:
     )
 
 
-@architecture(PIXELS.format(32))
+@architecture("pixel_values:float32[N=1..2,3,32*s=1..3,32*s]")
 def dpt() -> nn.Module:
     sizes = {"neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 8}
     layers = {**SMALL, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
     return _hf(
-        "DPTForDepthEstimation",
-        "DPTConfig",
+        "DPT",
+        "ForDepthEstimation",
         image_size=32,
         patch_size=8,
         is_hybrid=False,
@@ -348,8 +345,8 @@ def _sam() -> Any:
     vision = {"image_size": 64, "patch_size": 8, "window_size": 4, "global_attn_indexes": [1]}
     sizes = {"mlp_dim": 64, "output_channels": 16, "num_pos_feats": 8, **SMALL}
     return _hf(
-        "SamModel",
-        "SamConfig",
+        "Sam",
+        "Model",
         vision_config=transformers.SamVisionConfig(**vision, **sizes),
         prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8},
         mask_decoder_config={
@@ -379,7 +376,7 @@ def sam_decoder() -> nn.Module:
     return model
 
 
-@architecture("pixel_values:float32[N=1..2,3,64,64]")
+@architecture("pixel_values:float32[N=1..2,3,32*h=1..3,32*w=1..3]")
 def detr() -> nn.Module:
     import transformers
 
@@ -389,26 +386,72 @@ def detr() -> nn.Module:
         embedding_size=8,
         out_features=["stage4"],
     )
-    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5}
+    sizes = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_queries": 5}
+    layers = {"encoder_layers": 1, "decoder_layers": 1}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
     return _hf(
-        "DetrForObjectDetection",
-        "DetrConfig",
+        "Detr",
+        "ForObjectDetection",
         backbone_config=backbone,
-        use_timm_backbone=False,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        use_pretrained_backbone=False,
-        backbone=None,
+        **layers,
         **heads,
         **sizes,
     )
 
 
 @architecture("pixel_values:float32[N=1..2,3,32,48]")
-def yolo() -> nn.Module:
+def yolos() -> nn.Module:
     sizes = {"image_size": [32, 48], "patch_size": 8, "num_detection_tokens": 5}
-    return _hf("YolosForObjectDetection", "YolosConfig", intermediate_size=64, **sizes, **SMALL)
+    return _hf("Yolos", "ForObjectDetection", intermediate_size=64, **sizes, **SMALL)
+
+
+class Yolo(nn.Module):
+    """Two scales, each cell with its classes and four distances as averages over bins."""
+
+    def __init__(self, width: int = 16, classes: int = 4, bins: int = 8) -> None:
+        super().__init__()
+        self.classes, self.bins = classes, bins
+
+        def conv(given: int, made: int, stride: int = 2) -> nn.Module:
+            layer = nn.Conv2d(given, made, 3, stride, 1, bias=False)
+            return nn.Sequential(layer, nn.BatchNorm2d(made), nn.SiLU())
+
+        self.fine = nn.Sequential(conv(3, width), conv(width, width), conv(width, width))
+        self.coarse = conv(width, width)
+        self.mixed = conv(2 * width, width, 1)
+        self.heads = nn.ModuleList(nn.Conv2d(width, classes + 4 * bins, 1) for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> Any:
+        fine = self.fine(images)
+        coarse = self.coarse(fine)
+        fine = self.mixed(torch.cat([fine, F.interpolate(coarse, fine.shape[2:])], 1))
+        levels = zip(self.heads, (fine, coarse), (8, 16), strict=True)
+        boxes, scores = zip(*(self.decoded(head(x), step) for head, x, step in levels), strict=True)
+        return self.nms(torch.cat(boxes, 1), torch.cat(scores, 1))
+
+    def decoded(self, cells: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, columns = torch.meshgrid(*map(torch.arange, cells.shape[2:]), indexing="ij")
+        centres = torch.stack([columns, rows], -1).flatten(0, 1) + 0.5
+        scores, bins = cells.flatten(2).mT.split([self.classes, 4 * self.bins], 2)
+        likely = bins.unflatten(2, (4, self.bins)).softmax(-1)
+        near, far = (likely @ torch.arange(self.bins).float()).chunk(2, 2)
+        return torch.cat([centres - near, centres + far], 2) * step, scores.sigmoid()
+
+    def nms(self, boxes: torch.Tensor, scores: torch.Tensor) -> Any:
+        from torchvision.ops import batched_nms
+
+        best, classes = scores.max(2)
+        pairs = zip(boxes, best, classes, strict=True)
+        return [batched_nms(each, score, label, 0.5) for each, score, label in pairs]
+
+
+@architecture(
+    "images:float32[N=1..2,3,16*h=2..6,16*w=2..6]",
+    values=("images=uniform(0,1)",),
+    options=("--stop-before", "nms"),
+)
+def yolo() -> nn.Module:
+    return Yolo().eval()
 
 
 class OneImage(nn.Module):
@@ -461,7 +504,7 @@ def mobilenet_v4() -> nn.Module:
     return _timm("mobilenetv4_conv_small")
 
 
-@architecture("image:float32[N=1..2,3,64,64]")
+@architecture("image:float32[N=1..2,3,64*h=1..3,64*w=1..3]")
 def mobilevit() -> nn.Module:
     return _timm("mobilevit_xxs")
 

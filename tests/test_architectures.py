@@ -1,0 +1,41 @@
+"""The page of public architectures is what its benchmark found."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("architectures", FOLDER / "architectures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.modules.pop("architecture_models")
+
+
+def test_the_page_is_what_was_found(benchmark: Any) -> None:
+    results = json.loads(benchmark.RESULTS.read_text())
+    assert list(results) == list(benchmark.INPUTS)
+    assert benchmark.PAGE.read_text() == benchmark.page(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("lstm_tagger", "torch"), ("yolos", "transformers"), ("yolo", "torchvision")],
+)
+def test_an_architecture_passes_today_as_well(benchmark: Any, name: str, library: str) -> None:
+    pytest.importorskip(library, reason=f"{name} needs {library}")
+    assert benchmark.run(name, 300)["verdict"] == "passed"
