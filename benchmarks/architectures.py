@@ -38,10 +38,11 @@ $ torch2mobile export benchmarks/architecture_models.py:NAME OPTIONS
 ```
 
 [The file](../../benchmarks/architecture_models.py) builds each from its library's configuration and
-says what a user would of its inputs and their values. The configurations are small (two layers of
-32 channels, say; those of timm and torchvision are the libraries' smallest), so that the seconds
-are mostly those of the stages, and not of the arithmetic. Random weights say nothing of a trained
-model's range.
+says what a user would of its inputs and their values. (Seven are small versions written there: the
+YOLO, ESRGAN, CRNN, both U-Nets, the tagger and the keyword spotter.) The configurations are small
+(two layers of 32 channels, say; those of timm and torchvision are the libraries' smallest), so that
+the seconds are mostly those of the stages, and not of the arithmetic. Random weights say nothing of
+a trained model's range.
 
 Probes are the inputs on which the module and the `.onnx` were compared, nodes those of the `.onnx`
 as translated and as simplified. Seconds and memory (of the largest process) are of a busy machine

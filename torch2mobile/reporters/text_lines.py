@@ -241,7 +241,10 @@ def _table(table: Table, width: int) -> Iterator[Line]:
     if sum(widths) + 2 * len(widths) > width:
         for row in cells[1:]:
             pairs = zip(cells[0], row, strict=True)
-            yield Line(", ".join(f"{name} {text}" for name, text in pairs if text != "-"), depth=1)
+            yield Line(
+                ", ".join(f"{name} {text}" for name, text in pairs if text not in {"", "-"}),
+                depth=1,
+            )
         return
     for row in cells:
         columns = zip(row, widths, numeric, strict=True)
