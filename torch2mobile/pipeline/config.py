@@ -19,14 +19,13 @@ else:
     import tomli as tomllib
 
 FILE = "pyproject.toml"
+_OURS, _TABLES = "torch2mobile", {"check", "export"}
 SECTION = "tool.torch2mobile.check"
 EXPORT = "tool.torch2mobile.export"
 _FORM = (
     f"[{SECTION}] takes select and ignore, lists of codes, and suppress, a list of "
     '{code = "T2M108", path = "net.py", reason = "..."}.'
 )
-
-
 _EXPORT_FORM = f'[{EXPORT}] takes state = true, and rewrite, a list of codes: ["T2M101"].'
 T = TypeVar("T")
 
@@ -93,6 +92,11 @@ def _table(path: Path, section: str) -> Any:
         ) from None
     for key in section.split("."):
         table = table.get(key, {}) if isinstance(table, dict) else {}
+        if key == _OURS and isinstance(table, dict) and table.keys() - _TABLES:
+            strange = min(table.keys() - _TABLES)
+            raise UsageError(
+                f"{path.name}, [tool.{_OURS}]: no key {strange!r}", f"{_EXPORT_FORM} {_FORM}"
+            )
     return table
 
 
