@@ -92,6 +92,23 @@ def test_another_table_is_left_to_the_probes(
     assert "table of 3,000 rows" in found.summary
 
 
+def test_what_is_computed_of_a_parameter_is_no_table_of_its_name(
+    exported: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    module, path = exported
+    model = onnx.load(changed(path, tmp_path / "pruned.onnx", swap))
+    (name, *_) = (each.name for each in model.graph.initializer if list(each.dims) == [ROWS, 4])
+    for node in model.graph.node:
+        node.input[:] = ["mul_1" if each == name else each for each in node.input]
+    for table in model.graph.initializer:
+        table.name = "mul_1" if table.name == name else table.name
+    onnx.save(model, tmp_path / "pruned.onnx")
+    found = tables_check(tmp_path / "pruned.onnx", module)
+    assert found is not None
+    assert found.status is Status.PASSED
+    assert "table of 3,000 rows" in found.summary
+
+
 def test_no_table(exported: tuple[nn.Module, Path]) -> None:
     assert tables_check(exported[1], nn.Linear(3, 3)) is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,20 +24,24 @@ _SHOWN = 8
 def tables_check(path: Path, module: torch.nn.Module) -> Check | None:
     """FAILED where some rows of an .onnx file's table are not those of the module's parameter.
 
-    A table is a constant from which Gather takes rows. None where the file has none of the
-    module's; raises ModelFileError for what is no sound .onnx file.
+    A table is a constant from which Gather takes rows, and that has the parameter's name: what is
+    computed of a parameter, as where it was pruned, has another. None where the file has none of
+    the module's; raises ModelFileError for what is no sound .onnx file.
     """
     tables = _gathered(path)
-    state = list(_state(module)) if tables else []
+    state = dict(_state(module)) if tables else {}
     count = rows = 0
     wrong: list[str] = []
-    for table in tables:
-        name, same = _nearest(table, state)
-        if same is None or same.mean() < _ALIKE:
+    for name, table in tables.items():
+        own = _of_name(state, name)
+        if own is None or own[1].shape != table.shape or own[1].dtype != table.dtype:
+            continue
+        same = _same_rows(own[1], table)
+        if same.mean() < _ALIKE:
             continue
         count, rows = count + 1, rows + len(table)
         if not same.all():
-            wrong.append(_said(name, np.flatnonzero(~same)))
+            wrong.append(_said(own[0], np.flatnonzero(~same)))
     if not count:
         return None
     if not wrong:
@@ -61,30 +65,31 @@ def _state(module: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
             yield name, to_numpy(tensor)
 
 
-def _gathered(path: Path) -> list[np.ndarray]:
+def _gathered(path: Path) -> dict[str, np.ndarray]:
     graph = Graph(read_whole(path))
-    names = {
-        node.input[0]: None
+    names = [
+        node.input[0]
         for _, node in graph.nodes
         if node.op_type == "Gather" and not node.domain and attribute(node, "axis", 0) == 0
-    }
-    found = (graph.constant(name) for name in names if graph.is_constant(name))
-    return [array for array in found if array is not None and array.ndim > 1 and len(array) > 1]
+    ]
+    found = {name: graph.constant(name) for name in names if graph.is_constant(name)}
+    return {n: a for n, a in found.items() if a is not None and a.ndim > 1 and len(a) > 1}
 
 
-def _nearest(
-    table: np.ndarray, state: list[tuple[str, np.ndarray]]
-) -> tuple[str, np.ndarray | None]:
-    """The parameter that most rows of a table are those of, and by row whether it is."""
-    best: tuple[str, np.ndarray | None] = ("", None)
-    for name, own in state:
-        if own.shape != table.shape or own.dtype != table.dtype:
-            continue
-        same = (own == table) | ((own != own) & (table != table))  # noqa: PLR0124 (NaN)
-        rows = same.reshape(len(table), -1).all(axis=1)
-        if best[1] is None or rows.sum() > best[1].sum():
-            best = (name, rows)
-    return best
+def _of_name(state: Mapping[str, np.ndarray], name: str) -> tuple[str, np.ndarray] | None:
+    """The parameter of a constant's name, with or without the places that are put before it."""
+    if name in state:
+        return name, state[name]
+    for own, array in state.items():
+        if f".{own}".endswith(f".{name}") or f".{name}".endswith(f".{own}"):
+            return own, array
+    return None
+
+
+def _same_rows(own: np.ndarray, table: np.ndarray) -> np.ndarray:
+    same = (own == table) | ((own != own) & (table != table))  # noqa: PLR0124 (NaN)
+    rows: np.ndarray = same.reshape(len(table), -1).all(axis=1)
+    return rows
 
 
 def _said(name: str, rows: np.ndarray) -> str:
