@@ -745,3 +745,20 @@ def test_progress_has_stage_probes_and_seconds(monkeypatch: pytest.MonkeyPatch) 
     assert stream.getvalue().endswith("\r\x1b[Kparity onnx, probe 4 of 18 ... 0 s")
     live.clear()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_errors_fit_a_reader_and_stay_whole_in_a_log(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del folder
+    words = ["verify", "nowhere"]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert run(words) == 2
+    whole = capsys.readouterr().err.splitlines()[-2:]
+    monkeypatch.setenv("COLUMNS", "30")
+    assert run(words) == 2
+    wrapped = capsys.readouterr().err.partition("error:")[2].splitlines()
+    assert max(map(len, wrapped)) <= 30 < max(map(len, whole))
+    assert " ".join("".join(f" {line}" for line in wrapped).split()) == " ".join(
+        " ".join(whole).removeprefix("error:").split()
+    )
