@@ -142,6 +142,7 @@ class Winograd(nn.Module):
 @pytest.mark.slow
 @emulated
 @pytest.mark.skipif(bool(TARGETS["ncnn"].missing()), reason="ncnn is not installed")
+@pytest.mark.skipif(devices.installed(("ncnn",)) is None, reason="no ncnn for ARM64 is there")
 def test_float16_arithmetic_is_seen_where_the_processor_has_it(tmp_path: Path) -> None:
     loose = ParityOptions(probes=1, tolerances={"@ncnn-fp16": Tolerance(atol=1.0)})
     made = torch2mobile.export(

@@ -73,9 +73,6 @@ class Subject:
         return first.place(node.label, node.op)
 
 
-Checker = Callable[[Subject], Iterator[Finding]]
-
-
 @dataclass(frozen=True)
 class Section:
     """What one level found, or why it was ``skipped``; becomes a Check of the same name.
