@@ -244,9 +244,9 @@ class SlicedTable:
 class PadToMultiple:
     class Bad(nn.Module):
         def forward(self, x):
-            if x.shape[1] % 4:
+            if x.shape[1] % 4:  # HERE
                 x = F.pad(x, (0, 4 - x.shape[1] % 4))
-            return x.reshape(1, -1, 4)  # HERE
+            return x.reshape(1, -1, 4)
 
     class Good(nn.Module):
         def forward(self, x):

@@ -26,7 +26,10 @@ def in_one_graph(program: torch.export.ExportedProgram) -> torch.export.Exported
         for node in graph.nodes
         if "stack_trace" in node.meta
     }
-    whole: torch.export.ExportedProgram = program.run_decompositions({})
+    try:
+        whole: torch.export.ExportedProgram = program.run_decompositions({})
+    except Exception:  # noqa: BLE001 (what cannot be traced again is refused by its operator)
+        return program
     for graph in _graphs(whole):
         for node in graph.nodes:
             found = _GENERATED.search(node.meta.get("stack_trace") or "")
