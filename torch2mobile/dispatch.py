@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +49,12 @@ class Operations(TorchDispatchMode):
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give what ``func(*args, **kwargs)`` gives, or something else in its place."""
         raise NotImplementedError
+
+
+def arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What an operation was given, by name, with the defaults of what was not."""
+    named = {each.name: each.default_value for each in func._schema.arguments}
+    return named | dict(zip(named, args, strict=False)) | dict(kwargs)
 
 
 def short_name(func: Any) -> str:

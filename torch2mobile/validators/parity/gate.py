@@ -73,7 +73,7 @@ def _by_order(
             case.order.take(first.outputs)
             return again
     limits = limits_of(case, usual, tolerances)
-    fits, left_open = case.order.fitted(
+    fits = case.order.fitted(
         [array for _, array in answer],
         [array for _, array in case.outputs],
         [limit.allowed for limit in limits],
@@ -86,7 +86,9 @@ def _by_order(
         for (name, got), (_, want), fit in zip(answer, case.outputs, fits, strict=True)
     ]
     again = [
-        one if one.mismatch is None else replace(other, left_open=left_open and bool(fit.all()))
+        one
+        if one.mismatch is None
+        else replace(other, left_open=case.order.open and bool(fit.all()))
         for one, other, fit in zip(judged, _judge_outputs(case, held, limits), fits, strict=True)
     ]
     if any(one.mismatch for one in again):

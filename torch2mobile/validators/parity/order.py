@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch2mobile.dispatch import Operations
+from torch2mobile.dispatch import Operations, arguments
 from torch2mobile.tensors import to_numpy
 from torch2mobile.validators.parity.channels import is_float, wide
 from torch2mobile.validators.parity.picks import near
@@ -39,13 +39,12 @@ class _InOrder(Operations):
         """Run one operator, ``topk`` and ``sort`` in the order wanted."""
         if func is not _aten.topk.default and func not in _SORTS:
             return func(*args, **kwargs)
-        names = [each.name for each in func._schema.arguments]
-        given = dict(zip(names, args, strict=False)) | kwargs
-        source, axis = given["self"], given.get("dim", -1)
+        given = arguments(func, args, kwargs)
+        source, axis = given["self"], given["dim"]
         if not source.dim() or (given.get("stable") and func in _SORTS):
             return func(*args, **kwargs)
         self.met = True
-        down = given.get("largest", True) if "k" in given else given.get("descending", False)
+        down = given["largest"] if "k" in given else given["descending"]
         values, indices = torch.sort(source, dim=axis, descending=down, stable=True)
         place, alike = _moved(_numbers(values.movedim(axis, -1)), self._shift)
         self.alike = max(self.alike, alike)
@@ -100,12 +99,10 @@ class Order:
         """With equal values first come, first served; None where nothing is ordered."""
         return self._in(0)
 
-    def fitted(
-        self, got: Outputs, own: Outputs, limits: Sequence[np.ndarray]
-    ) -> tuple[list[np.ndarray], bool]:
+    def fitted(self, got: Outputs, own: Outputs, limits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """By output, where ``got`` is right with nearly equal values in some order, not its own.
 
-        And whether some of that was left open: too many are nearly equal to try all their orders.
+        Where too many are nearly equal to try all their orders, that is left ``open``.
         """
         base = self._in(0) or ()
         self.open = self._alike > MOST
@@ -119,7 +116,7 @@ class Order:
             hits = [~_apart(each, mine, limit) for each in known]
             some = _any(moves, want.shape)
             fits.append(some if self.open else some & _any(hits, want.shape))
-        return fits, self.open
+        return fits
 
     def _in(self, shift: int) -> Outputs | None:
         if shift not in self._known:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch2mobile.dispatch import Operations
+from torch2mobile.dispatch import Operations, arguments
 from torch2mobile.tensors import to_numpy
 from torch2mobile.validators.parity.channels import SCALE_STEP, wide
 from torch2mobile.validators.parity.tolerance import USUAL
@@ -125,9 +125,7 @@ class _Recorder(Operations):
 
 
 def _pick(func: Any, args: Sequence[Any], kwargs: dict[str, Any], indices: torch.Tensor) -> Pick:
-    named = {each.name: each.default_value for each in func._schema.arguments}
-    given = dict(zip(named, args, strict=False)) | kwargs
-    named |= given
+    named = arguments(func, args, kwargs)
     source, axis = named["self"], named.get("dim")
     # Copies: what is written to them later is not what was picked.
     values = wide(to_numpy(source)) if source.is_floating_point() else to_numpy(source).copy()
