@@ -32,6 +32,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.exporter import capture, translate
 from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.simplify import CANDIDATES
+from torch2mobile.isolation import Process
 from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn
@@ -40,7 +41,7 @@ from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.faults import catalogue
 from torch2mobile.validators.parity.localise import localise
 from torch2mobile.validators.parity.locating.findings import Finding, Question, Suspect
-from torch2mobile.validators.parity.locating.pieces import Process
+from torch2mobile.validators.parity.locating.pieces import process_of_pieces
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ def speed(loaded: LoadedModel, label: str, runs: int) -> None:
 
 def ready() -> Process:
     """A process whose imports are done, as this one's are."""
-    process = Process(300)
+    process = process_of_pieces(300)
     process.call("make", "builtins:dict", (), timeout=300)
     return process
 

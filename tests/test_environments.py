@@ -20,7 +20,7 @@ import onnx_models
 import pytest
 
 from torch2mobile import environments, limits
-from torch2mobile.environments import Environment, IsolatedRunner, Worker, describe_exit
+from torch2mobile.environments import Environment, Worker, describe_exit
 from torch2mobile.errors import (
     InputError,
     MissingToolError,
@@ -29,6 +29,7 @@ from torch2mobile.errors import (
     WorkerCrashError,
     WorkerTimeoutError,
 )
+from torch2mobile.isolation import IsolatedRunner
 
 WAIT = 60.0
 

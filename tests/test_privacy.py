@@ -13,7 +13,8 @@ import onnx
 import onnx_models
 import pytest
 
-from torch2mobile.environments import IsolatedRunner, Worker
+from torch2mobile.environments import Worker
+from torch2mobile.isolation import IsolatedRunner
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR")
 

@@ -16,7 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.bundle import load_bundle
-    from torch2mobile.pipeline.api import check, debug, export, simplify, verify
+    from torch2mobile.pipeline.api import check, debug, export, verify
     from torch2mobile.pipeline.results import (
         CheckResult,
         DebugResult,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SimplifyResult,
         VerifyResult,
     )
+    from torch2mobile.pipeline.simplify_file import simplify
 
 __all__ = [
     "CheckResult",
@@ -44,7 +45,7 @@ _HOMES = {
     "debug": "torch2mobile.pipeline.api",
     "export": "torch2mobile.pipeline.api",
     "verify": "torch2mobile.pipeline.api",
-    "simplify": "torch2mobile.pipeline.api",
+    "simplify": "torch2mobile.pipeline.simplify_file",
     "load_bundle": "torch2mobile.exporter.bundle",
     "CheckResult": "torch2mobile.pipeline.results",
     "DebugResult": "torch2mobile.pipeline.results",

@@ -26,6 +26,7 @@ from torch2mobile.cli_options import (
     parse_sizes,
     report_option,
     reporting,
+    request_of,
     source_options,
 )
 from torch2mobile.cli_progress import clear_progress, observer_of
@@ -106,27 +107,18 @@ def export(source: str, **options: Any) -> int:
     """
     from torch2mobile.pipeline.config import read_export
     from torch2mobile.pipeline.export import export_request
-    from torch2mobile.records import Request
 
     project = read_export(Path())
-    request = Request(
-        source=source,
-        weights=options["weights"],
-        inputs=options["inputs"],
-        values=options["values"],
-        data=options["data"],
-        trust=options["trust"],
-        download=options["download"],
-        drop_outputs=options["drop_outputs"],
-        state=options["state"] or project.state,
-        stop_before=options["stop_before"],
-        output_of=options["output_of"],
+    options["state"] |= project.state
+    request = request_of(
+        source,
+        options,
         opset=options["opset"],
         simplify=not options["no_simplify"],
         simplify_timeout=options["simplify_timeout"],
         external_data=options["external_data"],
-        targets=tuple(options["targets"]),
-        devices=tuple(options["devices"]),
+        targets=options["targets"],
+        devices=options["devices"],
         strict=options["strict"],
         rewrites=(*project.rewrite, *options["rewrites"]),
         mend=not options["no_mend"],
@@ -160,15 +152,15 @@ def simplify(source: str, target: str, **options: Any) -> int:
     Example:
       torch2mobile simplify model.onnx model.simplified.onnx --values 'ids=0..30521'
     """
-    from torch2mobile.pipeline.simplify import simplify_file
+    from torch2mobile.pipeline import simplify_file
 
-    result = simplify_file(
-        Path(source),
-        Path(target),
+    result = simplify_file.simplify(
+        source,
+        target,
         values=options["values"],
-        options=make_parity(options),
+        parity=make_parity(options),
         timeout=options["simplify_timeout"],
-        fixed=parse_sizes(options["fix_dims"]),
+        fix_dims=parse_sizes(options["fix_dims"]),
         observer=observer_of(options),
     )
     return finish(result.report, options)

@@ -15,6 +15,7 @@ from torch2mobile.cli_options import (
     parse_sizes,
     report_option,
     reporting,
+    request_of,
     source_options,
 )
 from torch2mobile.cli_progress import observer_of
@@ -101,22 +102,9 @@ def check(source: str, **options: Any) -> int:
     from torch2mobile.pipeline.check import check_request
     from torch2mobile.pipeline.check_options import CheckOptions
     from torch2mobile.pipeline.config import read_selection
-    from torch2mobile.records import ParityOptions, Request, Severity
+    from torch2mobile.records import ParityOptions, Severity
 
-    request = Request(
-        source=source,
-        weights=options["weights"],
-        inputs=options["inputs"],
-        values=options["values"],
-        data=options["data"],
-        trust=options["trust"],
-        download=options["download"],
-        drop_outputs=options["drop_outputs"],
-        state=options["state"],
-        stop_before=options["stop_before"],
-        output_of=options["output_of"],
-        parity=ParityOptions(seed=options["seed"]),
-    )
+    request = request_of(source, options, parity=ParityOptions(seed=options["seed"]))
     chosen = CheckOptions(
         targets=options["targets"],
         providers=options["providers"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ from torch2mobile import limits
 from torch2mobile.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch2mobile.records import ParityOptions, Tolerance
+    from torch2mobile.records import ParityOptions, Request, Tolerance
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,25 +133,19 @@ def parity_options(command: F) -> F:
     return _with(_PARITY, command)
 
 
-def device_option(command: F) -> F:
-    """The processors on which artefacts run besides this machine's own."""
-    return click.option(
-        "--device",
-        "devices",
-        multiple=True,
-        metavar="DEVICE",
-        help="Run every artefact on this processor as well: arm64, arm64:cortex-a53, "
-        "arm64:cortex-a76, arm64:max, all (of these), or web; see 'doctor --install arm64'.",
-    )(command)
-
-
-def constant_option(command: F) -> F:
-    """Whether a module may be constant."""
-    return click.option(
-        "--accept-constant",
-        is_flag=True,
-        help="Pass a module whose outputs are the same on every probe.",
-    )(command)
+device_option = click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="DEVICE",
+    help="Run every artefact on this processor as well: arm64, arm64:cortex-a53, "
+    "arm64:cortex-a76, arm64:max, all (of these), or web; see 'doctor --install arm64'.",
+)
+constant_option = click.option(
+    "--accept-constant",
+    is_flag=True,
+    help="Pass a module whose outputs are the same on every probe.",
+)
 
 
 _SOURCE = (
@@ -218,9 +212,24 @@ _SOURCE = (
 )
 
 
+# What they say, by the fields of a request.
+_ABOUT = (
+    *("weights", "inputs", "values", "data", "trust", "download"),
+    *("drop_outputs", "state", "stop_before", "output_of"),
+)
+
+
 def source_options(command: F) -> F:
     """The options that say how to load and call a module."""
     return _with(_SOURCE, command)
+
+
+def request_of(source: str, options: Mapping[str, Any], **more: Any) -> Request:
+    """The request that the options of :func:`source_options` make, with what a command adds."""
+    from torch2mobile.records import Request
+
+    about = {name: options[name] for name in _ABOUT}
+    return Request(source, **about, **more)
 
 
 def report_option(command: F) -> F:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,15 +17,13 @@ from torch2mobile.cli_options import (
     parity_options,
     report_option,
     reporting,
+    request_of,
     source_options,
 )
 from torch2mobile.cli_progress import observer_of
 from torch2mobile.cli_support import finish
 from torch2mobile.environments import REPLAY_MODULES, Worker
 from torch2mobile.records import MIN_CAUGHT
-
-if TYPE_CHECKING:
-    from torch2mobile.records import Request
 
 
 @click.command()
@@ -96,7 +94,12 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
 
         result = verification.verify(
             path,
-            _request(against or "", options),
+            request_of(
+                against or "",
+                options,
+                devices=options["devices"],
+                parity=make_parity(options),
+            ),
             baseline=Path(baseline) if baseline else None,
             scrutiny=Scrutiny(options["mutants"], options["search"], options["min_caught"]),
             observer=observer_of(options),
@@ -104,26 +107,6 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
             worker=worker,
         )
     return finish(result.report, options)
-
-
-def _request(against: str, options: dict[str, Any]) -> Request:
-    from torch2mobile.records import Request
-
-    return Request(
-        source=against,
-        weights=options["weights"],
-        inputs=options["inputs"],
-        values=options["values"],
-        data=options["data"],
-        trust=options["trust"],
-        download=options["download"],
-        drop_outputs=options["drop_outputs"],
-        state=options["state"],
-        stop_before=options["stop_before"],
-        output_of=options["output_of"],
-        devices=tuple(options.get("devices", ())),
-        parity=make_parity(options),
-    )
 
 
 @click.command()
@@ -153,7 +136,7 @@ def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     from torch2mobile.pipeline.debugging import debug_against
 
     observer = observer_of(options)
-    request = _request(against, options)
+    request = request_of(against, options, parity=make_parity(options))
     result = debug_against(Path(artifact), request, probe=probe, observer=observer)
     return finish(result.report, options)
 

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from torch2mobile import limits
 from torch2mobile.errors import (
@@ -27,11 +27,6 @@ from torch2mobile.errors import (
     WorkerTimeoutError,
 )
 from torch2mobile.watchdog import Watchdog
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from torch2mobile.records import Layer, OutputSpec
 
 # What a worker that replays a bundle can import before it knows which.
 REPLAY_MODULES = ("onnxruntime", "torch2mobile.exporter.targets")
@@ -214,96 +209,6 @@ class Worker:
         self._log.close()
 
     def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class IsolatedRunner:
-    """A :class:`torch2mobile.interfaces.Runner` whose runtime lives in a worker process.
-
-    ``loader`` names a function that returns a Runner for ``args``. ``worker`` is a process
-    to share; else one is started in ``environment``. After a crash the next call starts a fresh
-    process, so that one bad input does not hide the rest.
-    """
-
-    def __init__(
-        self,
-        loader: str,
-        *args: Any,
-        timeout: float,
-        worker: Worker | None = None,
-        environment: Environment = HERE,
-    ) -> None:
-        self._environment = environment
-        self._loader, self._args, self._timeout = loader, args, timeout
-        self._worker = worker
-        self._shared = worker
-        self._handle: int | None = None
-        self._begun_at: int | None = None
-        self.load_log = ""
-
-    def begin(self) -> None:
-        """Send the load without waiting for it; :meth:`load` fetches the answer.
-
-        Runners that share a worker must be loaded in the order in which they began.
-        """
-        if self._worker is None:
-            self._worker = Worker(environment=self._environment)
-        self._begun_at = self._worker.log_position()
-        self._worker.submit("torch2mobile.worker_process:make", self._loader, self._args)
-
-    def load(self) -> None:
-        """Start the process if there is none, and load the file in it."""
-        if self._begun_at is not None and self._worker is not None:
-            start, self._begun_at = self._begun_at, None
-            self._handle = self._worker.result(self._timeout)
-            self.load_log = self._worker.log_since(start)
-        if self._worker is None or not self._worker.alive:
-            self.close()
-            self._worker, self._handle = Worker(environment=self._environment), None
-        if self._handle is None:
-            self.begin()
-            self.load()
-
-    def _call(self, function: str, *args: Any) -> Any:
-        self.load()
-        name = f"torch2mobile.worker_process:{function}"
-        return cast("Worker", self._worker).call(name, self._handle, *args, timeout=self._timeout)
-
-    def _method(self, name: str, *args: Any) -> Any:
-        return self._call("method", name, args)
-
-    def inputs(self) -> tuple[OutputSpec, ...]:
-        """Names, dtypes and dims of the inputs, as the runtime sees them."""
-        return cast("tuple[OutputSpec, ...]", self._method("inputs"))
-
-    def outputs(self) -> tuple[OutputSpec, ...]:
-        """Names, dtypes and dims of the outputs, as the runtime sees them."""
-        return cast("tuple[OutputSpec, ...]", self._method("outputs"))
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
-        """All outputs in the artefact's order."""
-        return cast("list[tuple[str, np.ndarray]]", self._method("run", dict(feeds)))
-
-    def layers(self) -> tuple[Layer, ...]:
-        """The runtime's own layers; none where it shows nothing of its inside."""
-        return cast("tuple[Layer, ...]", self._call("layers"))
-
-    def values(
-        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        """Inner values by the names that :meth:`layers` gives them."""
-        return cast("dict[str, np.ndarray]", self._method("values", dict(feeds), list(names)))
-
-    def close(self) -> None:
-        """End the process, unless it is shared."""
-        if self._worker is not None and self._worker is not self._shared:
-            self._worker.close()
-        self._worker = None
-
-    def __enter__(self) -> IsolatedRunner:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,10 +17,11 @@ import torch2mobile
 from torch2mobile.environments import Worker
 from torch2mobile.errors import BundleError, ExitCode, ModelFileError, UsageError
 from torch2mobile.exporter.simplify import CANDIDATES
-from torch2mobile.pipeline import simplify as simplifying
+from torch2mobile.pipeline import simplify_file as simplifying
 from torch2mobile.pipeline import simplify_search
 from torch2mobile.pipeline.results import SimplifyResult
-from torch2mobile.pipeline.simplify import judge_simplified, specs_of
+from torch2mobile.pipeline.simplify import judge_simplified
+from torch2mobile.pipeline.simplify_file import specs_of
 from torch2mobile.pipeline.simplify_search import Way
 from torch2mobile.records import Dim, OutputSpec, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity.expected import Expected

@@ -12,7 +12,7 @@ import pytest
 
 import torch2mobile
 from torch2mobile.records import Check, Location, Mismatch, Report, Status, Table
-from torch2mobile.reporters import REPORTERS, terminal, text_lines
+from torch2mobile.reporters import REPORTERS, figures, terminal, text_lines
 
 EXPECTED = """\
 export sample:super_resolution
@@ -232,7 +232,7 @@ def test_what_could_steer_the_terminal_is_escaped() -> None:
     ],
 )
 def test_the_least_tolerance_is_never_rounded_down(value: float, text: str) -> None:
-    assert text_lines.round_up(value) == text
+    assert figures.round_up(value) == text
     assert float(text) >= value
 
 

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from torch2mobile.environments import IsolatedRunner
+from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.records import Check, Dim, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.validators.contract import (
     checker_problems,

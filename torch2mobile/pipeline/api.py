@@ -24,10 +24,8 @@ from torch2mobile.pipeline.results import (
     CheckResult,
     DebugResult,
     ExportResult,
-    SimplifyResult,
     VerifyResult,
 )
-from torch2mobile.pipeline.simplify import simplify_file
 from torch2mobile.pipeline.whole_imports import needs_whole_imports
 from torch2mobile.records import MIN_CAUGHT, ParityOptions, Request, Severity
 from torch2mobile.validators.coverage.selection import Selection, Suppression
@@ -284,31 +282,5 @@ def check(
     return checking.check_loaded(
         lambda: from_memory(source, args, kwargs, dynamic_shapes, request, data),
         options,
-        observer=observer,
-    )
-
-
-@needs_whole_imports
-def simplify(
-    source: str | Path,
-    target: str | Path,
-    *,
-    values: Sequence[str] = (),
-    parity: ParityOptions | None = None,
-    timeout: float = 120.0,
-    fix_dims: Mapping[str, int] | None = None,
-    observer: Observer | None = None,
-) -> SimplifyResult:
-    """Simplify one .onnx into another, written only where it is still the same function.
-
-    With ``fix_dims`` it is one for these sizes of symbols alone.
-    """
-    return simplify_file(
-        Path(source),
-        Path(target),
-        values=values,
-        options=parity,
-        timeout=timeout,
-        fixed=fix_dims or {},
         observer=observer,
     )

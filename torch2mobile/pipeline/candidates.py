@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile import devices, web
-from torch2mobile.environments import HERE, IsolatedRunner, Worker
+from torch2mobile.environments import HERE, Worker
 from torch2mobile.errors import NotApplicableError, UsageError
 from torch2mobile.exporter.bundle import MODEL, refuse_external_data, refuse_undecodable
 from torch2mobile.exporter.targets import TARGETS, find_variant, suffixes, variant_of, variants
 from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.onnx_files import is_ort, read_model, reading
 from torch2mobile.pipeline.bound_runner import BoundRunner
 from torch2mobile.records import (

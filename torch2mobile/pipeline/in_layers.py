@@ -26,13 +26,13 @@ def find(
     Raises a Torch2MobileError where one of them does not run.
     """
     from torch2mobile.validators.parity.locating.layers import first_wrong
-    from torch2mobile.validators.parity.locating.pieces import Pieces, Process
+    from torch2mobile.validators.parity.locating.pieces import Pieces, process_of_pieces
 
     layers = runner.layers()
     if not layers:
         return "its runtime shows no inner values"
     shown = runner.values(feeds, [name for layer in layers for name in layer.outputs])
-    with Process(timeout) as process:
+    with process_of_pieces(timeout) as process:
         pieces = Pieces(model, process)
         names = [name for node in pieces.topology.nodes for name in node.outputs if name]
         wanted = {**feeds, **dict(pieces.whole(feeds, names, optimised=False))}

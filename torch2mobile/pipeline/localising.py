@@ -33,8 +33,8 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     from torch2mobile.exporter.translate import Translation
     from torch2mobile.interfaces import LayeredRunner, Observer, Runner
+    from torch2mobile.isolation import Process
     from torch2mobile.validators.parity.expected import Expected
-    from torch2mobile.validators.parity.locating.pieces import Process
 
 Origins = Mapping[str, tuple[Origin, ...]]
 
@@ -125,10 +125,10 @@ class Localiser:
 
         Raises a Torch2MobileError where the module cannot be captured or the file not be read.
         """
-        from torch2mobile.validators.parity.locating.pieces import Process
+        from torch2mobile.validators.parity.locating.pieces import process_of_pieces
 
         # Its imports go on while the module is captured here.
-        with Process(self._options.timeout) as process:
+        with process_of_pieces(self._options.timeout) as process:
             return self._find(expected, case, process)
 
     def _find(self, expected: Sequence[Expected], case: Expected, process: Process) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from torch2mobile.records import Check, Report, Status, Table
-from torch2mobile.reporters import text_lines
+from torch2mobile.reporters import figures, text_lines
 from torch2mobile.reporters.printable import one_line, printable
 
 # Readable on white and on black: notebooks come in both.
@@ -51,7 +51,7 @@ def _below(check: Check) -> str:
 
 def _table(table: Table) -> str:
     head = _row("th", *(_text(one_line(name)) for name in table.columns))
-    rows = [_row("td", *map(_text, row)) for row in text_lines.rows(table)]
+    rows = [_row("td", *map(_text, row)) for row in figures.rows(table)]
     title = f"<caption>{_text(one_line(table.title))}</caption>"
     return f"<table>{title}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 

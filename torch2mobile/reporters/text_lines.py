@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Context
 
 from torch2mobile.records import (
     Check,
@@ -19,6 +18,7 @@ from torch2mobile.records import (
     Status,
     Table,
 )
+from torch2mobile.reporters.figures import round_up, rows
 from torch2mobile.reporters.printable import one_line, printable
 
 MISMATCHES = 3
@@ -151,8 +151,7 @@ def _mismatch(
     failing = metrics.get(f"{mismatch.output}.failing", 0) if alone else 0
     others = max(count, failing if isinstance(failing, int) else 0) - 1
     more = f" and {others} other probe{'s' if others > 1 else ''}" if others else ""
-    named = {"output": mismatch.output, "probe": f"{mismatch.probe}{more}"}
-    where = ", ".join(f"{name} {value}" for name, value in named.items() if value)
+    where = _named(output=mismatch.output, probe=f"{mismatch.probe}{more}")
     yield Line(one_line(f"{where}: {mismatch.problem}" if where else mismatch.problem))
     values = []
     if mismatch.expected:
@@ -207,8 +206,7 @@ def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
 
 def _group(module: str, op: str, group: Sequence[Finding], depth: int) -> Iterator[Line]:
     """Yield the graph's side of a place, and each thing that was found there, once."""
-    named = {"module": module, "op": op, "node": ", ".join(_few([f.location.node for f in group]))}
-    graph = ", ".join(f"{name} {value}" for name, value in named.items() if value)
+    graph = _named(module=module, op=op, node=", ".join(_few(f.location.node for f in group)))
     if graph:
         yield Line(one_line(graph if depth else f"at {graph}"), depth)
     remedies: list[str] = []
@@ -218,6 +216,11 @@ def _group(module: str, op: str, group: Sequence[Finding], depth: int) -> Iterat
         if finding.remedy and finding.remedy not in remedies:
             remedies.append(finding.remedy)
             yield Line(one_line(finding.remedy), depth + bool(graph) + 1)
+
+
+def _named(**parts: str) -> str:
+    """Return ``module enc.0, op Conv`` of the parts that are not empty."""
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
 
 
 def _few(names: Iterable[str]) -> list[str]:
@@ -252,43 +255,13 @@ def _table(table: Table, width: int) -> Iterator[Line]:
         yield Line("  ".join(texts).rstrip(), depth=1, wrap=False)
 
 
-def rows(table: Table) -> list[list[str]]:
-    """Return the figures of a table as texts."""
-    return [
-        [_cell(value, name) for value, name in zip(row, table.columns, strict=True)]
-        for row in table.rows
-    ]
-
-
-def _cell(value: Metric | None, column: str) -> str:
-    """Return one figure: three significant digits, yes or no, a dash for nothing.
-
-    What is the least of something is rounded up: it must do.
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        least = column.startswith("least ") and math.isfinite(value)
-        return round_up(value) if least else f"{value:.3g}"
-    return one_line(str(value))
-
-
-def round_up(value: float) -> str:
-    """Return ``value`` with three significant digits, never less: as a tolerance it must do."""
-    rounded = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value)
-    return f"{float(rounded):.3g}"
-
-
 def _location(location: Location, width: int) -> Iterator[Line]:
     """Yield ``at file:line  code`` unwrapped, so that it can be clicked, and the graph's side.
 
     Code that is too long is cut; a path never is.
     """
     place = f"{location.file}:{location.line}" if location.line else location.file
-    named = {"module": location.module, "op": location.op, "node": location.node}
-    graph = one_line(", ".join(f"{name} {value}" for name, value in named.items() if value))
+    graph = one_line(_named(module=location.module, op=location.op, node=location.node))
     if place:
         place, code = one_line(f"at {place}"), one_line(location.code).strip()
         whole = f"{place}  {code}" if code else place

@@ -7,9 +7,9 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch2mobile.environments import IsolatedRunner
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Runner
+from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.onnx_files import read_model
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.sizing import OF_DATA

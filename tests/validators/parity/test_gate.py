@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from torch2mobile.environments import IsolatedRunner
 from torch2mobile.errors import WorkerCallError, WorkerTimeoutError
+from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import truth
 from torch2mobile.validators.parity.answers import run_probes

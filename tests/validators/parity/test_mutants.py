@@ -285,8 +285,8 @@ class TestBench:
         with bench.Bench({}, feeds, 60) as table:
             table.open(0, self.variant(net))
             (before,) = table.run(0, [0])
-            assert table._worker is not None
-            table._worker.submit("os:abort")
+            assert table._process._worker is not None
+            table._process._worker.submit("os:abort")
             assert all(isinstance(answer, WorkerCrashError) for answer in table.run(0, [0, 1]))
             (after,) = table.run(0, [0])
             assert np.array_equal(before[0][1], after[0][1])

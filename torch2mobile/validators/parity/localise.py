@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError, WorkerCrashError
+from torch2mobile.isolation import Process
 from torch2mobile.tensors import quiet, to_torch
 from torch2mobile.validators.parity import gate
 from torch2mobile.validators.parity.compare import Judged
@@ -23,7 +24,11 @@ from torch2mobile.validators.parity.locating.findings import (
     Question,
     Suspect,
 )
-from torch2mobile.validators.parity.locating.pieces import Pieces, Process
+from torch2mobile.validators.parity.locating.pieces import (
+    Pieces,
+    process_of_pieces,
+    translations_of,
+)
 from torch2mobile.validators.parity.locating.slices import Glance, NodeInfo
 from torch2mobile.validators.parity.locating.tape import Tape
 
@@ -47,7 +52,7 @@ def localise(question: Question, process: Process | None = None) -> Finding:
     with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         if process is not None:
             return _Search(question, process).run()
-        with Process(question.timeout) as own:
+        with process_of_pieces(question.timeout) as own:
             return _Search(question, own).run()
 
 
@@ -228,7 +233,7 @@ class _Search:
     def _examined(self, suspect: Suspect) -> Suspect:
         question = self.question
         around = {name for info in suspect.nodes for name in (*info.inputs, *info.outputs)}
-        translations = self._translations()
+        translations = translations_of(question, self.process, self.makers)
         for each in translations:
             around.update(name for info in each.topology.nodes for name in info.inputs)
         values = {
@@ -244,29 +249,7 @@ class _Search:
             question.case.probe.feeds,
             lambda name, got: self._own(name, got).mismatch is None,
         )
-        for each in translations:
-            look.narrow_by_translation(each, self.known)
-        for each in translations[:1]:
-            look.compare_with(each)
-        for each in translations:
-            each.forget()
-        look.blame()
-        look.around()
-        return look.suspect
-
-    def _translations(self) -> list[Pieces]:
-        """The module's own translations, the one that is more like the artefact first."""
-        question = self.question
-
-        def likeness(pieces: Pieces) -> int:
-            return len({n for info in pieces.topology.nodes for n in info.outputs} & {*self.makers})
-
-        found = [Pieces(question.fresh, self.process)] if question.fresh else []
-        # Names that the translation does not have: onnxsim may have made them.
-        if found and question.simplify and likeness(found[0]) < len(self.makers):
-            simplified = question.simplify()
-            found += [Pieces(simplified, self.process)] if simplified else []
-        return sorted(found, key=likeness, reverse=True)
+        return look.closely(translations, self.known)
 
     def _finding(self, verdict: str, detail: str = "", **rest: Sequence[Suspect]) -> Finding:
         values = sum(len(info.outputs) for info in self.topology.nodes)

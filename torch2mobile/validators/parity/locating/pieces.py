@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.environments import Worker
+from torch2mobile.isolation import Process
 from torch2mobile.validators.parity.locating.portrait import Portrait
 from torch2mobile.validators.parity.locating.slices import Glance, Topology
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from torch2mobile.validators.parity.locating.findings import Question
 
 LOADER = "torch2mobile.validators.parity.locating.slices:Sliced"
 PRELOAD = (
@@ -22,40 +24,9 @@ PRELOAD = (
 )
 
 
-class Process:
-    """A worker process without torch, started anew after a crash."""
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self.generation = 0
-        self._worker: Worker | None = Worker(preload=PRELOAD)
-
-    def call(self, function: str, *args: Any, timeout: float) -> Any:
-        """Call a function in the process."""
-        if self._worker is None or not self._worker.alive:
-            self.close()
-            self._worker = Worker(preload=PRELOAD)
-            self.generation += 1
-        return self._worker.call(
-            f"torch2mobile.worker_process:{function}", *args, timeout=min(timeout, self.timeout)
-        )
-
-    @property
-    def alive(self) -> bool:
-        """Whether what was loaded is still there."""
-        return self._worker is not None and self._worker.alive
-
-    def close(self) -> None:
-        """End the process."""
-        if self._worker is not None:
-            self._worker.close()
-        self._worker = None
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def process_of_pieces(timeout: float) -> Process:
+    """A process that has begun to import what pieces need."""
+    return Process(PRELOAD, timeout)
 
 
 class Pieces:
@@ -122,3 +93,20 @@ class Pieces:
         """The node that gives a value, to be compared with another; None where there is none."""
         found: Portrait | None = self._call("portrait", value)
         return found
+
+
+def translations_of(question: Question, process: Process, makers: Collection[str]) -> list[Pieces]:
+    """The module's own translations, the one that is more like the artefact first.
+
+    ``makers`` are the values that the artefact makes.
+    """
+
+    def likeness(pieces: Pieces) -> int:
+        return len({n for info in pieces.topology.nodes for n in info.outputs} & {*makers})
+
+    found = [Pieces(question.fresh, process)] if question.fresh else []
+    # Names that the translation does not have: onnxsim may have made them.
+    if found and question.simplify and likeness(found[0]) < len(makers):
+        simplified = question.simplify()
+        found += [Pieces(simplified, process)] if simplified else []
+    return sorted(found, key=likeness, reverse=True)

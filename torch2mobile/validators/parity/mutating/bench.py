@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torch2mobile.environments import Worker
 from torch2mobile.errors import WorkerCallError, WorkerCrashError, WorkerTimeoutError
+from torch2mobile.isolation import Process
 
 if TYPE_CHECKING:
     import onnx
 
 Feeds = Mapping[str, np.ndarray]
 
+_LOADER = "torch2mobile.validators.parity.mutating.bench:Sessions"
 # Smaller tensors stay in the model: sizes, axes and the like are needed to infer shapes.
 _APART_BYTES = 1 << 13
 
@@ -109,11 +110,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def load(weights: Feeds, feeds: Sequence[Feeds]) -> Sessions:
-    """Make the worker's side (the loader that the worker calls by name)."""
-    return Sessions(weights, feeds)
-
-
 class Bench:
     """The parent's side. After a crash the next call starts a fresh process.
 
@@ -122,30 +118,17 @@ class Bench:
 
     def __init__(self, weights: Feeds, feeds: Sequence[Feeds], timeout: float) -> None:
         self._arguments = (dict(weights), [dict(each) for each in feeds])
-        self._timeout = timeout
-        self._worker: Worker | None = None
-        self._handle = -1
+        self._process = Process(["onnxruntime"], timeout)
+        self._handle = self._generation = -1
         self._models: dict[int, Variant] = {}
 
     def _method(self, name: str, *args: Any) -> Any:
-        if self._worker is None or not self._worker.alive:
-            self._start()
-        worker = cast("Worker", self._worker)
-        return worker.call(
-            "torch2mobile.worker_process:method", self._handle, name, args, timeout=self._timeout
-        )
-
-    def _start(self) -> None:
-        self.close()
-        self._worker = Worker(preload=["onnxruntime"])
-        self._handle = self._worker.call(
-            "torch2mobile.worker_process:make",
-            "torch2mobile.validators.parity.mutating.bench:load",
-            self._arguments,
-            timeout=self._timeout,
-        )
-        for key, model in self._models.items():
-            self._method("open", key, model)
+        if self._generation != self._process.generation or not self._process.alive:
+            self._handle = self._process.call("make", _LOADER, self._arguments)
+            self._generation = self._process.generation
+            for key, model in self._models.items():
+                self._method("open", key, model)
+        return self._process.call("method", self._handle, name, args)
 
     def open(self, key: int, model: Variant) -> None:
         """Load a variant and keep it, also over a crash.
@@ -183,20 +166,14 @@ class Bench:
             yield [_answer(item) for item in found]
         finally:
             del self._models[key]
-            if self._worker is not None and self._worker.alive:
+            if self._process.alive:
                 self._method("close", key)
-
-    def close(self) -> None:
-        """End the process."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
 
     def __enter__(self) -> Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._process.close()
 
 
 def _answer(found: Any) -> Any:
