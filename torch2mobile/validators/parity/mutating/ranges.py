@@ -6,14 +6,15 @@ matter of how long one searched for it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from torch2mobile import sampling
 from torch2mobile.records import InputSpec
-from torch2mobile.validators.parity.faults.graph import Graph, input_at
+from torch2mobile.validators.parity.faults.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
@@ -45,13 +46,29 @@ _BETWEEN: Mapping[str, Range] = {
     "Sin": (-1, 1),
     "Cos": (-1, 1),
 }
-_MEANS = ("ReduceMean", "GlobalAveragePool")
 # Their values are some of the first input's.
 _SAME = (
     *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand"),
     *("Tile", "Split", "Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth"),
     *("ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool", "TopK"),
 )
+
+
+# What is least and greatest at ends of the inputs.
+_AT_CORNERS: Mapping[str, Callable[..., Any]] = {
+    **dict.fromkeys(("ReduceMean", "GlobalAveragePool"), lambda data, *_: data),
+    "Clip": lambda data, low=-np.inf, high=np.inf: min(max(data, low), high),
+    "Relu": lambda data: max(data, 0.0),
+    "Neg": lambda data: -data,
+    "Abs": abs,
+    "Max": lambda *data: max(data),
+    "Min": lambda *data: min(data),
+    "Mul": np.multiply,
+    "Add": np.add,
+    "Sub": np.subtract,
+}
+_SUMS = ("Add", "Sub")
+_ROUNDED = (*_SUMS, "Mul", "ReduceMean", "GlobalAveragePool")
 
 
 def ranges_of(graph: Graph, specs: Sequence[InputSpec]) -> dict[str, Range]:
@@ -68,10 +85,7 @@ def ranges_of(graph: Graph, specs: Sequence[InputSpec]) -> dict[str, Range]:
         if len(address) > 1:
             continue
         given = [at(name) if name else _ANY for name in node.input]
-        least, greatest = _of_node(node, given)
-        found = _ANY if np.isnan(least) or np.isnan(greatest) else (least, greatest)
-        for name in node.output:
-            known[name] = found
+        known.update(dict.fromkeys(node.output, _of_node(node, given)))
         if node.op_type == "TopK" and len(node.output) > 1:
             known[node.output[1]] = (0, np.inf)
     return known
@@ -99,7 +113,7 @@ def _declared(spec: InputSpec) -> Range:
 
 
 def _ends_of(array: np.ndarray) -> Range:
-    if not array.size or array.dtype.kind not in "biuf":
+    if not array.size or array.dtype.kind not in "biuf" or np.isnan(array.min()):
         return _ANY
     return float(array.min()), float(array.max())
 
@@ -108,93 +122,25 @@ def _of_node(node: onnx.NodeProto, given: Sequence[Range]) -> Range:
     op = node.op_type
     if op in _BETWEEN:
         return _BETWEEN[op]
-    known = _FROM_INPUTS.get(op)
-    return known(node, given) if known is not None and given else _ANY
-
-
-def _first(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    return given[0]
-
-
-def _mean(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    low, high = given[0]
-    return low - _SLACK * abs(low), high + _SLACK * abs(high)
-
-
-def _clip(node: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    low, high = (
-        given[at] if input_at(node, at) else (other, other)
-        for at, other in ((1, -np.inf), (2, np.inf))
-    )
-    first = given[0]
-    return min(max(first[0], low[0]), high[0]), min(max(first[1], low[1]), high[1])
-
-
-def _hull(given: Sequence[Range]) -> Range:
-    return min(each[0] for each in given), max(each[1] for each in given)
-
-
-def _relu(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    low, high = given[0]
-    return max(low, 0.0), max(high, 0.0)
-
-
-def _neg(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    low, high = given[0]
-    return -high, -low
-
-
-def _abs(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    low, high = given[0]
-    least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    return least, max(abs(low), abs(high))
-
-
-def _greatest(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    return max(each[0] for each in given), max(each[1] for each in given)
-
-
-def _least(_: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    return min(each[0] for each in given), min(each[1] for each in given)
-
-
-def _product(node: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    """With room for rounding. A square is never below 0."""
+    if not given:
+        return _ANY
+    if op in _SAME:
+        return given[0]
+    if op in {"Concat", "Where"}:
+        lows, highs = zip(*given[op == "Where" :], strict=True)
+        return min(lows), max(highs)
+    if op not in _AT_CORNERS:
+        return _ANY
     with np.errstate(invalid="ignore"):
-        ends = np.multiply.outer(*given).ravel()
+        found = [_AT_CORNERS[op](*corner) for corner in itertools.product(*given)]
     # 0 times what has no bound is 0 here.
-    ends = np.where(np.isnan(ends), 0.0, ends)
-    low, high = float(ends.min()), float(ends.max())
-    if node.input[0] == node.input[1]:
-        low = max(low, 0.0)
-    return low - _SLACK * abs(low), high + _SLACK * abs(high)
-
-
-def _sum(node: onnx.NodeProto, given: Sequence[Range]) -> Range:
-    """A sum or difference, with room for its rounding."""
-    first, second = given
-    if node.op_type == "Sub":
-        second = -second[1], -second[0]
-    room = _SLACK * (_size(first) + _size(second))
-    return first[0] + second[0] - room, first[1] + second[1] + room
-
-
-def _size(given: Range) -> float:
-    return max((abs(end) for end in given if np.isfinite(end)), default=0.0)
-
-
-_FROM_INPUTS: Mapping[str, Callable[[onnx.NodeProto, Sequence[Range]], Range]] = {
-    **dict.fromkeys(_SAME, _first),
-    **dict.fromkeys(_MEANS, _mean),
-    "Concat": lambda _, given: _hull(given),
-    "Where": lambda _, given: _hull(given[1:]),
-    "Clip": _clip,
-    "Relu": _relu,
-    "Neg": _neg,
-    "Abs": _abs,
-    "Max": _greatest,
-    "Min": _least,
-    "Mul": _product,
-    "Add": _sum,
-    "Sub": _sum,
-}
+    ends = [0.0 if np.isnan(end) else float(end) for end in found]
+    least, greatest = min(ends), max(ends)
+    squared = op == "Mul" and node.input[0] == node.input[1]
+    if (op == "Abs" or squared) and given[0][0] < 0 < given[0][1]:
+        least = 0.0
+    # A sum is rounded at the size of its terms, a product or mean at its own.
+    sizes = [abs(end) for end in itertools.chain(*given) if np.isfinite(end)]
+    terms = 2 * max(sizes, default=0.0) if op in _SUMS else 0.0
+    room = [_SLACK * (terms or abs(end)) if op in _ROUNDED else 0.0 for end in (least, greatest)]
+    return least - room[0], greatest + room[1]
