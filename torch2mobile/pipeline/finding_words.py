@@ -17,6 +17,8 @@ _COLUMNS = (
     *("operator", "layer", "line", "span", "own error", "allowed", "before", "after"),
     *("after / floor", "at fault"),
 )
+# No node is at fault alone.
+_SUMMED = ("accumulated", "unstable")
 # So many nodes of a span are named with their lines; the table has all.
 _PLACES = 6
 
@@ -48,7 +50,7 @@ def localise_check(
     ``operators`` has what the user's line calls, by the value that it gives. The names of the
     nodes are metrics: there may be dozens.
     """
-    named = finding.suspects if finding.verdict in {"node", "capture", "accumulated"} else ()
+    named = finding.suspects if finding.verdict in {"node", "capture", *_SUMMED} else ()
     blamed = named[:1] if finding.verdict == "node" else ()
     metrics: dict[str, Metric] = {"values": finding.values, "compared": finding.compared}
     called = [_called(suspect, operators or {}) for suspect in named]
@@ -102,7 +104,7 @@ def _table(
     finding: Finding, suspects: Sequence[Suspect], called: Sequence[str], origins: Origins
 ) -> Table:
     title = f"where it starts, on probe {finding.probe}"
-    if finding.verdict == "accumulated":
+    if finding.verdict in _SUMMED:
         title = f"the largest errors of nodes on their own, on probe {finding.probe}"
     pairs = zip(suspects, called, strict=True)
     return Table(title, _COLUMNS, tuple(_row(one, name, origins) for one, name in pairs))
@@ -154,6 +156,8 @@ _HINTS = {
     "more), torch.where for values.",
     "accumulated": "Each node is as exact as it can be. Give your own tolerance if this error is "
     "acceptable, or make the module less sensitive to rounding.",
+    "unstable": "Each node is as exact as it can be, but a later one turns on the last bits, as a "
+    "root near 0 or a comparison does: clamp what goes into it, or move its threshold.",
 }
 
 
@@ -202,6 +206,8 @@ _OTHERS = {
     "right on its own, and so is the file without them ({detail})",
     "accumulated": "it starts nowhere: on probe {probe} every node is within its own limit, and "
     "their rounding adds up ({detail})",
+    "unstable": "it starts nowhere: on probe {probe} every node is within its own limit, and a "
+    "later one turns on their rounding ({detail})",
     "refused": "every node runs on its own on probe {probe}, but not the file: {detail}",
     "interface": "it starts in the file's interface: {detail}",
     "nothing": "on probe {probe} every node is within its own limit, and so is the whole",

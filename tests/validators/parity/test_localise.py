@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
+from torch2mobile.pipeline import finding_words
 from torch2mobile.records import ParityOptions, Request
 from torch2mobile.sample_models import SAMPLES
 from torch2mobile.validators.parity import localise, probes, reference
@@ -424,6 +425,22 @@ def test_each_node_is_right_but_not_the_whole(
     shares = [closeness(suspect) for suspect in finding.suspects]
     assert shares == sorted(shares, reverse=True)
     assert bool(shares) == (verdict == "accumulated")
+
+
+def test_a_nan_that_no_node_gives_alone_is_no_matter_of_tolerance(
+    net: Subject, runtime: Any
+) -> None:
+    runtime("""
+    def whole(self, feeds, exposed=(), optimised=True):
+        found = super().whole(feeds, exposed, optimised)
+        return {n: a * a.dtype.type("nan") if a.dtype.kind == "f" else a for n, a in found.items()}
+    """)
+    finding = net.ask(net.translation.model.path)
+    assert finding.verdict == "unstable"
+    check = finding_words.localise_check(finding, {})
+    assert "NaN" in check.summary
+    assert "clamp" in check.hint
+    assert "tolerance" not in check.hint
 
 
 def test_a_capture_that_is_another_function(net: Subject) -> None:

@@ -7,6 +7,7 @@ values and shows the error that is its own. What another node passed on cannot b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ from torch2mobile.validators.parity.locating.tape import Tape
 if TYPE_CHECKING:
     import numpy as np
     from torch.fx import Node
+
+    from torch2mobile.records import Mismatch
 
 # The values and weights of one slice, in bytes: what is held on either side at a time.
 SLICE_BYTES = 4 << 20
@@ -259,9 +262,12 @@ class _Search:
 
     def _wrong(self, answer: Sequence[tuple[str, np.ndarray]]) -> str:
         """What the gate finds wrong with outputs; empty where nothing."""
-        case, question = self.question.case, self.question
-        _, wrong = gate.judge_probe(case, list(answer), question.usual, question.tolerances)
+        wrong = self._mismatches(answer)
         return f"{wrong[0].output}: {wrong[0].problem}".removeprefix(": ") if wrong else ""
+
+    def _mismatches(self, answer: Sequence[tuple[str, np.ndarray]]) -> list[Mismatch]:
+        case, question = self.question.case, self.question
+        return gate.judge_probe(case, list(answer), question.usual, question.tolerances)[1]
 
     def _compensated(self, feeds: Mapping[str, np.ndarray]) -> bool:
         """Whether the file is right as a whole: simplifying may move a factor past a value."""
@@ -280,7 +286,8 @@ class _Search:
             return self._finding("nothing", suspects=()) if right else self._finding("node")
         try:
             plain = self._wrong(self.pieces.whole(feeds, optimised=False))
-            whole = self._wrong(self.pieces.whole(feeds))
+            answer = self.pieces.whole(feeds)
+            whole = self._wrong(answer)
         except Torch2MobileError as error:
             return self._finding("refused", error.message)
         if not whole:
@@ -288,4 +295,5 @@ class _Search:
         if not plain:
             return self._finding("optimizer", whole)
         largest = sorted(self.compared, key=closeness, reverse=True)[:SHOWN]
-        return self._finding("accumulated", whole, suspects=largest)
+        tolerable = self._mismatches(answer)[0].least_atol not in {None, math.inf}
+        return self._finding("accumulated" if tolerable else "unstable", whole, suspects=largest)

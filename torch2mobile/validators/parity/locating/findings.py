@@ -74,7 +74,8 @@ class Finding:
     ``verdict`` is ``node``; ``interface`` where the outputs are others than the module's;
     ``capture`` where the program itself is another function than the module; ``optimizer`` where
     only ONNX Runtime's graph optimisations make the difference;
-    ``accumulated`` where no node is at fault alone; ``refused`` where the artefact as a whole
+    ``accumulated`` where no node is at fault alone, ``unstable`` where no tolerance lets pass what
+    that leads to, as a NaN or another index; ``refused`` where the artefact as a whole
     does not run, though each node does; and ``nothing`` where nothing differs on this probe.
     ``compared`` and ``values`` count the values that were lined up, of all in the artefact.
     """
