@@ -6,18 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch2mobile import limits
-from torch2mobile.errors import (
-    UsageError,
-    did_you_mean,
-)
+from torch2mobile.errors import UsageError, did_you_mean
 from torch2mobile.pipeline.conversion import find_variants
-from torch2mobile.records import (
-    InputSpec,
-    Request,
-    Severity,
-)
+from torch2mobile.records import InputSpec, Request, Severity
 from torch2mobile.validators.coverage import releases
 from torch2mobile.validators.coverage.accelerators import ACCELERATORS
+from torch2mobile.validators.coverage.graph import no_such_symbol
 from torch2mobile.validators.coverage.selection import Selection
 
 
@@ -99,13 +93,9 @@ def refuse_sizes(
     for name, size in fixed.items():
         dim = known.get(name)
         if dim is None:
-            if not named:
-                continue
-            listed = ", ".join(known) or "none: all its sizes are fixed"
-            raise UsageError(
-                f"--fix-dim {name}: no input has a dimension of that name",
-                f"The model's dimensions are {listed}.",
-            )
+            if named:
+                raise no_such_symbol(name, known)
+            continue
         least, most = dim.ends
         if size < least or (most is not None and size > most):
             raise UsageError(

@@ -6,7 +6,7 @@ Weights are left out: their type and size is all that counts, and shape inferenc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,15 @@ def _complete_types(node: Node) -> None:
                 node.scope.types[name] = ValueType(text)
 
 
+def no_such_symbol(name: str, known: Iterable[str]) -> UsageError:
+    """A size was given to a symbol that no input has."""
+    listed = ", ".join(known) or "none: all its sizes are fixed"
+    return UsageError(
+        f"--fix-dim {name}: no input has a dimension of that name",
+        f"The model's dimensions are {listed}.",
+    )
+
+
 def symbols(model: onnx.ModelProto) -> dict[str, None]:
     """The symbols of the inputs' dimensions, in order."""
     return {
@@ -201,11 +210,7 @@ def fix(model: onnx.ModelProto, fixed: Mapping[str, int]) -> None:
     known = symbols(model)
     for name in fixed:
         if name not in known:
-            listed = ", ".join(known) or "none: all its sizes are fixed"
-            raise UsageError(
-                f"--fix-dim {name}: no input has a dimension of that name",
-                f"The model's dimensions are {listed}.",
-            )
+            raise no_such_symbol(name, known)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in fixed:

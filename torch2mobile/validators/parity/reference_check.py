@@ -218,7 +218,7 @@ def modes_check(
 def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answers) -> Check:
     """FAILED where a module in use gives something else than a fresh one, as the file always is.
 
-    ``cases`` and ``answers`` are those of :func:`steadiness.sequence`; ``changed`` names the state.
+    ``cases`` and ``answers`` are those of :func:`determinism.sequence`; ``changed`` names state.
     """
     usual = typical_of(cases)
     wrong: list[Mismatch] = []

@@ -168,6 +168,18 @@ def with_attributes(node: onnx.NodeProto, **values: Any) -> onnx.NodeProto:
     return changed
 
 
+def narrowed(node: onnx.NodeProto, small: int, back: int) -> list[onnx.NodeProto]:
+    """A node whose first output is cast to a narrower type, and back."""
+    narrow, wide = fresh(node, "narrow"), fresh(node, "wide")
+    inner = with_attributes(node)
+    inner.output[0] = wide
+    return [
+        inner,
+        helper.make_node("Cast", [wide], [narrow], to=small),
+        helper.make_node("Cast", [narrow], node.output[:1], to=back),
+    ]
+
+
 def with_op(node: onnx.NodeProto, op_type: str, **attributes: Any) -> onnx.NodeProto:
     """A node of another operator with the same inputs and outputs."""
     made = helper.make_node(op_type, node.input, node.output, name=node.name, **attributes)

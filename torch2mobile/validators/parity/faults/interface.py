@@ -15,27 +15,18 @@ from torch2mobile.validators.parity.faults.graph import (
     Maker,
     fixed,
     fresh,
-    with_attributes,
+    narrowed,
     with_tensor,
 )
 
 
 def cast_narrow(graph: Graph, node: NodeProto) -> Iterator[Maker]:
     """A value kept in a narrower type on its way: float16, or int32 for an int64."""
-    narrow, wide = fresh(node, "narrow"), fresh(node, "wide")
     whole = node.op_type == "Cast" and attribute(node, "to") == TensorProto.INT64
-    if not (whole or graph.is_float(node.output[0])):
-        return
-    small, name = (TensorProto.INT8, "int8") if whole else (TensorProto.FLOAT16, "float16")
-    inner = with_attributes(node)
-    inner.output[0] = wide
-    nodes = [
-        inner,
-        helper.make_node("Cast", [wide], [narrow], to=small),
-        helper.make_node("Cast", [narrow], node.output[:1], to=graph.elem_type(node.output[0])),
-    ]
-    if graph.elem_type(node.output[0]):
-        yield fixed(Change(f"output kept in {name}", nodes))
+    back = graph.elem_type(node.output[0])
+    if back and (whole or graph.is_float(node.output[0])):
+        small, name = (TensorProto.INT8, "int8") if whole else (TensorProto.FLOAT16, "float16")
+        yield fixed(Change(f"output kept in {name}", narrowed(node, small, back)))
 
 
 def shape_baked(graph: Graph, node: NodeProto) -> Iterator[Maker]:

@@ -15,6 +15,7 @@ from torch2mobile.validators.parity.faults.graph import (
     Maker,
     fixed,
     fresh,
+    narrowed,
     with_attributes,
     with_inputs,
     with_tensor,
@@ -87,17 +88,9 @@ def index_clamped(graph: Graph, node: NodeProto) -> Iterator[Maker]:
 
 def int32_truncation(graph: Graph, node: NodeProto) -> Iterator[Maker]:
     """A result of int64 arithmetic kept in int32."""
-    if graph.elem_type(node.output[0]) != TensorProto.INT64:
-        return
-    narrow, wide = fresh(node, "narrow"), fresh(node, "wide")
-    inner = with_attributes(node)
-    inner.output[0] = wide
-    nodes = [
-        inner,
-        helper.make_node("Cast", [wide], [narrow], to=TensorProto.INT32),
-        helper.make_node("Cast", [narrow], node.output, to=TensorProto.INT64),
-    ]
-    yield fixed(Change("kept in int32", nodes))
+    if graph.elem_type(node.output[0]) == TensorProto.INT64:
+        nodes = narrowed(node, TensorProto.INT32, TensorProto.INT64)
+        yield fixed(Change("kept in int32", nodes))
 
 
 def window_lost(graph: Graph, node: NodeProto) -> Iterator[Maker]:
