@@ -212,13 +212,6 @@ _SOURCE = (
 )
 
 
-# What they say, by the fields of a request.
-_ABOUT = (
-    *("weights", "inputs", "values", "data", "trust", "download"),
-    *("drop_outputs", "state", "stop_before", "output_of"),
-)
-
-
 def source_options(command: F) -> F:
     """The options that say how to load and call a module."""
     return _with(_SOURCE, command)
@@ -226,9 +219,9 @@ def source_options(command: F) -> F:
 
 def request_of(source: str, options: Mapping[str, Any], **more: Any) -> Request:
     """The request that the options of :func:`source_options` make, with what a command adds."""
-    from torch2mobile.records import Request
+    from torch2mobile.records import ABOUT_MODULE, Request
 
-    about = {name: options[name] for name in _ABOUT}
+    about = {name: options[name] for name in ABOUT_MODULE}
     return Request(source, **about, **more)
 
 

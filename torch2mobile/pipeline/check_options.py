@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch2mobile import limits
 from torch2mobile.errors import UsageError, did_you_mean
 from torch2mobile.pipeline.conversion import find_variants
-from torch2mobile.records import InputSpec, Request, Severity
+from torch2mobile.records import ABOUT_MODULE, InputSpec, Request, Severity
 from torch2mobile.validators.coverage import releases
 from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 from torch2mobile.validators.coverage.graph import no_such_symbol
@@ -17,7 +17,7 @@ from torch2mobile.validators.coverage.selection import Selection
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What to look at and what counts; see :class:`Selection` and :class:`Subject`."""
+    """What to look at and what counts; see :class:`Selection`."""
 
     targets: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
@@ -65,22 +65,16 @@ def severity_of(text: str) -> Severity:
 
 def refuse_module_options(request: Request, options: CheckOptions) -> None:
     """UsageError for what says something about a module, where a file is looked at."""
-    about = (
-        *("weights", "inputs", "values", "data", "trust", "download", "drop_outputs", "state"),
-        *("stop_before", "output_of"),
-    )
-    given = [name for name in about if getattr(request, name)]
+    given = [flag for name, flag in ABOUT_MODULE.items() if getattr(request, name)]
     if options.opset is not None:
-        given.append("opset")
+        given.append("--opset")
     if not options.mend:
-        given.append("no-mend")
+        given.append("--no-mend")
     if request.parity.seed:
-        given.append("seed")
+        given.append("--seed")
     if given:
-        flag = {"inputs": "input", "drop_outputs": "drop-output"}.get(given[0], given[0])
-        flag = flag.replace("_", "-")
         raise UsageError(
-            f"--{flag} says something about a module, and {request.source} is a file",
+            f"{given[0]} says something about a module, and {request.source} is a file",
             "Leave it out, or name the module.",
         )
 

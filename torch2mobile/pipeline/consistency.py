@@ -10,7 +10,7 @@ from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import refuse_undecodable
 from torch2mobile.pipeline.io_binding import Match
 from torch2mobile.pipeline.mutation import Scrutiny
-from torch2mobile.records import MIN_CAUGHT, ParityOptions, Request
+from torch2mobile.records import ABOUT_MODULE, MIN_CAUGHT, ParityOptions, Request
 
 
 def check_request(request: Request) -> None:
@@ -69,18 +69,7 @@ def check_verification(
 def _refuse_alone(path: Path, request: Request, scrutiny: Scrutiny, match: Match | None) -> None:
     """Without a module, what is said about one would be ignored."""
     usual, asked = ParityOptions(), request.parity
-    about_the_module = {
-        "--weights": request.weights,
-        "--input": request.inputs,
-        "--values": request.values,
-        "--data": request.data,
-        "--trust": request.trust,
-        "--download": request.download,
-        "--drop-output": request.drop_outputs,
-        "--state": request.state,
-        "--stop-before": request.stop_before,
-        "--output-of": request.output_of,
-    }
+    about_the_module = {flag: getattr(request, name) for name, flag in ABOUT_MODULE.items()}
     about_probes = {
         "--probes": asked.probes != usual.probes,
         "--seed": asked.seed != usual.seed,

@@ -36,7 +36,13 @@ from torch2mobile.records.report import (
     Status,
     Table,
 )
-from torch2mobile.records.request import MIN_CAUGHT, ParityOptions, Request, Tolerance
+from torch2mobile.records.request import (
+    ABOUT_MODULE,
+    MIN_CAUGHT,
+    ParityOptions,
+    Request,
+    Tolerance,
+)
 from torch2mobile.records.stages import (
     Artifact,
     Assumption,
@@ -56,6 +62,7 @@ from torch2mobile.records.stages import (
 )
 
 __all__ = [
+    "ABOUT_MODULE",
     "MIN_CAUGHT",
     "NOT_INSTALLED",
     "SCHEMA_VERSION",

@@ -69,3 +69,18 @@ class Request:
     rewrites: tuple[str, ...] = ()
     mend: bool = True
     parity: ParityOptions = field(default_factory=ParityOptions)
+
+
+# The fields that say something about a module, as the command line spells them.
+ABOUT_MODULE: Mapping[str, str] = {
+    "weights": "--weights",
+    "inputs": "--input",
+    "values": "--values",
+    "data": "--data",
+    "trust": "--trust",
+    "download": "--download",
+    "drop_outputs": "--drop-output",
+    "state": "--state",
+    "stop_before": "--stop-before",
+    "output_of": "--output-of",
+}
