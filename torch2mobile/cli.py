@@ -109,7 +109,8 @@ def export(source: str, **options: Any) -> int:
     from torch2mobile.pipeline.export import export_request
 
     project = read_export(Path())
-    options["state"] |= project.state
+    for name in ("state", "data", "preprocess", "tokenizer"):
+        options[name] = options[name] or getattr(project, name)
     request = request_of(
         source,
         options,

@@ -46,6 +46,10 @@ def complete_source(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _flag(name: str, help_text: str) -> Callable[[F], F]:
+    return click.option(name, is_flag=True, help=help_text)
+
+
 def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
     for option in options:
         command = option(command)
@@ -141,10 +145,8 @@ device_option = click.option(
     help="Run every artefact on this processor as well: arm64, arm64:cortex-a53, "
     "arm64:cortex-a76, arm64:max, all (of these), or web; see 'doctor --install arm64'.",
 )
-constant_option = click.option(
-    "--accept-constant",
-    is_flag=True,
-    help="Pass a module whose outputs are the same on every probe.",
+constant_option = _flag(
+    "--accept-constant", "Pass a module whose outputs are the same on every probe."
 )
 
 
@@ -168,27 +170,26 @@ _SOURCE = (
         metavar="PLACE",
         help="End before the call of this submodule or function: its inputs are the outputs.",
     ),
+    _flag(
+        "--state", "Make what the module keeps from call to call inputs and outputs of the file."
+    ),
+    _flag("--trust", "Load a .pt2 file also where it holds code, which is then run."),
+    _flag("--download", "Fetch the weights of a timm: or hf: model that are not on this machine."),
     click.option(
-        "--state",
-        is_flag=True,
-        help="Make what the module keeps from call to call inputs and outputs of the file.",
+        "--tokenizer", default="", metavar="FILE", help="The tokenizer.json for text in --data."
     ),
     click.option(
-        "--trust",
-        is_flag=True,
-        help="Load a .pt2 file also where it holds code, which is then run.",
-    ),
-    click.option(
-        "--download",
-        is_flag=True,
-        help="Fetch the weights of a timm: or hf: model that are not on this machine.",
+        "--preprocess",
+        default="",
+        metavar="STEPS",
+        help="How the images in --data become inputs, e.g. 'resize=256,crop=224,mean=0.5,std=0.5'.",
     ),
     click.option(
         "--data",
         multiple=True,
-        metavar="FILE.npz",
+        metavar="PATH",
         type=click.Path(),
-        help="Real inputs, one array an input, or a folder of such; the first is the example.",
+        help="Real inputs: an .npz, an image, a folder of these, a .txt; the first is the example.",
     ),
     click.option(
         "--values",

@@ -698,7 +698,7 @@ def test_a_project_says_what_export_always_does(tmp_path: Path) -> None:
         file.write_text(f"[tool.torch2mobile.export]\n{line}\n")
         with pytest.raises(UsageError, match=message) as caught:
             read_export(tmp_path)
-        assert "takes state = true, and rewrite" in caught.value.remedy
+        assert "takes state = true, rewrite" in caught.value.remedy
     file.write_text("[tool.torch2mobile]\nstate = true\n")
     with pytest.raises(UsageError, match=r"\[tool.torch2mobile\]: no key 'state'"):
         read_export(tmp_path)

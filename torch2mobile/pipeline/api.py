@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch2mobile.errors import UsageError
 from torch2mobile.interfaces import Observer
 from torch2mobile.pipeline import check as checking
-from torch2mobile.pipeline import check_options
+from torch2mobile.pipeline import check_options, in_memory
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.in_memory import from_memory, loader_of, refuse_file_options
 from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import (
     CheckResult,
@@ -31,7 +30,6 @@ from torch2mobile.records import MIN_CAUGHT, ParityOptions, Request, Severity
 from torch2mobile.validators.coverage.selection import Selection, Suppression
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 
@@ -45,7 +43,9 @@ def export(
     out: str | Path | None = None,
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
-    data: Sequence[Mapping[str, np.ndarray]] = (),
+    data: in_memory.Data = (),
+    preprocess: str = "",
+    tokenizer: str | Path = "",
     opset: int | None = None,
     targets: Sequence[str] = ("ort",),
     devices: Sequence[str] = (),
@@ -66,7 +66,8 @@ def export(
 
     ``args`` and ``kwargs`` are an example call with tensors in it; ``dynamic_shapes`` is
     torch.export's own form. Instead of both, ``inputs`` takes the command line's grammar
-    (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs, arrays by input name.
+    (``"image:float32[N=1..8,3,H,W]"``). ``data`` are real inputs: arrays by input name, or paths
+    as for ``--data``, with ``preprocess`` and ``tokenizer`` as ``--preprocess`` and its like.
     ``devices`` are processors that every artefact is run on besides this one's (``"arm64"``).
     ``strict`` gives the exit code 3 where a target was skipped, as it is not installed.
     ``rewrites`` are codes of rules whose remedy is applied to what is exported. Without ``mend``
@@ -82,6 +83,7 @@ def export(
         source="",
         inputs=tuple(inputs),
         values=tuple(values),
+        **in_memory.named(data, preprocess, tokenizer),
         opset=opset,
         simplify=simplify,
         simplify_timeout=simplify_timeout,
@@ -98,7 +100,7 @@ def export(
         parity=parity or ParityOptions(),
     )
     return export_loaded(
-        lambda: from_memory(module, args, kwargs, dynamic_shapes, request, data),
+        lambda: in_memory.from_memory(module, args, kwargs, dynamic_shapes, request, data),
         request,
         out=Path(out) if out is not None else None,
         observer=observer,
@@ -115,7 +117,9 @@ def verify(
     *,
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
-    data: Sequence[Mapping[str, np.ndarray]] = (),
+    data: in_memory.Data = (),
+    preprocess: str = "",
+    tokenizer: str | Path = "",
     trust: bool = False,
     download: bool = False,
     drop_outputs: Sequence[str] = (),
@@ -147,6 +151,7 @@ def verify(
         source=against if isinstance(against, str) else "",
         inputs=tuple(inputs),
         values=tuple(values),
+        **in_memory.named(data, preprocess, tokenizer),
         trust=trust,
         download=download,
         drop_outputs=tuple(drop_outputs),
@@ -155,7 +160,7 @@ def verify(
         output_of=output_of,
         parity=parity or ParityOptions(),
     )
-    load = loader_of(against, args, kwargs, dynamic_shapes, data, request)
+    load = in_memory.loader_of(against, args, kwargs, dynamic_shapes, data, request)
     return verification.verify(
         Path(artifact),
         replace(request, devices=tuple(devices)),
@@ -178,7 +183,9 @@ def debug(
     probe: str = "",
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
-    data: Sequence[Mapping[str, np.ndarray]] = (),
+    data: in_memory.Data = (),
+    preprocess: str = "",
+    tokenizer: str | Path = "",
     trust: bool = False,
     download: bool = False,
     drop_outputs: Sequence[str] = (),
@@ -197,6 +204,7 @@ def debug(
         source=against if isinstance(against, str) else "",
         inputs=tuple(inputs),
         values=tuple(values),
+        **in_memory.named(data, preprocess, tokenizer),
         trust=trust,
         download=download,
         drop_outputs=tuple(drop_outputs),
@@ -205,7 +213,7 @@ def debug(
         output_of=output_of,
         parity=parity or ParityOptions(),
     )
-    load = loader_of(against, args, kwargs, dynamic_shapes, data, request)
+    load = in_memory.loader_of(against, args, kwargs, dynamic_shapes, data, request)
     return debug_against(Path(artifact), request, probe=probe, load=load, observer=observer)
 
 
@@ -218,7 +226,9 @@ def check(
     *,
     inputs: Sequence[str] = (),
     values: Sequence[str] = (),
-    data: Sequence[Mapping[str, np.ndarray]] = (),
+    data: in_memory.Data = (),
+    preprocess: str = "",
+    tokenizer: str | Path = "",
     trust: bool = False,
     download: bool = False,
     drop_outputs: Sequence[str] = (),
@@ -263,6 +273,7 @@ def check(
         source=str(source) if in_file else "",
         inputs=tuple(inputs),
         values=tuple(values),
+        **in_memory.named(data, preprocess, tokenizer),
         trust=trust,
         download=download,
         drop_outputs=tuple(drop_outputs),
@@ -272,15 +283,15 @@ def check(
     )
     if in_file:
         called = not isinstance(args, tuple | list) or bool(args)
-        if called or kwargs or data or dynamic_shapes is not None:
+        if called or kwargs or in_memory.arrays_of(data) or dynamic_shapes is not None:
             raise UsageError(
-                "args, kwargs, dynamic_shapes and data go with a module in memory",
+                "args, kwargs, dynamic_shapes and arrays in data go with a module in memory",
                 "Describe the inputs of a source with inputs= and values=.",
             )
         return checking.check_request(request, options, observer=observer)
-    refuse_file_options(request)
+    in_memory.refuse_file_options(request)
     return checking.check_loaded(
-        lambda: from_memory(source, args, kwargs, dynamic_shapes, request, data),
+        lambda: in_memory.from_memory(source, args, kwargs, dynamic_shapes, request, data),
         options,
         observer=observer,
     )

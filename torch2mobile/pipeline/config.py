@@ -26,7 +26,10 @@ _FORM = (
     f"[{SECTION}] takes select and ignore, lists of codes, and suppress, a list of "
     '{code = "T2M108", path = "net.py", reason = "..."}.'
 )
-_EXPORT_FORM = f'[{EXPORT}] takes state = true, and rewrite, a list of codes: ["T2M101"].'
+_EXPORT_FORM = (
+    f'[{EXPORT}] takes state = true, rewrite, a list of codes: ["T2M101"], data, a list of paths, '
+    "and the texts preprocess and tokenizer."
+)
 T = TypeVar("T")
 
 
@@ -47,6 +50,9 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rewrite: tuple[str, ...] = ()
     state: bool = False
+    data: tuple[str, ...] = ()
+    preprocess: str = ""
+    tokenizer: str = ""
 
 
 def read_selection(

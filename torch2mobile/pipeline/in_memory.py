@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch2mobile.errors import UsageError
 from torch2mobile.pipeline.io_binding import Loader
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+Data: TypeAlias = "Sequence[Mapping[str, np.ndarray] | str | Path] | str | Path"
+"""Real inputs: arrays by input name, and paths of such, of images and of text."""
+
+
+def named(data: Data, preprocess: str, tokenizer: str | Path) -> dict[str, Any]:
+    """What a request has of real inputs: the paths among them, and how they are read."""
+    listed = (data,) if isinstance(data, str | Path) else data
+    paths = tuple(str(each) for each in listed if isinstance(each, str | Path))
+    return {"data": paths, "preprocess": preprocess, "tokenizer": str(tokenizer)}
+
+
+def arrays_of(data: Data) -> tuple[Mapping[str, np.ndarray], ...]:
+    """The arrays among real inputs."""
+    given = () if isinstance(data, str | Path) else data
+    return tuple(each for each in given if not isinstance(each, str | Path))
+
 
 def from_memory(
     module: Any,
@@ -20,7 +37,7 @@ def from_memory(
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
     request: Request,
-    data: Sequence[Mapping[str, np.ndarray]],
+    data: Data,
 ) -> LoadedModel:
     """A module with its example call, or with its inputs described, ready to be captured."""
     import torch
@@ -35,7 +52,6 @@ def from_memory(
     # One tensor is a common slip for a tuple of one.
     call = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     name = type(module).__name__
-    cases = tuple(data)
     own = source.for_inputs(request, module)
     if request.inputs:
         if dynamic_shapes is not None:
@@ -45,7 +61,7 @@ def from_memory(
             )
         example = (call, dict(kwargs or {})) if call or kwargs else None
         loaded = source.from_specs(
-            name, module, request.inputs, own.values, request, cases, example
+            name, module, request.inputs, own.values, request, arrays_of(data), example
         )
     else:
         loaded = source.from_call(
@@ -54,8 +70,9 @@ def from_memory(
             call,
             kwargs or {},
             dynamic_shapes=dynamic_shapes,
-            data=cases,
+            data=arrays_of(data),
             values=own.values,
+            request=request,
         )
     return source.as_asked(loaded, request)
 
@@ -65,11 +82,15 @@ def loader_of(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
-    data: Sequence[Mapping[str, np.ndarray]],
+    data: Data,
     request: Request,
 ) -> Loader | None:
     """How to load a module in memory to compare with; None for one that the request names."""
     if against is None or isinstance(against, str):
+        if arrays_of(data):
+            raise UsageError(
+                "arrays in data go with a module in memory", "Give the path of an .npz in data."
+            )
         return None
     refuse_file_options(request)
     return lambda own: from_memory(against, args, kwargs, dynamic_shapes, own, data)

@@ -70,6 +70,8 @@ def as_exported(request: Request, bundle: Bundle) -> Request:
         inputs=given.inputs,
         values=request.values or given.values,
         data=request.data or given.data,
+        preprocess=request.preprocess or given.preprocess,
+        tokenizer=request.tokenizer or given.tokenizer,
     )
 
 

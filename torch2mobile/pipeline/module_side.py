@@ -142,7 +142,7 @@ def _reference(
     first = [f"first at {place}" for place in _outside_places(loaded, settled)]
     untried = _untried(loaded, [item.probe for item in references])
     said = (*untried, *_without_truth(references), *notes)
-    check = replace(check, notes=(*loaded.copies.notes, *check.notes, *first, *said))
+    check = replace(check, notes=(*loaded.real, *loaded.copies.notes, *check.notes, *first, *said))
     if check.status is Status.FAILED:
         check = replace(check, locations=_suspects(loaded, references, unsteady))
     return check

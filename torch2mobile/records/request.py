@@ -53,6 +53,8 @@ class Request:
     inputs: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    preprocess: str = ""
+    tokenizer: str = ""
     trust: bool = False
     download: bool = False
     drop_outputs: tuple[str, ...] = ()
@@ -77,6 +79,8 @@ ABOUT_MODULE: Mapping[str, str] = {
     "inputs": "--input",
     "values": "--values",
     "data": "--data",
+    "preprocess": "--preprocess",
+    "tokenizer": "--tokenizer",
     "trust": "--trust",
     "download": "--download",
     "drop_outputs": "--drop-output",

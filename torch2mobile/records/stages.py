@@ -93,8 +93,8 @@ class LoadedModel:
     behind a flat signature: ``tensors``, the example, in the order of ``specs`` (the user's), and a
     tuple of tensors out. What runs are ``copies`` of it. ``program`` is there where the source was
     an ExportedProgram. ``dynamic_shapes`` has torch.export's own form, one entry a tensor, where
-    the user gave that instead of symbols. ``data`` holds real examples, by input name. ``drawn``
-    tells that the example is one of ours.
+    the user gave that instead of symbols. ``data`` holds real examples, by input name, and ``real``
+    says what they were made of. ``drawn`` tells that the example is one of ours.
     """
 
     name: str
@@ -106,6 +106,7 @@ class LoadedModel:
     program: torch.export.ExportedProgram | None = None
     dynamic_shapes: tuple[Any, ...] | None = None
     data: tuple[Mapping[str, np.ndarray], ...] = ()
+    real: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     drawn: bool = False
 

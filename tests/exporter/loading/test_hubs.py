@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from torch2mobile.errors import ExitCode, SourceError
@@ -19,7 +20,6 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(3, 2)
-        self.pretrained_cfg = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(x.mean((2, 3)))
@@ -40,7 +40,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, str | None]]:
             raise OSError("no route to host")
         return Net().eval()
 
-    timm = SimpleNamespace(list_models=lambda: ["tiny_net"], create_model=create_model)
+    config = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    config |= {"crop_pct": 0.8, "crop_mode": "center", "interpolation": "bicubic"}
+    data = SimpleNamespace(resolve_model_data_config=lambda _: config)
+    timm = SimpleNamespace(list_models=lambda: ["tiny_net"], create_model=create_model, data=data)
     monkeypatch.setitem(sys.modules, "timm", timm)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return asked
@@ -55,6 +58,16 @@ def test_a_model_is_called_as_its_configuration_says(offline: list[Any]) -> None
     assert found.notes[0].startswith("its weights are random")
     assert offline == [(False, "1")]
     assert "HF_HUB_OFFLINE" not in os.environ
+
+
+@pytest.mark.usefixtures("offline")
+def test_images_become_inputs_as_the_configuration_says(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10), (0, 255, 0)).save(tmp_path / "green.png")
+    found = load("timm:tiny_net", data=(str(tmp_path),))
+    assert found.data[0]["image"].shape == (1, 3, 8, 8)
+    assert found.data[0]["image"][0, :, 0, 0].tolist() == [-2, 2, -2]
+    own = "resize=10,crop=8x8,filter=bicubic,scale=0..1,mean=0.5/0.5/0.5,std=0.25/0.25/0.25"
+    assert f"as image, 8 x 8: the model's own {own}" in found.real[0]
 
 
 @pytest.mark.usefixtures("offline")

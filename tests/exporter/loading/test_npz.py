@@ -6,17 +6,20 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from torch2mobile.errors import ExitCode, InputError, ModelFileError
 from torch2mobile.exporter import bundle
-from torch2mobile.exporter.loading import npz
+from torch2mobile.exporter.loading import npz, real_inputs
 from torch2mobile.exporter.loading.npz import read_npz
 from torch2mobile.limits import Budget
+from torch2mobile.records import Request
 
 
 def test_arrays_by_name(tmp_path: Path) -> None:
@@ -25,7 +28,6 @@ def test_arrays_by_name(tmp_path: Path) -> None:
     loaded = npz.load_npz(tmp_path / "d.npz")
     assert loaded.keys() == given.keys()
     np.testing.assert_array_equal(loaded["ids"], given["ids"])
-    assert npz.load_all([str(tmp_path / "d.npz")] * 2)[1]["x"].dtype == np.float32
 
 
 def saved(**given: Any) -> bytes:
@@ -122,9 +124,10 @@ def test_all_files_of_a_command_share_one_budget(
 ) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros(1000))
     monkeypatch.setattr("torch2mobile.limits.machine_memory", lambda: 8 * 20_000)
-    assert len(npz.load_all([str(tmp_path / "data.npz")] * 2)) == 2
+    request = Request(source="", data=(str(tmp_path / "data.npz"),) * 2)
+    assert len(real_inputs.read(request, nn.Identity(), ()).cases) == 2
     with pytest.raises(ModelFileError, match="are read"):
-        npz.load_all([str(tmp_path / "data.npz")] * 3)
+        real_inputs.read(replace(request, data=request.data[:1] * 3), nn.Identity(), ())
 
 
 def test_a_header_that_promises_more_than_is_there(tmp_path: Path) -> None:

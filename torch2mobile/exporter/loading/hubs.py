@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch2mobile import limits
 from torch2mobile.errors import SourceError, did_you_mean
+from torch2mobile.exporter.loading import preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +36,8 @@ class Published:
     INPUTS: tuple[str, ...]
     VALUES: tuple[str, ...]
     notes: tuple[str, ...]
+    PREPROCESS: str = ""
+    TOKENIZER: str = ""
 
 
 def published(hub: str, name: str, *, download: bool) -> Published:
@@ -59,7 +64,8 @@ def _network(*, allowed: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _library(name: str, extra: str) -> Any:
+def library(name: str, extra: str) -> Any:
+    """A module of an extra; SourceError with the command where it cannot be imported."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -78,7 +84,7 @@ def _unreachable(what: str, error: Exception) -> SourceError:
 
 
 def _timm(name: str, *, download: bool) -> Published:
-    timm = _library("timm", "timm")
+    timm = library("timm", "timm")
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         near = did_you_mean(name, known)
@@ -88,22 +94,23 @@ def _timm(name: str, *, download: bool) -> Published:
         module = timm.create_model(name, pretrained=download)
     except Exception as error:
         raise _unreachable(f"timm:{name}", error) from error
-    config = module.pretrained_cfg
+    config = timm.data.resolve_model_data_config(module)
     channels, *sizes = config["input_size"]
-    mean, std = (config.get(key) or (0.0,) for key in ("mean", "std"))
+    mean, std = config["mean"], config["std"]
     ends = [((edge - m) / (s or 1)) for m, s in zip(mean, std, strict=True) for edge in (0, 1)]
     return Published(
         module,
         (f"image:float32[N=1..8,{channels},{','.join(map(str, sizes))}]",),
         (f"image=uniform({min(ends):.4f},{max(ends):.4f})",),
         () if download else (_RANDOM,),
+        preprocessing.of_timm(config),
     )
 
 
 def _hf(name: str, *, download: bool) -> Published:
-    library = _library("transformers", "hf")
-    config, weights = _configured(library, name, download=download)
-    kind = _architecture(library, config)
+    transformers = library("transformers", "hf")
+    config, weights = _configured(transformers, name, download=download)
+    kind = _architecture(transformers, config)
     if weights:
         try:
             module = kind.from_pretrained(name, local_files_only=not download)
@@ -114,15 +121,28 @@ def _hf(name: str, *, download: bool) -> Published:
     else:
         module = kind(config)
     inputs, values = _Described(module, config).texts()
-    return Published(module.eval(), inputs, values, () if weights else (_RANDOM,))
+    notes = () if weights else (_RANDOM,)
+    return Published(module.eval(), inputs, values, notes, *_beside(Path(name)))
+
+
+def _beside(folder: Path) -> tuple[str, str]:
+    """What a folder says of images and text: the steps of its preprocessing, its tokenizer."""
+    config, tokenizer = folder / "preprocessor_config.json", folder / "tokenizer.json"
+    steps = ""
+    if config.is_file():
+        try:
+            steps = preprocessing.of_hugging_face(json.loads(limits.read_regular(config)))
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise SourceError(f"{config} cannot be read: {error}", "Mend or remove it.") from error
+    return steps, str(tokenizer) if tokenizer.is_file() else ""
 
 
 def _configured(library: Any, name: str, *, download: bool) -> tuple[Any, bool]:
     """A configuration from a folder, the cache, the network, or of a kind of model; and weights."""
     types = list(library.CONFIG_MAPPING.keys())
-    if name in types:
-        return library.CONFIG_MAPPING[name](), False
     folder = Path(name).is_dir()
+    if name in types and not folder:
+        return library.CONFIG_MAPPING[name](), False
     try:
         config = library.AutoConfig.from_pretrained(name, local_files_only=folder or not download)
     except Exception as error:
@@ -195,7 +215,7 @@ class _Described:
             for layer in range(self._get("num_hidden_layers")):
                 for part in ("key", "value"):
                     place = f"past_key_values.{layer}.{part}"
-                    self._inputs.append(f"{place}:float32[N,{own},P=0..{_LENGTH},{size}]")
+                    self._inputs.append(f"{place}:float32[N,{own},P=0..{self._top()},{size}]")
 
     def _cached(self) -> bool:
         """Whether it is a decoder that makes text step by step."""
@@ -203,12 +223,15 @@ class _Described:
         return name.endswith(("ForCausalLM", "LMHeadModel")) and "use_cache" in self._parameters
 
     def _tokens(self, name: str, symbol: str, *, batch: str = "N") -> None:
-        longest = self._get("max_position_embeddings", "max_target_positions", default=_LENGTH)
-        top = max(2, min(_LENGTH, longest if not self._cached() else longest // 2))
         declared = batch == "N" and any("N=1..8" in text for text in self._inputs)
         first = batch if declared else f"{batch}=1..8"
-        self._inputs.append(f"{name}:int64[{first},{symbol}=1..{top}]")
+        self._inputs.append(f"{name}:int64[{first},{symbol}=1..{self._top()}]")
         self._values.append(f"{name}=0..{self._get('vocab_size') - 1}")
+
+    def _top(self) -> int:
+        """How long a text may be; what is in a cache is as long at most."""
+        longest = self._get("max_position_embeddings", "max_target_positions", default=_LENGTH)
+        return int(max(2, min(_LENGTH, longest // 2 if self._cached() else longest)))
 
     def _pixel_values(self) -> None:
         size = self._get("image_size", default=224)

@@ -42,39 +42,25 @@ def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.nd
     """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
     if not path.exists():
         raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
-    remedy = "Write it with numpy.savez(path, input_name=array, ...); no object arrays."
+    remedy = (
+        "Write it with numpy.savez(path, input_name=array, ...); no object arrays. Real inputs can "
+        "also be images, or a .txt with a text a line."
+    )
     loaded = read_npz(path, budget or limits.Budget(), remedy)
     if not loaded:
         raise ModelFileError(f"{path} holds no arrays", "Save one array for each input, by name.")
     return loaded
 
 
-def load_all(paths: Sequence[str]) -> tuple[Mapping[str, np.ndarray], ...]:
-    """One example from each file, all within one budget.
-
-    Of a folder, each ``.npz`` is one, and all ``.npy`` together, an input each.
-    """
-    budget = limits.Budget()
-    return tuple(case for path in paths for case in _cases(Path(path), budget))
-
-
 class OfFiles(dict[str, np.ndarray]):
     """An example with a file for each input: one that fits no input is a slip."""
 
 
-def _cases(path: Path, budget: limits.Budget) -> list[dict[str, np.ndarray]]:
-    if not path.is_dir():
-        return [load_npz(path, budget)]
-    cases = [load_npz(file, budget) for file in sorted(path.glob("*.npz"))]
-    arrays = {file.stem: _read_npy(file, budget) for file in sorted(path.glob("*.npy"))}
-    if arrays:
-        cases.append(OfFiles(arrays))
-    if not cases:
-        raise ModelFileError(
-            f"the folder {path} holds neither .npz nor .npy files",
-            "Save an .npz for each example, or one .npy for each input.",
-        )
-    return cases
+def of_files(files: Sequence[Path], budget: limits.Budget) -> list[dict[str, np.ndarray]]:
+    """One example from each ``.npz``, and one of all ``.npy`` together, an input each."""
+    cases = [load_npz(file, budget) for file in files if file.suffix == ".npz"]
+    arrays = {file.stem: _read_npy(file, budget) for file in files if file.suffix == ".npy"}
+    return [*cases, OfFiles(arrays)] if arrays else cases
 
 
 def _read_npy(path: Path, budget: limits.Budget) -> np.ndarray:

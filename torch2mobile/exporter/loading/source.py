@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch2mobile import tensors
 from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError
-from torch2mobile.exporter.loading import example, inputs, npz, shapes
+from torch2mobile.exporter.loading import example, inputs, real_inputs, shapes
 from torch2mobile.exporter.loading.cut import Cut, cutting
 from torch2mobile.exporter.loading.devices import on_cpu
 from torch2mobile.exporter.loading.example import Call
@@ -31,12 +31,14 @@ from torch2mobile.exporter.loading.flat_module import (
 )
 from torch2mobile.exporter.loading.locate import FORMS, Named, importable, locate
 from torch2mobile.exporter.loading.programs import load_program
+from torch2mobile.exporter.loading.real_inputs import Own, Real
 from torch2mobile.exporter.loading.state import carrying, values_apart
 from torch2mobile.exporter.loading.weights import load_weights
 from torch2mobile.records import LoadedModel, Request, Sample
 
-Data = tuple[Mapping[str, np.ndarray], ...]
+Data = Sequence[Mapping[str, np.ndarray]]
 Anew = Callable[[], torch.nn.Module | None]
+_PLAIN = Request(source="")
 
 
 def load(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
@@ -91,14 +93,21 @@ def _described(named: Named, request: Request, given: Template | None, anew: Ane
         load_weights(module, Path(request.weights))
     texts = request.inputs or example.declared(named, "INPUTS", request.source)
     values = request.values
-    data = npz.load_all(request.data or _data(named, request.source))
+    request = replace(request, data=request.data or _paths(named, "DATA", request.source))
+    own = _own(named, request.source)
     if texts:
-        return from_specs(name, module, texts, values, request, data, given, anew=anew)
+        return from_specs(name, module, texts, values, request, (), given, anew=anew, own=own)
     if given is not None:
-        given = example.with_data(module, given, data[0]) if data else given
-        return _assembled(name, module, example.called(module, given, None, values), data, anew)
-    if data:
-        return _assembled(name, module, example.of_data(module, data[0], values), data, anew)
+        call = example.called(module, given, None, values)
+        data = real_inputs.read(request, module, call.specs, own)
+        if data.cases:
+            given = example.with_data(module, given, data.cases[0])
+            call = example.called(module, given, None, values)
+        return _assembled(name, module, call, data, anew)
+    if request.data:
+        data = real_inputs.read(request, module, (), own)
+        call = example.of_data(module, data.cases[0], values)
+        return _assembled(name, module, call, data, anew)
     raise InputError(
         f"nothing says how to call {request.source}",
         "Describe each input, e.g. --input 'image:float32[N=1..8,3,224,224]', give --data "
@@ -122,10 +131,16 @@ def _anew(request: Request, samples: Mapping[str, Sample], first: torch.nn.Modul
     return load_again
 
 
-def _data(named: Named, source: str) -> tuple[str, ...]:
-    """The source's own DATA, from where its file lies."""
+def _paths(named: Named, name: str, source: str) -> tuple[str, ...]:
+    """The source's own DATA or TOKENIZER, from where its file lies."""
     folder = Path(getattr(named.namespace, "__file__", None) or ".").parent
-    return tuple(str(folder / path) for path in example.declared(named, "DATA", source))
+    return tuple(str(folder / path) for path in example.declared(named, name, source) if path)
+
+
+def _own(named: Named, source: str) -> Own:
+    """What the source says itself of images and text."""
+    steps = example.declared(named, "PREPROCESS", source)
+    return Own(",".join(steps), "".join(_paths(named, "TOKENIZER", source)[:1]))
 
 
 def _values(named: Named, request: Request) -> tuple[str, ...]:
@@ -149,15 +164,14 @@ def _load_program(request: Request) -> LoadedModel:
             "Leave out --weights and --input, or name the module that it was captured from.",
         )
     program = load_program(path, trust=request.trust)
-    data = npz.load_all(request.data)
-    return as_asked(from_program(path.stem, program, request.values, data), request)
+    return as_asked(from_program(path.stem, program, request.values, request), request)
 
 
 def from_program(
     name: str,
     program: torch.export.ExportedProgram,
     values: Sequence[str] = (),
-    data: Data = (),
+    request: Request = _PLAIN,
 ) -> LoadedModel:
     """A loaded model from what torch.export gave; InputError where it holds no example."""
     if program.example_inputs is None:
@@ -165,6 +179,7 @@ def from_program(
     module = program.module()
     call = example.called(module, program.example_inputs)
     specs = inputs.attach_values(shapes.program_dims(call.specs, program), values)
+    data = real_inputs.read(request, module, specs)
     return _assembled(name, module, replace(call, specs=specs), data, program=program)
 
 
@@ -178,11 +193,14 @@ def from_specs(
     given: Template | None = None,
     *,
     anew: Anew | None = None,
+    own: Own | None = None,
 ) -> LoadedModel:
     """A loaded model from input specifications; the example is real data, given, or drawn."""
-    case = data[0] if data else None
+    real = real_inputs.read(request, module, inputs.resolve(texts, values)[0], own)
+    real = replace(real, cases=(*data, *real.cases))
+    case = real.cases[0] if real.cases else None
     call = example.described(module, texts, values, case, given, request.parity.seed)
-    return _assembled(name, module, call, data, anew)
+    return _assembled(name, module, call, real, anew)
 
 
 def from_call(
@@ -194,23 +212,25 @@ def from_call(
     dynamic_shapes: Any = None,
     data: Data = (),
     values: Sequence[str] = (),
+    request: Request = _PLAIN,
 ) -> LoadedModel:
     """A loaded model from a call with tensors in it; dims from torch.export's dynamic_shapes."""
     call = example.called(module, (tuple(args), dict(kwargs)), dynamic_shapes, values)
-    return _assembled(name, module, call, data)
+    real = real_inputs.read(request, module, call.specs)
+    return _assembled(name, module, call, replace(real, cases=(*data, *real.cases)))
 
 
 def _assembled(
     name: str,
     module: torch.nn.Module,
     call: Call,
-    data: Data,
+    data: Real,
     anew: Anew | None = None,
     program: torch.export.ExportedProgram | None = None,
 ) -> LoadedModel:
     """The model behind a flat signature; InputError for data that does not fit the call."""
     module, call, moved = on_cpu(module, call)
-    for case in data:
+    for case in data.cases:
         example.check_case(call.specs, case)
     flat, copies = _copies(module, call, anew)
     notes = tuple(
@@ -227,7 +247,8 @@ def _assembled(
         copies=copies,
         program=program,
         dynamic_shapes=call.shapes,
-        data=data,
+        data=data.cases,
+        real=data.notes,
         notes=(*moved, *notes, *inputs.suggestions(call.specs)),
         drawn=call.drawn,
     )
