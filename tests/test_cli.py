@@ -516,7 +516,7 @@ def test_inspect_says_how_many_nodes_it_does_not_list(
     names = [*(f"conv_{n}" for n in range(28)), "relu", "relu_1"]
     entries = [{"node": name, "op": "", "outputs": [], "origins": []} for name in names]
     (copy / "provenance.json").write_text(json.dumps({"schema_version": 1, "nodes": entries}))
-    first = "conv_0, conv_1, conv_2, conv_3, conv_4 ... and"
+    first = "conv_0, conv_1, conv_2, conv_3, conv_4 and"
     for node, listed in (
         ("conv", f"Near it are: {first} 23 more."),
         ("relu_", "Near it are: relu_1."),

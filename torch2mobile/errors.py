@@ -136,6 +136,12 @@ class WorkerCallError(Torch2MobileError):
     """A call inside a worker process raised; the message is that exception's own."""
 
 
+def some_of(names: Sequence[object], most: int = 3) -> str:
+    """Names in a message, and how many more there are: ``a, b, c and 2 more``."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A remedy that names the nearest known words, whatever their case, or all of them."""
     lower = [name.lower() for name in known]

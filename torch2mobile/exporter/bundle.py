@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile import json_files, limits, onnx_files
-from torch2mobile.errors import BundleError
+from torch2mobile.errors import BundleError, some_of
 from torch2mobile.exporter.staging import writing
 from torch2mobile.installing import file_sha256
 from torch2mobile.records import SCHEMA_VERSION, Bundle, Manifest, StateEntry, StateSpec
@@ -79,11 +79,10 @@ def load_bundle(path: Path) -> Bundle:
 
 def _no_bundle(path: Path) -> BundleError:
     names = sorted(item.name for item in path.iterdir())
-    held = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     models = [n for n in names if n.endswith(".onnx") and (path / n).stat().st_size]
     alone = f" {path / models[0]} can be given by itself." if models else ""
     return BundleError(
-        f"{path} is no bundle: it holds {held or 'nothing'}, and no {MANIFEST}",
+        f"{path} is no bundle: it holds {some_of(names) or 'nothing'}, and no {MANIFEST}",
         f"Give a folder that export wrote, with {MANIFEST}, {MODEL} and golden data.{alone}",
     )
 

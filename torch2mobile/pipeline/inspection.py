@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch2mobile import json_files, limits
-from torch2mobile.errors import UsageError
+from torch2mobile.errors import UsageError, some_of
 from torch2mobile.exporter.bundle import MODEL, load_bundle
 from torch2mobile.onnx_files import read_model
 from torch2mobile.records import NodeOrigins, Origin, Provenance
@@ -159,10 +159,8 @@ def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
 
         names = [entry.node for entry in entries]
         near = [name for name in names if node in name] or difflib.get_close_matches(node, names)
-        listed = near or names
-        shown, rest = ", ".join(listed[:5]), len(listed) - 5
-        more = f" ... and {rest} more" if rest > 0 else ""
         raise UsageError(
-            f"there is no node {node!r}", f"{'Near it are' if near else 'There is'}: {shown}{more}."
+            f"there is no node {node!r}",
+            f"{'Near it are' if near else 'There is'}: {some_of(near or names, 5)}.",
         )
     return rows

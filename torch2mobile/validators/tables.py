@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torch2mobile.errors import some_of
 from torch2mobile.onnx_files import read_whole
 from torch2mobile.onnx_graph import Graph, attribute
 from torch2mobile.records import Check, Status
@@ -93,6 +94,4 @@ def _same_rows(own: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _said(name: str, rows: np.ndarray) -> str:
-    some = ", ".join(map(str, rows[:_SHOWN].tolist()))
-    more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
-    return f"{some}{more} of {name}"
+    return f"{some_of(rows.tolist(), _SHOWN)} of {name}"

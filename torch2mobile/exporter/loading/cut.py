@@ -17,7 +17,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from torch2mobile.copies import fresh
-from torch2mobile.errors import InputError, UsageError, did_you_mean
+from torch2mobile.errors import InputError, UsageError, did_you_mean, some_of
 from torch2mobile.exporter.loading.containers import walk
 from torch2mobile.exporter.loading.inputs import onnx_name
 from torch2mobile.records import LoadedModel
@@ -199,9 +199,7 @@ def _notes(cut: Cut, left: Sequence[str], constants: Mapping[str, Any]) -> Itera
     """What the file does without, and what the app has to give to it."""
     outer = [p for p in dict.fromkeys(left) if not any(p.startswith(f"{o}.") for o in left)]
     names = [*([cut.place] if cut.before else []), *outer]
-    shown = ", ".join(names[:_SHOWN]) + (
-        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    )
+    shown = some_of(names, _SHOWN)
     rest = f"; left out, with whatever follows: {shown}" if shown else "; what follows is left out"
     what = "what goes into" if cut.before else "what comes out of"
     yield f"the outputs are {what} {cut.place}{rest}"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from torch2mobile import user_code
-from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean
+from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean, some_of
 from torch2mobile.exporter.loading.hubs import HUBS, Published, published
 from torch2mobile.records import Sample
 
@@ -94,9 +94,8 @@ def _names_a_file(path: Path) -> SourceError:
     held = [name for node in body for name in _model_names(node) if not name.startswith("_")]
     if not held:
         return SourceError(f"'{path}' names no model", FORMS)
-    some = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
     return SourceError(
-        f"'{path}' names no model: it holds {some}",
+        f"'{path}' names no model: it holds {some_of(held, 8)}",
         f"Name one of them, for example {path}:{held[0]}.",
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from torch2mobile import limits
-from torch2mobile.errors import SourceError
+from torch2mobile.errors import SourceError, some_of
 from torch2mobile.tensors import quiet
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -105,9 +105,9 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
     unexpected = sorted(set(state) - set(own))
     problems = []
     if missing:
-        problems.append(f"missing keys: {_some(missing)}")
+        problems.append(f"missing keys: {some_of(missing, 8)}")
     if unexpected:
-        problems.append(f"unexpected keys: {_some(unexpected)}")
+        problems.append(f"unexpected keys: {some_of(unexpected, 8)}")
     for key in sorted(set(own) & set(state)):
         problems += _misfit(key, state[key], own[key])
     if problems:
@@ -134,11 +134,6 @@ def _misfit(key: str, given: torch.Tensor, own: torch.Tensor) -> list[str]:
     if not torch.can_cast(given.dtype, own.dtype):
         return [f"{key} is {given.dtype} in the file, {own.dtype} in the model"]
     return []
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:8])
-    return f"{shown} and {len(keys) - 8} more" if len(keys) > 8 else shown
 
 
 def _common_prefix(missing: list[str], unexpected: list[str]) -> str:

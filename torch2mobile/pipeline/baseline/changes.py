@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
+from torch2mobile.errors import some_of
 from torch2mobile.records import (
     Dim,
     Fingerprint,
@@ -84,7 +85,7 @@ def _weights(then: Fingerprint, now: Fingerprint) -> Iterator[Change]:
             yield Change("weights", "weights", UNKNOWN, _short(now))
         return
     changed = [name for name in every if then.parts.get(name) != now.parts.get(name)]
-    said = f"{len(changed)} of {len(every)} weights ({_some(changed)})"
+    said = f"{len(changed)} of {len(every)} weights ({some_of(changed)})"
     yield Change("weights", "weights", _short(then), _short(now), said=said)
 
 
@@ -98,7 +99,7 @@ def _sources(then: Fingerprint, now: Fingerprint) -> Iterator[Change]:
     old, new = set(then.parts.values()), set(now.parts.values())
     names = [name for name, digest in now.parts.items() if digest not in old]
     names += [n for n, digest in then.parts.items() if digest not in new and n not in names]
-    said = f"source of {_some(names)}"
+    said = f"source of {some_of(names)}"
     yield Change("source", "source", _short(then), _short(now), said=said)
 
 
@@ -121,11 +122,6 @@ def _request(then: Request | None, now: Request | None) -> Iterator[Change]:
                 yield Change("request", f"request: {field.name}", old, new)
     if then.parity.seed != now.parity.seed:
         yield Change("request", "request: seed", str(then.parity.seed), str(now.parity.seed))
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _short(print_: Fingerprint) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from torch2mobile.errors import some_of
 from torch2mobile.records import Finding, Metric, Table
 from torch2mobile.validators.coverage import graph
 from torch2mobile.validators.coverage.accelerators import (
@@ -164,6 +165,4 @@ def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, targ
 
 
 def _named(verdicts: tuple[NodeVerdict, ...]) -> str:
-    names = [f"{verdict.node.label} ({verdict.node.op})" for verdict in verdicts[:_NAMED]]
-    more = len(verdicts) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")
+    return some_of([f"{verdict.node.label} ({verdict.node.op})" for verdict in verdicts], _NAMED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torch2mobile.errors import some_of
 from torch2mobile.records import Check, Mismatch, Status
 from torch2mobile.validators.parity import compare, gate
 from torch2mobile.validators.parity.answers import Answers
@@ -169,10 +170,9 @@ def _outside_notes(outside: Sequence[Reference], settled: Settled | None) -> tup
     ):
         if items:
             labels = [item.probe.label.removesuffix(" (outside)") for item in items]
-            rest = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
             names = ", ".join(sorted({name for item in items for name in item.probe.explored}))
             notes.append(
-                f"the module {what} {', '.join(labels[:SHOWN])}{rest}, which nobody declared"
+                f"the module {what} {some_of(labels, SHOWN)}, which nobody declared"
                 + (f" of {names}" if names else "")
                 + (f": {items[0].refusal}" if items[0].refusal else "; the file has to as well")
             )
@@ -193,8 +193,7 @@ def modes_check(
 
     ``answer`` is what the module gives on the first of ``expected`` in the modes that it has.
     """
-    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-    names = f"{', '.join(left[:SHOWN])}{more}"
+    names = some_of(left, SHOWN)
     wrong = gate.judge_probe(expected[0], answer, typical_of(expected), {})[1]
     verb = "is" if len(left) == 1 else "are"
     if not wrong:
@@ -226,8 +225,7 @@ def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answ
         label = f"call {number} in a row ({case.probe.label})"
         called = replace(case, probe=replace(case.probe, label=label))
         wrong += gate.judge_probe(called, answer, usual, {})[1]
-    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    names = ", ".join(changed[:SHOWN]) + more or "something that no attribute shows"
+    names = some_of(changed, SHOWN) or "something that no attribute shows"
     if wrong:
         return Check(
             "state",
