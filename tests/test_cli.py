@@ -365,7 +365,7 @@ BAD = [
     (
         ["export", "nets.py:model", "--input", INPUT, "--target", "tpu"],
         2,
-        "There is: executorch, executorch-portable, mnn, mnn-fp16, ncnn, ncnn-fp16, ort.",
+        "There is: coreml, coreml-fp16, executorch, executorch-portable, mnn, mnn-fp16, ncnn,",
         None,
     ),
     (

@@ -32,6 +32,8 @@ def targets(**options: Any) -> int:
     for target in TARGETS.values():
         missing = list(target.missing())
         state = "ready" if not missing else f"missing: {'; '.join(missing)}"
+        stand_in = target.environment.stand_in
+        state = f"{state}; {stand_in}" if stand_in else state
         rows += [
             {
                 "name": variant.label,

@@ -56,7 +56,8 @@ class Environment:
     ``torch`` that module cannot be imported there: onnxsim would, for seconds, and never use it.
     ``memory`` is the most bytes that a process may take there, where the system has such a limit.
     ``needs`` are folders that it cannot do without, and ``install`` is the command that makes what
-    is not there. Calls may take ``patience`` times as long there.
+    is not there. Calls may take ``patience`` times as long there. ``stand_in`` says what computes
+    where the runtime itself does not run.
     """
 
     name: str = "this Python"
@@ -68,6 +69,7 @@ class Environment:
     needs: tuple[str, ...] = ()
     install: str = ""
     patience: float = 1.0
+    stand_in: str = ""
 
     def command(self, *arguments: str) -> list[str]:
         """The command of its interpreter; MissingToolError where a part of it is not there."""

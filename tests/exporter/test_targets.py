@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import pickle
 import platform
 import re
@@ -143,8 +144,9 @@ def test_it_travels_to_a_worker(target: Target) -> None:
 
 def test_what_it_writes(target: Target, converted: Artifact) -> None:
     assert converted.variant == target.variants[0]
-    (folder,) = {path.parent for path in converted.files}
-    assert {path.name for path in converted.files} == {path.name for path in folder.iterdir()}
+    shared = Path(os.path.commonpath(converted.files))
+    folder = shared if shared.is_dir() else shared.parent
+    assert set(converted.files) == {path for path in folder.rglob("*") if path.is_file()}
     assert all(path.stat().st_size for path in converted.files)
     assert converted.tools
     assert all(version[0].isdigit() for version in converted.tools.values())

@@ -166,6 +166,7 @@ def manifest_of(
     from torch2mobile.exporter import fingerprint
 
     loaded = capture.loaded
+    folder = model.path.parent
     lines = [origin.file for origins in model.origins.values() for origin in origins]
     return Manifest(
         name=loaded.name,
@@ -176,7 +177,10 @@ def manifest_of(
         seed=report.request.parity.seed if report.request else 0,
         inputs=capture.inputs,
         outputs=model.outputs,
-        targets={a.variant.label: tuple(path.name for path in a.files) for a in artifacts},
+        targets={
+            a.variant.label: tuple(path.relative_to(folder).as_posix() for path in a.files)
+            for a in artifacts
+        },
         artifacts={
             a.variant.label: ArtifactEntry(a.variant, a.tools, a.names, a.shapes) for a in artifacts
         },

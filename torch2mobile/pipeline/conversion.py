@@ -16,6 +16,7 @@ from torch2mobile.errors import (
     UsageError,
 )
 from torch2mobile.exporter.targets import TARGETS, find_variant, variants
+from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.records import Artifact, Capture, Check, Job, Metric, Status, Variant
 
 
@@ -24,7 +25,7 @@ def find_variants(labels: Sequence[str]) -> list[Variant]:
     from torch2mobile.validators.coverage.accelerators import ACCELERATORS
 
     for label in labels:
-        if label in ACCELERATORS:
+        if label in ACCELERATORS and label not in variants():
             raise UsageError(
                 f"{label!r} is a provider of ONNX Runtime, for which nothing is converted",
                 f"Ask check --provider {label} how much of the model it takes; the .onnx and "
@@ -67,7 +68,8 @@ def convert_check(artifact: Artifact) -> Check:
     """What a converter wrote, by which tools and settings."""
     variant = artifact.variant
     size = sum(path.stat().st_size for path in artifact.files)
-    summary = f"{', '.join(path.name for path in artifact.files)}, {size / 1024:.0f} KiB"
+    names = dict.fromkeys(model_name(path) for path in artifact.files)
+    summary = f"{', '.join(names)}, {size / 1024:.0f} KiB"
     made: dict[str, Metric] = {"precision": variant.precision, "bytes": size, **artifact.tools}
     made |= {f"setting {name}": str(value) for name, value in variant.settings.items()}
     return Check("convert", Status.PASSED, summary, target=variant.label, metrics=made)

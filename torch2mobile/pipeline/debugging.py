@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.bundle import MODEL
+from torch2mobile.exporter.targets.mlpackage import model_in
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import candidates, consistency, io_binding, judging, localising
@@ -46,7 +47,7 @@ def debug_against(
     """
     stages = Stages(observer or SilentObserver())
     consistency.check_request(request)
-    options = request.parity
+    options, path = request.parity, model_in(path)
     if path.is_dir():
         bundle = open_bundle(path)
         stages.add(integrity(bundle))

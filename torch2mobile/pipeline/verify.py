@@ -12,6 +12,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.exporter.bundle import (
     MODEL,
 )
+from torch2mobile.exporter.targets.mlpackage import model_in
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import (
@@ -62,7 +63,7 @@ def verify(
     (``"name"``), or for a file from elsewhere by ``"position"``. ``worker`` is a process for the
     golden data, for a caller who has started one ahead of time.
     """
-    asked = scrutiny or Scrutiny()
+    asked, path = scrutiny or Scrutiny(), model_in(path)
     alone = load is None and not request.source
     consistency.check_verification(path, request, asked, baseline, match, alone=alone)
     if alone:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch2mobile.errors import UsageError, did_you_mean
+from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
+from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.exporter.targets.mnn import MnnTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
@@ -20,6 +22,7 @@ TARGETS: dict[str, Target] = {
     "ncnn": NcnnTarget(),
     "executorch": ExecutorchTarget(),
     "mnn": MnnTarget(),
+    "coreml": CoremlTarget(),
 }
 
 
@@ -47,7 +50,8 @@ def variant_of(path: Path) -> Variant | None:
         return ONNX
     for target in TARGETS.values():
         if path.suffix in target.suffixes:
-            named = [variant for variant in target.variants if f".{variant.label}." in path.name]
+            name = model_name(path)
+            named = [variant for variant in target.variants if f".{variant.label}." in name]
             return (named or list(target.variants))[0]
     return None
 

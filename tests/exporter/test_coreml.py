@@ -1,0 +1,223 @@
+"""Core ML: what is refused, packages that do not load, and faults put into the model's files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import torch2mobile
+from torch2mobile.environments import Worker
+from torch2mobile.errors import MissingToolError, ModelFileError, NotApplicableError
+from torch2mobile.exporter.loading.grammar import parse_input
+from torch2mobile.exporter.targets import mil, mlpackage, variant_of
+from torch2mobile.exporter.targets.coreml import CoremlTarget
+from torch2mobile.pipeline.candidates import candidate
+from torch2mobile.pipeline.conversion import convert, convert_check, find_variants, program_file
+from torch2mobile.records import (
+    Artifact,
+    ArtifactEntry,
+    InputSpec,
+    Job,
+    OnnxModel,
+    OutputSpec,
+    Status,
+)
+
+TARGET = CoremlTarget()
+EXACT, HALF = TARGET.variants
+WAIT = 120.0
+installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
+
+
+class Net(torch.nn.Module):
+    """With a weight of its own in the weight file, and an attribute in the program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 32)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> Any:
+        y = torch.nn.functional.leaky_relu(self.layer(x), 0.25) * mask
+        return {"y": y, "any": mask.any(1), "place": y.argmax(1)}
+
+
+@pytest.fixture(scope="module")
+def made(export: Callable[..., Any]) -> Any:
+    torch.manual_seed(0)
+    n = torch.export.Dim("n", min=1, max=8)
+    args = torch.rand(2, 16), torch.ones(2, 32, dtype=torch.bool)
+    return export(Net().eval(), args, dynamic_shapes=({0: n}, {0: n}))
+
+
+@pytest.fixture
+def artifact(made: Any, tmp_path: Path) -> Artifact:
+    out = tmp_path / "out"
+    out.mkdir()
+    shapes = {"x": (2, 16), "mask": (2, 32)}
+    with Worker() as tools:
+        job = Job(made.model, EXACT, program_file(made.capture, tmp_path), out, shapes)
+        artifact = convert(job, tools, WAIT)
+    assert convert_check(artifact).summary.startswith("model.mlpackage, ")
+    # A word of MIL's own.
+    assert set(artifact.names) == {"any"}
+    return artifact
+
+
+@installed
+@pytest.mark.slow
+def test_a_fault_in_the_file_changes_the_answer(made: Any, artifact: Artifact) -> None:
+    path = artifact.files[0]
+    package = mlpackage.package_of(path)
+    assert mlpackage.model_in(package) == path
+    assert variant_of(path) == EXACT
+    x, mask = torch.randn(3, 16), torch.rand(3, 32) > 0.5
+    wanted = {name: value.detach() for name, value in made.loaded.module(x, mask).items()}
+
+    def run() -> dict[str, np.ndarray]:
+        found = candidate(
+            path,
+            ArtifactEntry(EXACT, {}, artifact.names),
+            made.model.inputs,
+            made.model.outputs,
+            WAIT,
+        )
+        with found.process:
+            return dict(found.runner.run({"x": x.numpy(), "mask": mask.numpy()}))
+
+    right = run()
+    for name, value in wanted.items():
+        torch.testing.assert_close(torch.from_numpy(right[name]), value)
+    weights = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    raw = weights.read_bytes()
+    bias = made.loaded.module.layer.bias.detach()
+    assert raw.count(bias.numpy().tobytes()) == 1
+    weights.write_bytes(raw.replace(bias.numpy().tobytes(), (bias + 1).numpy().tobytes()))
+    assert np.abs(run()["y"] - right["y"]).max() > 0.1
+    weights.write_bytes(raw)
+
+    program = path.read_bytes()
+    slope = np.float32(0.25).tobytes()
+    assert program.count(slope) == 1
+    path.write_bytes(program.replace(slope, np.float32(0.5).tobytes()))
+    assert np.abs(run()["y"] - right["y"]).max() > 0.01
+
+
+@installed
+@pytest.mark.slow
+def test_what_the_evaluator_lacks_is_named_and_not_judged(artifact: Artifact) -> None:
+    path = artifact.files[0]
+    spec = mlpackage.read_model(path)
+    block = spec.mlProgram.functions["main"].block_specializations["CoreML5"]
+    (layer,) = [op for op in block.operations if op.type == "leaky_relu"]
+    shown = mil.MilRunner(path).layers()
+    assert tuple(
+        one.kind for one in shown if one.outputs[0] in {layer.outputs[0].name, shown[2].name}
+    )[::-1] == ("leaky_relu", "linear")
+    layer.type = "made_up"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(MissingToolError, match="the program has made_up, which is not evaluated"):
+        mil.MilRunner(path)
+    layer.type = "relu"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(MissingToolError, match="relu with alpha"):
+        mil.MilRunner(path)
+
+
+@installed
+@pytest.mark.slow
+def test_a_package_that_is_not_whole(artifact: Artifact) -> None:
+    path = artifact.files[0]
+    weights = path.with_name("weights") / "weight.bin"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    with pytest.raises(ModelFileError, match=r"weight\.bin does not hold the weights"):
+        mil.MilRunner(path)
+    shutil.rmtree(weights.parent)
+    with pytest.raises(ModelFileError, match=r"weight\.bin does not hold the weights"):
+        mil.MilRunner(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(ModelFileError, match=r"Core ML cannot load model\.mlmodel"):
+        mil.MilRunner(path)
+    path.write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"model\.mlmodel is no ML Program"):
+        mil.MilRunner(path)
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "segmenter"])
+def test_samples(name: str, tmp_path: Path) -> None:
+    from torch2mobile.pipeline.export import export_request
+    from torch2mobile.records import ParityOptions, Request, Tolerance
+
+    half = {f"@{HALF.label}": Tolerance(atol=0.05)}
+    parity = ParityOptions(probes=2, tolerances=half)
+    labels = EXACT.label, HALF.label
+    asked = Request(f"sample:{name}", targets=labels, simplify=False, parity=parity)
+    result = export_request(asked, out=tmp_path / "bundle")
+    assert result.report.status is Status.PASSED
+    for check in result.report.checks:
+        if check.name == "parity" and check.target in labels:
+            assert TARGET.environment.stand_in in check.notes
+    assert {c.target for c in result.report.checks if c.name == "parity"} == {"onnx", *labels}
+
+    weights = tmp_path / "bundle/model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+    raw = np.fromfile(weights, dtype=np.float32)
+    raw[-8:] += 10
+    raw.tofile(weights)
+    checks = torch2mobile.verify(tmp_path / "bundle").report.checks
+    golden = {check.target: check.status for check in checks if check.name == "golden"}
+    assert golden == {
+        "onnx": Status.PASSED, EXACT.label: Status.FAILED, HALF.label: Status.PASSED,
+    }  # fmt: skip
+    (changed,) = [check for check in checks if check.name == "files"]
+    assert changed.status is Status.FAILED
+
+
+def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
+    model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
+    with pytest.raises(NotApplicableError, match="was traced"):
+        TARGET.convert(Job(model, EXACT, None, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype", "words"),
+    [
+        ("x:float32[N=1..8,4]", "float32", ""),
+        ("mask:bool[N=1..8,2*h=4..8]", "int64", ""),
+        ("x:float32[N,4]", "float32", "N of x has none: declare one"),
+        ("x:float32[2,4]", "float16", "Core ML has no float16 here, and y is float16"),
+        ("x:float32[]", "float32", "no numbers without dimensions"),
+        ("x:float32[1,1,1,1,1,1]", "float32", "at most 5 dimensions"),
+    ],
+)
+def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
+    given = parse_input(inputs)
+    assert isinstance(given, InputSpec)
+    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", dtype, ()),), {})
+    said = TARGET.accepts(model, EXACT)
+    assert words in said
+    assert bool(said) is bool(words)
+
+
+def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert TARGET.missing() == ["pip install 'torch2mobile[coreml]'"]
+
+
+def test_the_name_is_a_target_as_well_as_a_provider() -> None:
+    assert find_variants(["coreml"]) == [EXACT]
+
+
+def test_a_package_is_told_by_its_own_name() -> None:
+    for variant in TARGET.variants:
+        job = Job(OnnxModel(Path("m.onnx"), 20, (), (), {}), variant, None, Path("mnn-fp16.x"))
+        package = job.path(".mlpackage")
+        assert variant_of(package / mlpackage.MODEL) == variant
+        assert mlpackage.model_name(package / mlpackage.MODEL) == package.name

@@ -1,0 +1,137 @@
+"""The folder of a Core ML model: its parts, what its description tells, and its names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.records import InputSpec, OnnxModel, OutputSpec
+
+SUFFIX = ".mlpackage"
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
+# The numbers of types of what an app gives and is given.
+_ARRAYS = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}
+_DAY = "com.github.apple.coremltools.conversion_date"
+
+
+def package_of(path: Path) -> Path:
+    """The .mlpackage that a model's file lies in; any other file itself."""
+    return next((one for one in path.absolute().parents if one.suffix == SUFFIX), path)
+
+
+def model_name(path: Path) -> str:
+    """What a file is called: one that lies in a package as that is."""
+    return package_of(path).name
+
+
+def model_in(path: Path) -> Path:
+    """The file that a runtime loads: of a package the model in it, any other itself."""
+    return path / MODEL if path.suffix == SUFFIX and path.is_dir() else path
+
+
+def read_model(path: Path) -> Any:
+    """The specification of a ``model.mlmodel``; ModelFileError for any but an ML Program."""
+    spec = _protobuf().Model()
+    try:
+        spec.ParseFromString(path.read_bytes())
+        kind = spec.WhichOneof("Type")
+    except Exception as error:
+        raise ModelFileError(
+            f"Core ML cannot load {path.name}: it is no model, or not whole",
+            "Convert it again from its module, or copy the whole .mlpackage anew.",
+        ) from error
+    if kind != "mlProgram":
+        raise ModelFileError(
+            f"{path.name} is no ML Program, but {kind or 'empty'}",
+            "Convert it with convert_to='mlprogram'.",
+        )
+    return spec
+
+
+def _protobuf() -> ModuleType:
+    """The form of the file, without the rest of coremltools, which takes seconds to import."""
+    if "coremltools" in sys.modules:
+        return importlib.import_module("coremltools.proto.Model_pb2")
+    name = "coremltools_proto"
+    if name not in sys.modules:
+        spec = importlib.util.find_spec("coremltools")
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError("No module named 'coremltools'", name="coremltools")
+        folder = Path(spec.origin).with_name("proto")
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.Model_pb2")
+
+
+def specs(features: Sequence[Any]) -> tuple[OutputSpec, ...]:
+    """Names, dtypes and dims from a model's description."""
+    found = []
+    for one in features:
+        array = one.type.multiArrayType
+        ranges = array.shapeRange.sizeRanges
+        dims = tuple("?" for _ in ranges) if ranges else tuple(array.shape)
+        found.append(OutputSpec(one.name, _ARRAYS.get(array.dataType, ""), dims))
+    return tuple(found)
+
+
+def settle(package: Path, model: OnnxModel) -> dict[str, str]:
+    """Give a package the contract's names where Core ML can have them; the names of the others.
+
+    The same model then has the same bytes: coremltools draws the numbers of a package's parts, and
+    writes the day.
+    """
+    path = package / MODEL
+    spec = read_model(path)
+    names: dict[str, str] = {}
+    for wanted, found in (
+        (model.inputs, spec.description.input),
+        (model.outputs, spec.description.output),
+    ):
+        names |= _renamed(spec, wanted, [feature.name for feature in found])
+    spec.description.metadata.userDefined.pop(_DAY, None)
+    path.write_bytes(spec.SerializeToString(deterministic=True))
+    manifest = package / "Manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    for number, part in json.loads(text)["itemInfoEntries"].items():
+        text = text.replace(number, str(uuid.uuid5(uuid.NAMESPACE_URL, part["path"])))
+    text = json.dumps(json.loads(text), indent=4, sort_keys=True)
+    manifest.write_text(text + "\n", encoding="utf-8")
+    return names
+
+
+def _renamed(
+    spec: Any, wanted: Sequence[InputSpec | OutputSpec], found: Sequence[str]
+) -> dict[str, str]:
+    """Rename by position what can be; the names of the others."""
+    from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
+    from coremltools.models.utils import rename_feature
+
+    if len(wanted) != len(found):
+        raise ConversionError(f"made {len(found)} inputs or outputs of {len(wanted)}")
+    kept = {}
+    for told, name in zip(wanted, found, strict=True):
+        if name == told.name:
+            continue
+        legal = NameSanitizer().sanitize_name(told.name) == told.name
+        if legal and told.name not in _used(spec):
+            rename_feature(spec, name, told.name)
+        else:
+            kept[told.name] = name
+    return kept
+
+
+def _used(spec: Any) -> set[str]:
+    """All names of values in the program."""
+    function = spec.mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+    values = [out.name for op in block.operations for out in op.outputs]
+    return {*values, *(one.name for one in function.inputs)}
