@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from torch2mobile.errors import ExitCode, SourceError
-from torch2mobile.exporter.loading import source
+from torch2mobile.errors import ExitCode, SourceError, UsageError
+from torch2mobile.exporter.loading import preprocessing, source
 from torch2mobile.records import LoadedModel, Request
 
 
@@ -97,6 +99,60 @@ def test_a_library_that_is_not_there(
     assert caught.value.remedy == f"Install it: pip install 'torch2mobile[{hub}]'"
 
 
+class Sees(nn.Module):
+    main_input_name = "pixel_values"
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return pixel_values.mean((2, 3))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder called as a kind of model is, for a stand-in of transformers."""
+    config = SimpleNamespace(image_size=8, num_channels=3, architectures=["Sees"])
+    config.get_text_config = lambda: config
+    library = SimpleNamespace(
+        CONFIG_MAPPING={"sees": lambda: pytest.fail("the folder was asked for")},
+        AutoConfig=SimpleNamespace(from_pretrained=lambda *_, **__: config),
+        Sees=lambda _: Sees(),
+    )
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    monkeypatch.chdir(tmp_path)
+    found = tmp_path / "sees"
+    found.mkdir()
+    Image.new("RGB", (16, 9), (0, 255, 0)).save(tmp_path / "green.png")
+    return found
+
+
+def test_a_folder_says_how_images_become_inputs(folder: Path) -> None:
+    size = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(size))
+    found = load("hf:sees", data=("green.png",))
+    assert found.data[0]["pixel_values"][0, :, 0, 0].tolist() == [-1, 1, -1]
+    assert "the model's own resize=8x8,filter=bilinear,scale=0..1,mean=0.5" in found.real[0]
+    ours = load("hf:sees", data=("green.png",), preprocess="scale=0..255")
+    assert ours.data[0]["pixel_values"].max() == 255
+    assert "own" not in ours.real[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ("{", r"preprocessor_config\.json cannot be read"),
+        ("[]", r"preprocessor_config\.json cannot be read"),
+        ('{"resample": 99}', r"preprocessor_config\.json cannot be read"),
+        (
+            '{"image_processor_type": "LevitImageProcessor"}',
+            "own preprocessing: unknown step 'kind'",
+        ),
+    ],
+)
+def test_what_a_folder_says_and_cannot_be_followed(folder: Path, config: str, problem: str) -> None:
+    (folder / "preprocessor_config.json").write_text(config)
+    with pytest.raises(UsageError, match=problem):
+        load("hf:sees", data=("green.png",))
+
+
 # --- the libraries themselves, where they are installed -------------------------------------------
 
 
@@ -130,3 +186,24 @@ def test_a_folder_of_transformers(
     assert inputs == {name for name in names if not name.startswith("past")}
     assert any(name.startswith("past") for name in names) is ("Causal" in model)
     assert found.flat(*found.tensors)
+
+
+@pytest.mark.parametrize("kind", preprocessing.KNOWN)
+def test_images_are_what_transformers_makes_of_them(kind: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    # One crops more than is left, by its defaults.
+    options = {"size": {"shortest_edge": 288}} if kind == "MobileViT" else {}
+    processor = getattr(transformers, f"{kind}ImageProcessorPil")(**options)
+    processor.save_pretrained(tmp_path)
+    steps = preprocessing.of_hugging_face(
+        json.loads((tmp_path / "preprocessor_config.json").read_text())
+    )
+    rng = np.random.default_rng(0)
+    for size in ((300, 400), (500, 332)):
+        photo = Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8))
+        photo.save(tmp_path / "photo.png")
+        theirs = processor(photo, return_tensors="np")["pixel_values"][0]
+        spec = f"x:float32[N,{','.join(map(str, theirs.shape))}]"
+        request = Request(source="", data=(str(tmp_path / "photo.png"),), preprocess=steps)
+        ours = source.from_specs("m", nn.Identity(), [spec], (), request, ()).data[0]["x"][0]
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)

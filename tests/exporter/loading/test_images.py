@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -86,6 +87,40 @@ def test_steps(photo: Path, steps: str, inputs: str, shape: Any, corner: list[fl
     found = array(photo, inputs=[inputs], preprocess=steps)
     assert found.shape == shape
     assert found[0, :, 0, 0].tolist() == corner
+
+
+BESIDE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))
+
+def example_inputs():
+    return torch.zeros(2, 3, 8, 8)
+"""
+
+
+def test_however_the_inputs_are_described(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text(BESIDE)
+    wide = {"preprocess": "resize=8x8,order=bgr", "data": (str(photo),)}
+    beside = source.load(Request(source=f"{tmp_path / 'beside.py'}:Net", **wide), {})
+    x = torch.zeros(2, 3, 8, 8)
+    program = torch.export.export(nn.ReLU(), (x,))
+    torch.export.save(program, tmp_path / "relu.pt2")
+    saved = source.load(Request(source=str(tmp_path / "relu.pt2"), **wide), {})
+    called = source.from_call("m", nn.ReLU(), (x,), {}, request=Request(source="", **wide))
+    for found in (beside, saved, called):
+        ((name, array),) = found.data[0].items()
+        assert (name, array.shape) == (found.specs[0].name, (2, 3, 8, 8))
+        assert array[1, :, 0, 0].tolist() == [0, 0, 1]
+        assert found.real[0].startswith(f"real inputs: {photo} as {name}, 8 x 8: resize=8x8")
+    # Beside the model an image takes the example's place; a call and a program keep theirs.
+    assert [bool(f.tensors[0].any()) for f in (beside, saved, called)] == [True, False, False]
+    (tmp_path / "bare.py").write_text(BESIDE.replace("def example", "def other"))
+    with pytest.raises(InputError, match="no input is for images"):
+        source.load(Request(source=f"{tmp_path / 'bare.py'}:Net", **wide), {})
 
 
 def test_bytes_stay_as_they_are(photo: Path) -> None:

@@ -76,6 +76,7 @@ def test_what_cannot_be_read_is_pointed_at(text: str, problem: str, at: int) -> 
             {"image_processor_type": "EfficientNetImageProcessor", "include_top": True, **HALVES},
             "scale=0..1,mean=0.5/0.5/0.5,std=0.25/0.25/0.25",
         ),
+        ({"feature_extractor_type": "MobileViTFeatureExtractor", **HALVES}, "scale=0..1"),
         ({"rescale_factor": 2 / 255, "rescale_offset": True}, "scale=-1..1"),
         ({"do_rescale": False, "do_flip_channel_order": True}, "order=bgr,scale=0..255"),
     ],

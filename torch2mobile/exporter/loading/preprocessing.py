@@ -26,7 +26,7 @@ _REMEDY = (
     "std=0.229/0.224/0.225'."
 )
 # The image processors of transformers whose steps these are; what else they may do, by its key.
-_KNOWN = (
+KNOWN = (
     *("Beit", "Bit", "Blip", "CLIP", "ChineseCLIP", "ConvNext", "DPT", "DeiT", "EfficientNet"),
     *("Flava", "Llava", "MobileNetV1", "MobileNetV2", "MobileViT", "OwlViT", "PromptDepthAnything"),
     *("Pvt", "RTDetr", "SegGpt", "Segformer", "Siglip", "SuperPoint", "ViT"),
@@ -159,7 +159,7 @@ def of_hugging_face(config: Mapping[str, Any]) -> str:
     """The text of a ``preprocessor_config.json``; a step that has none stands there by its name."""
     kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "ViT")))
     kind = re.sub("(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", kind)
-    steps = [] if kind in _KNOWN else [f"kind={kind}"]
+    steps = [] if kind in KNOWN else [f"kind={kind}"]
     steps += [f"{name}=true" for name in _STRANGE if config.get(name)]
     if config.get("do_resize", True):
         steps += _resized(config, kind)
@@ -172,7 +172,8 @@ def of_hugging_face(config: Mapping[str, Any]) -> str:
     high = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
     low = -1 if config.get("rescale_offset") else 0
     steps.append(f"scale={low}..{high + low:g}")
-    if config.get("do_normalize", "image_mean" in config):
+    # MobileViT's own file has means, and does not use them.
+    if config.get("do_normalize", "image_mean" in config and kind != "MobileViT"):
         # EfficientNet with its head divides twice.
         power = 2 if config.get("include_top") else 1
         deviations = [number**power for number in config.get("image_std", ())]
