@@ -79,7 +79,7 @@ def test_the_calls_of_the_api(photos: Path, tmp_path: Path) -> None:
     assert first[0, 0, 0, 0] == pytest.approx(-1, abs=0.05)
     assert first[0, 2, 0, 0] == pytest.approx(200 / 127.5 - 1, abs=0.05)
     verified = torch2mobile.verify(out, module, mutants=2, **asked)
-    debugged = torch2mobile.debug(out, module, probe="data 2", **asked)
+    debugged = torch2mobile.debug(out, module, probe="data 2 (1.jpg)", **asked)
     assert text in said(verified.report).notes[0]
     assert text in said(debugged.report).notes[0]
     del asked["parity"]

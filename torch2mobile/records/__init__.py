@@ -57,6 +57,7 @@ from torch2mobile.records.stages import (
     OnnxModel,
     Origin,
     OutputSpec,
+    RealCase,
     RewrittenFlow,
     Variant,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "ParityOptions",
     "PathKey",
     "Provenance",
+    "RealCase",
     "Report",
     "Request",
     "RewrittenFlow",

@@ -85,6 +85,14 @@ class OutputSpec:
     dims: tuple[int | str, ...]
 
 
+class RealCase(dict[str, "np.ndarray"]):
+    """Real arrays by input name, and what they were made of: a photograph, a line."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
+        super().__init__(arrays)
+        self.origin = origin
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A module ready to be captured, with how to call it.

@@ -141,6 +141,7 @@ def test_a_folder_is_counted_and_named(photo: Path) -> None:
     assert [case["x"].shape[0] for case in found.data] == [3, 1, 1]
     steps = "filter=bilinear,scale=0..1; 1 other file left out"
     assert found.real[0] == f"real inputs: 2 images of {folder} as x, 8 x 8: {steps}"
+    assert [case.origin for case in found.data[1:]] == ["a.JPG", "photo.png"]
     assert "9 x 9 to 16 x 24" in load(photo, folder / "a.JPG", folder, inputs=[FREE]).real[2]
 
 

@@ -80,6 +80,7 @@ def test_lines_are_batches_with_their_masks(tmp_path: Path) -> None:
     names = "input_ids, attention_mask, token_type_ids"
     assert found.real[0] == f"real inputs: {what} as {names}, by tokenizer.json"
     long = load(tmp_path, "a b\n" * 9)
+    assert [case.origin for case in long.data] == ["from line 1", "from line 9"]
     assert [case["input_ids"].shape for case in long.data] == [(8, 3), (8, 3)]
 
 

@@ -14,7 +14,7 @@ from torch2mobile.errors import InputError, ModelFileError
 from torch2mobile.exporter.loading import images, npz, preprocessing, text
 from torch2mobile.exporter.loading.fitting import grouped, spread
 from torch2mobile.exporter.loading.preprocessing import Preprocessing
-from torch2mobile.records import InputSpec, Request
+from torch2mobile.records import InputSpec, RealCase, Request
 
 if TYPE_CHECKING:
     import torch
@@ -112,14 +112,15 @@ class _Reader:
         pixels = [images.read(file, spec, layout, how, self._budget) for file in chosen]
         sizes = sorted({each.shape[layout.rows - batched :][:2] for each in pixels})
         cases = []
-        for group in grouped(pixels, count):
+        for number, group in enumerate(grouped(pixels, count)):
             if len({each.shape for each in group}) > 1:
                 raise InputError(
                     f"the images of {path} have several sizes, and {count} of them are one batch",
                     "Give them one size: --preprocess 'resize=224x224'.",
                 )
             array = np.stack(group) if batched else group[0]
-            cases.append(self._completed({spec.name: array}, path))
+            origin = chosen[number * count].name
+            cases.append(self._completed({spec.name: array}, path, origin))
         whose = "the model's own " if said and said == self._own.preprocess else ""
         if spec.dtype != "uint8":
             how = replace(how, scale=how.scale or (0, 1))
@@ -146,9 +147,9 @@ class _Reader:
         whose = "" if self._tokenizer else "the model's own "
         names = ", ".join(cases[0])
         self.notes.append(f"real inputs: {what} as {names}, by {whose}{Path(file).name}")
-        return [self._completed(case, path) for case in cases]
+        return [self._completed(case, path, case.origin) for case in cases]
 
-    def _completed(self, case: Case, path: Path) -> Case:
+    def _completed(self, case: Case, path: Path, origin: str) -> Case:
         """The case with values drawn for the inputs that it lacks, where they are declared."""
         known = [spec for spec in self._specs if spec.name in case]
         found = sizing.sizes_of(known, {name: array.shape for name, array in case.items()})
@@ -165,7 +166,7 @@ class _Reader:
                     "in an .npz.",
                 )
             drawn[spec.name] = sampling.draw(spec, sizes, "example", self._rng)
-        return {**case, **drawn}
+        return RealCase({**case, **drawn}, origin)
 
 
 def _counted(chosen: Sequence[Path], files: Sequence[Path], path: Path) -> str:

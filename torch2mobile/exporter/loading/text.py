@@ -16,7 +16,7 @@ from torch2mobile.errors import InputError, ModelFileError, UsageError
 from torch2mobile.exporter.loading.fitting import greatest, grouped, spread
 from torch2mobile.exporter.loading.grammar import format_input
 from torch2mobile.exporter.loading.hubs import library
-from torch2mobile.records import Dim, InputSpec
+from torch2mobile.records import Dim, InputSpec, RealCase
 
 SUFFIX = ".txt"
 # Lines that are one batch, where a mask tells what of it is padding.
@@ -144,7 +144,7 @@ def batches(
     module: torch.nn.Module,
     most: int,
     budget: limits.Budget,
-) -> tuple[list[dict[str, np.ndarray[Any, Any]]], str]:
+) -> tuple[list[RealCase], str]:
     """What a file's lines are as inputs, several lines a batch; and how many lines that are."""
     ids = found.ids
     lines, empty = lines_of(path, budget)
@@ -160,7 +160,7 @@ def batches(
     for (number, _), encoding in zip(chosen, encodings, strict=True):
         _refuse(f"{path}, line {number}", encoding.ids, ids, module)
     cases = []
-    for group in grouped(encodings, count):
+    for index, group in enumerate(grouped(encodings, count)):
         tokens.padded(group, _length(length, max(map(len, group))), str(path))
         rows = {
             ids: [each.ids for each in group],
@@ -173,7 +173,7 @@ def batches(
             if spec is not None
         }
         budget.take(sum(array.nbytes for array in case.values()))
-        cases.append(case)
+        cases.append(RealCase(case, f"from line {chosen[index * count][0]}"))
     of = "" if len(chosen) == len(lines) else f" of {len(lines):,}"
     without = f" ({empty} empty left out)" if empty else ""
     return cases, f"{len(chosen)}{of} lines of {path}{without}"

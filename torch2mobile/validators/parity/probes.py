@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from torch2mobile import probe_sizes, sampling, sizing
-from torch2mobile.records import Assumption, InputSpec, ParityOptions
+from torch2mobile.records import Assumption, InputSpec, ParityOptions, RealCase
 
 # Input elements that every probe may have; it may always have twice as many as the example. Keeps
 # a declared 4096 x 4096 affordable, in memory above all: float64 takes a multiple of float32.
@@ -79,6 +79,7 @@ def build(
     probes += _size_probes(specs, example, sizes, options, assumed)
     for number, case in enumerate(data):
         label = "data" if len(data) == 1 else f"data {number + 1}"
+        label += f" ({case.origin})" if isinstance(case, RealCase) else ""
         if case is not example:
             probes.append(Probe(label, {spec.name: case[spec.name] for spec in specs}))
     return probes
