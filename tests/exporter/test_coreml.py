@@ -176,7 +176,7 @@ def test_samples(name: str, tmp_path: Path) -> None:
     assert golden == {
         "onnx": Status.PASSED, EXACT.label: Status.FAILED, HALF.label: Status.PASSED,
     }  # fmt: skip
-    (changed,) = [check for check in checks if check.name == "files"]
+    (changed,) = [check for check in checks if check.name == "integrity"]
     assert changed.status is Status.FAILED
 
 

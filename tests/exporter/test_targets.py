@@ -188,11 +188,17 @@ def test_it_is_the_module_at_every_size(target: Target, converted: Artifact, giv
                 with pytest.raises(ProbeRefusedError, match="no batch"):
                     found.runner.run({"image": image.numpy()})
                 continue
+            if variant.static and (batch, height) != (2, 8):
+                with pytest.raises(ProbeRefusedError, match="its sizes are fixed"):
+                    found.runner.run({"image": image.numpy()})
+                continue
+            near = {"rtol": 0.01, "atol": 0.01} if variant.lossy else {}
             wanted = given.loaded.module(image)
             answers = found.runner.run({"image": image.numpy()})
             assert [name for name, _ in answers] == list(wanted)
             for name, array in answers:
-                torch.testing.assert_close(torch.from_numpy(np.array(array)), wanted[name].detach())
+                right = wanted[name].detach()
+                torch.testing.assert_close(torch.from_numpy(np.array(array)), right, **near)
 
 
 # --- .ort -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.exporter.targets.mnn import MnnTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
+from torch2mobile.exporter.targets.qnn import QnnTarget
 from torch2mobile.interfaces import Runner, Target
 from torch2mobile.records import Artifact, Job, Variant
 
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
     "executorch": ExecutorchTarget(),
     "mnn": MnnTarget(),
     "coreml": CoremlTarget(),
+    "qnn": QnnTarget(),
 }
 
 
@@ -46,14 +48,13 @@ def find_variant(label: str) -> Variant:
 
 def variant_of(path: Path) -> Variant | None:
     """Whose file this is, by its ending, and by the label in its name; None for any other."""
-    if path.suffix == ".onnx":
-        return ONNX
-    for target in TARGETS.values():
-        if path.suffix in target.suffixes:
-            name = model_name(path)
-            named = [variant for variant in target.variants if f".{variant.label}." in name]
-            return (named or list(target.variants))[0]
-    return None
+    endings = {end: target for target in TARGETS.values() for end in target.suffixes}
+    ending = max((end for end in endings if path.name.endswith(end)), key=len, default="")
+    if ending in {"", ".onnx"}:
+        return ONNX if ending else None
+    name, target = model_name(path), endings[ending]
+    named = [variant for variant in target.variants if f".{variant.label}." in name]
+    return (named or list(target.variants))[0]
 
 
 def convert(target: Target, job: Job) -> Artifact:

@@ -43,9 +43,9 @@ class OrtRunner:
         options = ort.SessionOptions()
         options.log_severity_level = 2
         try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = self._open(path, options)
+        except ModelFileError:
+            raise
         except Exception as error:
             raise ModelFileError(
                 f"ONNX Runtime cannot load {path.name}: {_said(str(error))}",
@@ -53,6 +53,11 @@ class OrtRunner:
                 if path.suffix == ".ort"
                 else f"Run 'torch2mobile check {path.name}', which looks at every node.",
             ) from error
+
+    def _open(self, path: Path, options: Any) -> Any:
+        import onnxruntime as ort
+
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def inputs(self) -> tuple[OutputSpec, ...]:
         """Names, dtypes and dims of the inputs, as the session has them."""
@@ -116,14 +121,7 @@ class OrtTarget:
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why the .ort format cannot hold the model: it ends at 2 GB."""
-        data = model.path.with_name(model.path.name + ".data")
-        size = model.path.stat().st_size + (data.stat().st_size if data.exists() else 0)
-        if size <= _FORMAT_LIMIT:
-            return ""
-        return (
-            f"the .ort format ends at 2 GB, and this model has {size / 2**30:.1f} GB: ship "
-            "model.onnx with model.onnx.data, which the full ONNX Runtime package loads"
-        )
+        return refused_size(model, "the .ort format")
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.ort`` and ``operators.config``.
@@ -156,6 +154,18 @@ class OrtTarget:
     def load(self, path: Path, variant: Variant) -> OrtRunner:  # noqa: ARG002
         """A session on the .ort or .onnx file."""
         return OrtRunner(path)
+
+
+def refused_size(model: OnnxModel, what: str) -> str:
+    """Why a file of one piece cannot hold the model: it ends at 2 GB; empty where it can."""
+    data = model.path.with_name(model.path.name + ".data")
+    size = model.path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    if size <= _FORMAT_LIMIT:
+        return ""
+    return (
+        f"{what} ends at 2 GB, and this model has {size / 2**30:.1f} GB: ship "
+        "model.onnx with model.onnx.data, which the full ONNX Runtime package loads"
+    )
 
 
 def write_config(models: Sequence[Path], config: Path) -> None:
