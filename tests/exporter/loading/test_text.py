@@ -113,6 +113,9 @@ def test_padding_is_what_the_tokenizer_says_or_the_file_beside_it(tmp_path: Path
     beside = {"pad_token": {"content": "b"}, "padding_side": "left"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(beside))
     assert rows(load(tmp_path, "a\na b\n"), "input_ids") == [[4, 1, 3], [1, 3, 4]]
+    for strange in ([], {"pad_token": 3, "padding_side": 4}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(strange))
+        assert rows(load(tmp_path, "a\na b\n"), "input_ids") == [[1, 3, 0], [1, 3, 4]]
 
 
 def test_a_decoder_starts_with_an_empty_cache(tmp_path: Path) -> None:
@@ -169,6 +172,12 @@ def test_tokenizers_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made(tmp_path, unknown=None)
     with pytest.raises(InputError, match="the tokenizer cannot encode"):
         load(tmp_path, "a\nd")
+    # A token that its template names and does not have: Rust panics.
+    damaged = json.loads(made(tmp_path).read_text())
+    damaged["post_processor"]["special_tokens"] = {}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(damaged))
+    with pytest.raises(InputError, match="the tokenizer cannot encode"):
+        load(tmp_path, "a")
     monkeypatch.setitem(WORDS, "pad", WORDS.pop("[PAD]"))
     made(tmp_path)
     with pytest.raises(InputError, match="has no padding token"):

@@ -106,12 +106,13 @@ class Tokens:
             beside = json.loads(limits.read_regular(file.with_name("tokenizer_config.json")))
         except (OSError, ValueError):
             beside = {}
+        beside = beside if isinstance(beside, dict) else {}
         said = beside.get("pad_token")
         said = said.get("content") if isinstance(said, dict) else said
         for token in (said, *_PADDING):
-            number = self._tokenizer.token_to_id(token) if token else None
+            number = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
             if number is not None:
-                side = beside.get("padding_side", "right")
+                side = "left" if beside.get("padding_side") == "left" else "right"
                 return {"direction": side, "pad_id": number, "pad_token": token}
         return None
 
@@ -121,7 +122,13 @@ class Tokens:
             self._tokenizer.no_truncation()
         else:
             self._tokenizer.enable_truncation(most)
-        found: list[Any] = self._tokenizer.encode_batch(list(texts))
+        try:
+            found: list[Any] = self._tokenizer.encode_batch(list(texts))
+        except BaseException as error:
+            # What a panic of Rust's raises is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ValueError(str(error)) from error
         return found
 
     def padded(self, encodings: Sequence[Any], length: int, path: str) -> None:
