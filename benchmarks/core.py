@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import real_size_models
 from measure import compare
 
 HERE = Path(__file__).resolve().parent
@@ -30,11 +31,34 @@ for model in ("model.onnx", "model.ort"):
 """
 
 
+def real_size(runs: int) -> None:
+    """Models as users have them; those by torchvision need it beside torch2mobile."""
+    with tempfile.TemporaryDirectory() as name:
+        for model, inputs in real_size_models.INPUTS.items():
+            values = real_size_models.VALUES.get(model, ())
+            given = [word for text in inputs for word in ("--input", text)]
+            given += [word for text in values for word in ("--values", text)]
+            source = f"{HERE / 'real_size_models.py'}:{model}"
+            compare(
+                f"export {model} / bare script",
+                [TOOL, "export", source, *given, "-q"],
+                [PYTHON, str(HERE / "bare_export.py"), model, name],
+                Path(name),
+                runs=runs,
+                limit="wall 1.3x, cpu 1.6x, memory 1.2x",
+            )
+
+
 def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
-    runs = parser.parse_args().runs
+    parser.add_argument("--real-size", action="store_true", help="ResNet-50 and the like alone")
+    given = parser.parse_args()
+    runs = given.runs
+    if given.real_size:
+        real_size(runs)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for sample in ("super_resolution", "transformer"):

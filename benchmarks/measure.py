@@ -1,4 +1,4 @@
-"""Runs two commands in turns and compares them: wall time, and peak memory of the whole tree.
+"""Runs two commands in turns and compares them: wall and processor time, and peak memory.
 
 Machines are noisy, so only ratios within one run are worth anything: each pair gives one, and the
 median is what is quoted. Memory is the proportional set size (PSS) summed over a command and all
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import statistics
 import subprocess
 import threading
@@ -20,9 +21,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Run:
-    """One run: seconds, and MiB of the whole tree and of its largest process."""
+    """One run: seconds, those of all processors, and MiB of the whole tree and of one process."""
 
     seconds: float
+    cpu: float
     tree_mib: float
     largest_mib: float
 
@@ -48,7 +50,7 @@ def pss(pid: int) -> int:
 
 def run(command: Sequence[str], folder: Path, *, memory: bool) -> Run:
     """Run a command to its end; RuntimeError where it fails."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -68,7 +70,9 @@ def run(command: Sequence[str], folder: Path, *, memory: bool) -> Run:
     done.set()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} exited {process.returncode}: {errors[-2000:]}")
-    return Run(seconds, *peaks)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds, cpu, *peaks)
 
 
 def compare(
@@ -84,13 +88,16 @@ def compare(
 
     times = [pair(memory=False) for _ in range(runs)]
     memory = [pair(memory=True) for _ in range(2)]
-    wall = [a.seconds / b.seconds for a, b in times]
     print(f"{name}  (limit {limit})")
-    print(
-        f"  wall    {statistics.median(wall):.2f}x  ({min(wall):.2f} to {max(wall):.2f})   "
-        f"{statistics.median(a.seconds for a, _ in times):.2f} s against "
-        f"{statistics.median(b.seconds for _, b in times):.2f} s"
-    )
+    for label, field in (("wall", "seconds"), ("cpu", "cpu")):
+        found = [(getattr(a, field), getattr(b, field)) for a, b in times]
+        ratios = [a / b for a, b in found]
+        print(
+            f"  {label:<8}{statistics.median(ratios):.2f}x  "
+            f"({min(ratios):.2f} to {max(ratios):.2f})   "
+            f"{statistics.median(a for a, _ in found):.2f} s against "
+            f"{statistics.median(b for _, b in found):.2f} s"
+        )
     for label, field in (("tree", "tree_mib"), ("largest", "largest_mib")):
         pairs = [(getattr(a, field), getattr(b, field)) for a, b in memory]
         ratio = statistics.median(a / b for a, b in pairs)

@@ -214,9 +214,11 @@ def main() -> None:
     Leaves by os._exit once everything is flushed: taking down torch's hundreds of modules costs
     half a second, and there is nothing left for it to do. Importing torch and capturing a graph
     make hundreds of thousands of objects that live to the end: looking through them for garbage
-    every 700 allocations, Python's default, is a tenth of an export.
+    every 700 allocations, Python's default, is a tenth of an export. Threads that wait for others
+    sleep: where a machine is shared, as CI's are, spinning takes the time of those they wait for.
     """
     gc.set_threshold(100_000, 20, 20)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code = run()
     for number in interrupts.SIGNALS:
         # The verdict is out, and stands.

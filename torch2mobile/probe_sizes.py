@@ -113,23 +113,24 @@ def _distance(sizes: Mapping[str, int], base: Mapping[str, int]) -> float:
 
 
 def sweep_cases(
-    specs: Sequence[InputSpec], example: Mapping[str, int], budget_elements: int
+    specs: Sequence[InputSpec], example: Mapping[str, int], budget_elements: int, total: int
 ) -> list[tuple[str, dict[str, int], bool]]:
     """Sizes in between, spread over the ranges, as :func:`size_cases` has them.
 
     All symbols vary at once, every second one the other way, in at most ``SWEEP`` inputs of
-    ``SWEEP_ELEMENTS`` together, or of as many as one may have. What was not declared varies by
+    ``total`` elements together. What was not declared varies by
     itself: it may be refused, and must not take a declared size with it.
     """
     symbols = symbols_of(specs)
     base = {each.name: example[each.name] for each in symbols}
     cap = max(budget_elements, elements(specs, base))
+    parts = len({each.declared for each in symbols})
     groups = [[each for each in symbols if each.declared == flag] for flag in (True, False)]
     groups = [group for group in groups if group]
     return [
         (label_of(changed), {**base, **changed}, group[0].declared)
         for group in groups
-        for changed in _sweep(specs, group, base, cap, len(groups))
+        for changed in _sweep(specs, group, base, cap, total // parts, parts)
         if any(base[name] != size for name, size in changed.items())
     ]
 
@@ -139,6 +140,7 @@ def _sweep(
     symbols: Sequence[Symbol],
     base: Mapping[str, int],
     cap: int,
+    total: int,
     parts: int,
 ) -> list[dict[str, int]]:
     tops = {each.name: largest(specs, base, each.name, goal(each, base), cap) for each in symbols}
@@ -153,7 +155,7 @@ def _sweep(
             }
             cases.append(case)
         sizes = [elements(specs, {**base, **case}) for case in cases]
-        if max(sizes) <= cap and sum(sizes) <= max(cap, SWEEP_ELEMENTS) // parts:
+        if max(sizes) <= cap and sum(sizes) <= total:
             return cases
         count = count * 3 // 4
     return []

@@ -95,6 +95,17 @@ def label_of(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
+def single(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes with a batch of 1, where all inputs lead with a symbol that may be 1."""
+    leading = {spec.dims[0].symbol if spec.dims else None for spec in specs}
+    alone = {
+        each.name: 1
+        for each in symbols_of(specs)
+        if {each.name} == leading and each.batch and each.declared and each.least <= 1
+    }
+    return {**sizes, **alone}
+
+
 def holding(
     specs: Sequence[InputSpec],
     example: Mapping[str, int],

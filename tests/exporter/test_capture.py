@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -123,6 +124,15 @@ def test_size_one_as_a_special_case_is_left_out_in_the_second_attempt() -> None:
     assert found.strategy == "non-strict from size 2"
     # What was declared stays declared: the probes then try size 1.
     assert found.inputs[0].dims[0] == Dim(symbol="N", least=1, greatest=8)
+
+
+def test_the_line_is_known_without_another_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mock(wraps=torch.export.export)
+    monkeypatch.setattr(torch.export, "export", made)
+    found = capture.capture(specified(SpecialOne(), "x:float32[N=1..8,3]"))
+    assert made.call_count == 2
+    (place,) = found.attempts[0].locations
+    assert place.code == "return x if x.shape[0] == 1 else x + 0"
 
 
 @pytest.mark.parametrize("greatest", [2, 3])

@@ -333,6 +333,24 @@ def test_the_users_line_is_named(name: str, tmp_path: Path) -> None:
     assert any(place.file.endswith("test_export.py") and place.line > 0 for place in places)
 
 
+def test_a_simplified_file_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is judged as simplified and as shipped, and the file before it is not run at all."""
+    from torch2mobile.isolation import IsolatedRunner
+
+    original, ran = IsolatedRunner.run, []
+
+    def run(self: IsolatedRunner, feeds: Any) -> Any:
+        ran.append(1)
+        return original(self, feeds)
+
+    monkeypatch.setattr(IsolatedRunner, "run", run)
+    module = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    found = export(module, tmp_path / "b", example=torch.rand(2, 5, 8), simplify=True)
+    checks = {check.name: check for check in found.report.checks}
+    assert checks["simplify"].metrics["nodes_after"] < checks["simplify"].metrics["nodes_before"]
+    assert len(ran) == checks["parity"].metrics["probes"]
+
+
 def test_what_cannot_be_compared_is_skipped(tmp_path: Path) -> None:
     result = export(Noise(), tmp_path / "b")
     assert statuses(result)["parity"] is Status.SKIPPED

@@ -483,3 +483,17 @@ class TestJudging:
         runner = artifact_of("ort", Right())
         assert judging.judge(stages, runner, self.expected(), ParityOptions(), None)
         assert [check.status for check in stages.checks] == [Status.PASSED, Status.PASSED]
+
+    @pytest.mark.parametrize("right", [True, False])
+    def test_answers_that_are_known_are_judged_without_a_run(
+        self, stages: Stages, right: bool
+    ) -> None:
+        class Runs:
+            def run(self, feeds: Any) -> Any:
+                raise AssertionError("it ran")
+
+        expected = self.expected()
+        known: Any = [[("y", case.outputs[0][1] + (not right))] for case in expected]
+        runner = artifact_of("ort", Runs())
+        passed = judging.judge(stages, runner, expected, ParityOptions(), None, known=known)
+        assert passed == right

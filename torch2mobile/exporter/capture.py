@@ -5,9 +5,8 @@ Every attempt is kept as a value: when all fail, the report says what each one m
 
 from __future__ import annotations
 
-import contextlib
-import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,11 +20,10 @@ from torch2mobile.exporter import assumptions, capture_words
 from torch2mobile.exporter.control_flow import capturing as flows
 from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
-from torch2mobile.exporter.fused_attention import attention_in_operators
+from torch2mobile.exporter.lost_sizes import Guard, lost_at, specialised_at, watched
 from torch2mobile.exporter.strategies import (
     STRATEGIES,
     after_a_call,
-    below_the_call,
     deferred,
     hinted,
     non_strict,
@@ -33,7 +31,7 @@ from torch2mobile.exporter.strategies import (
     torchscript,
     tried,
 )
-from torch2mobile.records import Attempt, Capture, LoadedModel, Location
+from torch2mobile.records import Attempt, Capture, LoadedModel
 from torch2mobile.tensors import quiet
 
 
@@ -59,7 +57,7 @@ def captures(
         yield _finish(loaded, "exported program", loaded.program, outputs, notes)
         return
     worked, held = False, None
-    found = flows.find(loaded, rewrites, partial(_specialised_at, loaded))
+    found = flows.find(loaded, rewrites, partial(specialised_at, loaded))
     attempts.extend(flows.refused(found))
     flow = found if found is not None and found.places else None
     for name, strategy in STRATEGIES:
@@ -89,10 +87,14 @@ def _made(
     loaded: LoadedModel, name: str, strategy: Any, flow: Any, finish: Callable[..., Capture]
 ) -> Capture | Attempt:
     """What a strategy makes of the module, or how it failed."""
-    try:
-        made = finish(loaded, name, tried(loaded, strategy, flow))
-    except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
-        return _failed(loaded, name, error)
+    watch: AbstractContextManager[list[Guard]] = (
+        watched() if strategy is non_strict else nullcontext([])
+    )
+    with watch as guards:
+        try:
+            made = finish(loaded, name, tried(loaded, strategy, flow))
+        except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
+            return _failed(loaded, name, error, guards)
     return _refused_size(made) or replace(made, control_flow=flow)
 
 
@@ -138,57 +140,16 @@ def _fixing(made: Capture) -> Attempt | None:
     return Attempt(made.strategy, False, reason, (where,) if where else ())
 
 
-def _failed(loaded: LoadedModel, strategy: str, error: Exception) -> Attempt:
+def _failed(
+    loaded: LoadedModel, strategy: str, error: Exception, guards: Sequence[Guard]
+) -> Attempt:
     where = user_code.from_exception(error)
     if where is None and strategy == "non-strict":
-        where = _specialised_at(loaded, error)
+        where = lost_at(loaded, error, guards)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.endswith(":")] or lines
     reason = f"{type(error).__name__}: {' '.join(useful[:2])}".replace(_TORCH_LOGS, "")[:400]
     return Attempt(strategy, succeeded=False, reason=reason, locations=(where,) if where else ())
-
-
-def _specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
-    """Where a dimension lost sizes, which torch's error does not say: watch it happen again.
-
-    The first guard that is not so at every declared size, else the first one of all.
-    """
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-    found: list[tuple[bool, Location]] = []
-
-    def watching(original: Any, wanted: Callable[..., bool]) -> Any:
-        def watch(*args: Any, **options: Any) -> Any:
-            place = _line_in_forward()
-            is_it = False
-            with contextlib.suppress(Exception):  # the capture that is watched has to go on
-                is_it = place is not None and wanted(*args)
-            found.extend([(is_it, place)] if place else [])
-            return original(*args, **options)
-
-        return watch
-
-    with contextlib.ExitStack() as stack, fresh(loaded, "scratch") as own, quiet():
-        if "Not all values" in str(error):
-            name, wanted = "_log_guard", lambda *args: assumptions.is_broken(loaded, *args)
-        elif "specialized" in str(error):
-            name, wanted = "_set_replacement", lambda *args: args[2].is_number
-        else:
-            return None
-        original = getattr(ShapeEnv, name)
-        stack.callback(setattr, ShapeEnv, name, original)
-        setattr(ShapeEnv, name, watching(original, wanted))
-        # The same failure again; only the watching matters.
-        with contextlib.suppress(Exception), attention_in_operators():
-            non_strict(own)
-    ranked = sorted(found, key=lambda pair: not pair[0])
-    return ranked[0][1] if ranked else None
-
-
-def _line_in_forward() -> Location | None:
-    """The deepest line of the user's on the stack, below the call of the module itself."""
-    below = below_the_call(traceback.extract_stack())
-    return user_code.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
 
 
 _TORCH_LOGS = ' For more information, run with TORCH_LOGS="+dynamic".'
@@ -227,7 +188,7 @@ def _all_failed(loaded: LoadedModel, attempts: list[Attempt]) -> CaptureError:
     place = capture_words.blamed(attempts)
     where = f" at {user_code.told(place)}" if place is not None else ""
     can_be = place is not None and _is_users_fault(attempts)
-    offered = flows.offer(loaded, partial(_specialised_at, loaded)) if can_be else ""
+    offered = flows.offer(loaded, partial(specialised_at, loaded)) if can_be else ""
     return CaptureError(
         f"the module could not be captured as a graph{where}",
         capture_words.remedy(loaded, attempts) + offered,

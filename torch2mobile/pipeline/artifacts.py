@@ -51,12 +51,15 @@ class Proof:
         self.errors: dict[str, list[dict[str, float]]] = {}
         self.picked: list[list[Outputs | None]] = []
 
-    def run(self) -> list[Artifact]:
-        """The .onnx, then every target's artefact; one target's failure stops no other."""
+    def run(self, known: Answers | None = None) -> list[Artifact]:
+        """The .onnx, then every target's artefact; one target's failure stops no other.
+
+        ``known`` is what the .onnx gave already.
+        """
         variants = find_variants(self.request.targets)
         wanted = any(variant.source == "program" for variant in variants)
         program = program_file(self.capture, self.folder) if wanted else None
-        self._onnx()
+        self._onnx(known)
         self.stages.add(bundle_contents.write_provenance(self.folder, self.model))
         shapes = partial(example_shapes, self.capture)
         jobs = [Job(self.model, each, program, self.folder, shapes(each)) for each in variants]
@@ -65,7 +68,7 @@ class Proof:
         on_devices.side_by_side(self.stages, self.request.devices, several=several)
         return [artifact for artifact in made if artifact is not None]
 
-    def _onnx(self) -> None:
+    def _onnx(self, known: Answers | None) -> None:
         from torch2mobile.validators.contract import contract_check
 
         found = self._candidate(self.model.path, ArtifactEntry(ONNX))
@@ -73,7 +76,7 @@ class Proof:
             self.stages.observer.started("contract")
             opset = self.request.opset
             self.stages.add(contract_check(self.model, *self.interface, opset, runner))
-            self._judge(found)
+            self._judge(found, known)
             judging.look_up(self.stages, self.model.path, self.capture.loaded.module)
         self._on_devices(found, self.model.path)
 
@@ -110,7 +113,7 @@ class Proof:
                 self._on_devices(found, artifact.files[0])
         return artifact
 
-    def _judge(self, found: candidates.Candidate) -> None:
+    def _judge(self, found: candidates.Candidate, known: Answers | None = None) -> None:
         """Parity of one artefact; its own errors are kept, for the golden data."""
         from torch2mobile.validators.parity.golden import errors_of, taken_instead
 
@@ -123,6 +126,7 @@ class Proof:
             self.capture,
             self.localiser,
             told=answers.extend,
+            known=known,
         )
         if not answers:
             return

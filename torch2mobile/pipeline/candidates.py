@@ -72,9 +72,9 @@ class Candidate:
 
         Where something stands in for the runtime, a note says so.
         """
-        stand_in = TARGETS[self.entry.variant.target].environment.stand_in
-        if stand_in and not self.device:
-            check = replace(check, notes=(*check.notes, stand_in))
+        target = TARGETS.get(self.entry.variant.target)
+        if target is not None and target.environment.stand_in and not self.device:
+            check = replace(check, notes=(*check.notes, target.environment.stand_in))
         if check.status is not Status.PASSED or gate.tolerances.get("") is not _ANYTHING:
             return check
         atol = [

@@ -7,9 +7,10 @@ and converts starts first, and loads its own tools while torch is loading here.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from torch2mobile.pipeline.localising import Basis
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.pipeline.simplify import adopt, judge_simplified
-from torch2mobile.pipeline.simplify_search import PRELOAD, Search, too_large
+from torch2mobile.pipeline.simplify_search import PRELOAD, Search, Way, too_large
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
     Artifact,
@@ -45,10 +46,9 @@ from torch2mobile.records import (
 from torch2mobile.user_code import shown_path
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from torch2mobile.exporter.bundle_writer import BundleWriter
     from torch2mobile.exporter.translate import Translation
+    from torch2mobile.validators.parity.answers import Answers
     from torch2mobile.validators.parity.expected import Expected
 
 
@@ -132,6 +132,8 @@ class _Export:
         self.loaded, self.request, self.stages = loaded, request, stages
         self.writer, self.simplifier = writer, simplifier
         self.folder = writer.stage
+        # What the file that is shipped gave already.
+        self.answers: Answers | None = None
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
@@ -177,7 +179,7 @@ class _Export:
         self.proof = Proof(
             self.stages, self.request, self.folder, self.tools, basis, model, expected
         )
-        artifacts = self.proof.run()
+        artifacts = self.proof.run(self.answers)
         if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):
             self._keep(model)
             return None
@@ -237,20 +239,20 @@ class _Export:
             self.stages.add(Check("simplify", Status.SKIPPED, search))
             return raw
         options = self.request.parity
-        check, way = search.found(
-            lambda way: judge_simplified(raw.path, way, expected, options, self.tools)
-        )
+        answers: dict[Path, Answers] = {}
+
+        def judge(way: Way) -> Check:
+            told = partial(answers.__setitem__, way.path)
+            return judge_simplified(raw.path, way, expected, options, self.tools, told)
+
+        check, way = search.found(judge)
         self.stages.add(check)
         model = raw if way is None or way.same else adopt(raw, way.path)
+        if way is not None and not model.path.with_name(f"{model.path.name}.data").exists():
+            # But for its notes, which nothing runs, it is the file that was judged.
+            self.answers = answers.get(way.path)
         shutil.rmtree(search.folder)
         return model
-
-    def _sides(self, feeds: Mapping[str, np.ndarray]) -> set[object]:
-        """The sides of decisions that the module takes on an input."""
-        from torch2mobile.validators.parity.exploring.sides import taken_on
-
-        taken = taken_on(self.loaded, feeds).sides
-        return {side for side, margin in taken.items() if margin > 0}
 
     def _write(
         self,
@@ -260,6 +262,7 @@ class _Export:
         artifacts: Sequence[Artifact],
     ) -> Bundle | None:
         from torch2mobile.exporter.staging import writing
+        from torch2mobile.validators.parity.exploring import sides
         from torch2mobile.validators.parity.golden import tied
 
         self.stages.observer.started("bundle")
@@ -273,7 +276,7 @@ class _Export:
                     self.proof.errors,
                     variants,
                     tied(self.proof.picked),
-                    self._sides,
+                    sides.quickly(self.loaded),
                 )
                 state = bundle_contents.write_state(self.folder, capture)
                 report = _report(self.request, self.loaded, self.stages)

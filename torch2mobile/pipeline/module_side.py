@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.determinism import Unsteady
     from torch2mobile.validators.parity.domain import Settled
     from torch2mobile.validators.parity.expected import Expected
+    from torch2mobile.validators.parity.exploring.flow import Flow
     from torch2mobile.validators.parity.probes import Probe
     from torch2mobile.validators.parity.reference import Reference
 
@@ -46,7 +47,7 @@ def module_side(
     """
     from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import determinism, probes, reference, reference_check
-    from torch2mobile.validators.parity.exploring import offers
+    from torch2mobile.validators.parity.exploring import flow, offers
 
     stages.observer.started("reference")
     example = reference.example_of(loaded)
@@ -57,11 +58,14 @@ def module_side(
         assumed = capture.assumed if capture else ()
     exceptions = assumptions.not_always_so(specs, loaded.tensors, assumed)
     broken = [assumption for assumption, _ in exceptions]
-    built = probes.build(specs, example, options, loaded.data, broken, drawn=loaded.drawn)
-    built += offers.offers(loaded, specs, example, options)
+    seen = flow.follow(loaded, example)
+    built = probes.build(
+        specs, example, options, loaded.data, broken, drawn=loaded.drawn, work=seen.work
+    )
+    built += offers.offers(loaded, specs, example, options, seen)
     shapes = [probe.shapes for probe in built]
     built += [probe for probe in recorded if probe.shapes not in shapes]
-    references, settled, overflown = _evaluated(stages, loaded, outputs, built, options)
+    references, settled, overflown = _evaluated(stages, loaded, outputs, built, options, seen)
     again = next((item.probe for item in references if not item.repeatable), None)
     unsteady = determinism.diagnose(loaded, again) if again is not None else None
     notes = _taken_for_granted(exceptions) if capture else []
@@ -106,6 +110,7 @@ def _evaluated(
     outputs: Sequence[str],
     built: Sequence[Probe],
     options: ParityOptions,
+    flow: Flow,
 ) -> tuple[Sequence[Reference], Settled | None, list[str]]:
     """The module on the probes of its domain and on what is searched beyond them.
 
@@ -122,7 +127,7 @@ def _evaluated(
     references = reference.answered([i for i in references if not domain.overflows(i)])
     expected = reference.accepted(references)
     if expected:
-        more = sides.searched(loaded, expected, options.seed)
+        more = sides.searched(loaded, expected, options.seed, flow.operations)
         found = reference.evaluate(loaded, outputs, more, stages.probed)
         references = [*references, *reference.answered(found)]
     return references, settled, overflown

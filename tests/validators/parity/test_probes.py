@@ -31,10 +31,14 @@ def example_of(*specs: InputSpec, **sizes: int) -> dict[str, np.ndarray]:
 
 
 def build(
-    *specs: InputSpec, data: Any = (), sizes: Mapping[str, int] | None = None, **options: Any
+    *specs: InputSpec,
+    data: Any = (),
+    sizes: Mapping[str, int] | None = None,
+    work: int = 0,
+    **options: Any,
 ) -> list[Probe]:
     example = example_of(*specs, **(sizes or {}))
-    return probes.build(specs, example, ParityOptions(**options), data)
+    return probes.build(specs, example, ParityOptions(**options), data, work=work)
 
 
 def labels(found: list[Probe]) -> list[str]:
@@ -204,6 +208,59 @@ class TestValues:
         assert by_label["large"] > by_label["wide"] > 1 > by_label["small"] > 0
         others = by_label.keys() - {"large", "wide", "small"}
         assert {by_label[label] for label in others} == {1.0}
+
+
+class TestWork:
+    """A module that takes long to run is run on fewer and smaller inputs."""
+
+    batch = Dim(symbol="N", least=1, greatest=4)
+    tokens = InputSpec(
+        "ids",
+        ("ids",),
+        "int64",
+        (batch, Dim(symbol="L", least=1, greatest=128)),
+        Values("range", 0, 9),
+    )
+
+    def test_other_values_are_tried_at_batch_1(self) -> None:
+        light, heavy = build(self.tokens, work=10**8), build(self.tokens, work=10**10)
+        usual = light[0].shapes
+        for found, shapes in ((light, usual), (heavy, ((1, *usual[0][1:]),))):
+            assert found[0].shapes == usual
+            assert {p.shapes for p in found if p.label.startswith("random")} == {shapes}
+
+    @pytest.mark.parametrize(
+        "batch",
+        [
+            pytest.param(Dim(symbol="N", least=2, greatest=4), id="never 1"),
+            pytest.param(Dim(symbol="N"), id="not declared"),
+            pytest.param(Dim(size=2), id="fixed"),
+        ],
+    )
+    def test_but_not_where_1_may_be_refused(self, batch: Dim) -> None:
+        found = build(replace(self.tokens, dims=(batch, *self.tokens.dims[1:])), work=10**10)
+        assert {p.shapes[0][0] for p in found if p.label.startswith("random")} == {2}
+
+    def test_nor_where_the_inputs_lead_with_different_sizes(self) -> None:
+        other = InputSpec(
+            "y", ("y",), "float32", (Dim(symbol="M", least=1, greatest=4), Dim(size=5))
+        )
+        found = build(self.tokens, other, work=10**10)
+        assert all(p.shapes[0][0] > 1 for p in found if p.label.startswith("random"))
+
+    def test_fewer_sizes_in_between(self) -> None:
+        counts = [len(build(self.tokens, work=work)) for work in (0, 10**9, 10**10, 10**12)]
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] > 64
+        assert counts[-1] < 32
+
+    def test_all_that_was_declared_is_tried_where_it_can_be_paid(self) -> None:
+        ends = [(4, 128), (1, 1)]
+        found = {p.shapes[0] for p in build(self.tokens, work=10**10)}
+        assert found.issuperset(ends)
+        dear = {p.shapes[0] for p in build(self.tokens, work=10**13)}
+        example = build(self.tokens)[0].shapes[0]
+        assert max(np.prod(shape) for shape in dear) <= 2 * np.prod(example)
 
 
 class TestOneInputAlone:

@@ -13,6 +13,11 @@ from torch2mobile.records import Assumption, InputSpec, ParityOptions, RealCase
 # Input elements that every probe may have; it may always have twice as many as the example. Keeps
 # a declared 4096 x 4096 affordable, in memory above all: float64 takes a multiple of float32.
 ELEMENT_BUDGET = 1 << 13
+# Floating-point operations: a run of so many is heavy, and so many one probe may have, beside twice
+# the example's, and a sweep in all.
+HEAVY = 1e9
+PROBE_WORK = 2e11
+SWEEP_WORK = 1e11
 # How large the values of a kind are, beside ordinary ones. The small ones are 1e-3, but a bias, or
 # a function that is linear only at 0, keeps the output's noise from shrinking as much.
 MAGNITUDES = {"small": 1 / 8, "wide": 10.0, "large": 1e4}
@@ -62,27 +67,43 @@ def build(
     assumed: Sequence[Assumption] = (),
     *,
     drawn: bool = False,
+    work: int = 0,
 ) -> list[Probe]:
     """The probes for these inputs: the example, values, one input alone, sizes, real data.
 
     Among the sizes are those at which something ``assumed`` is not so.
 
     The same seed gives the same probes; each has a random stream of its own, so that their
-    number does not change their values. ``drawn`` tells that the example is no user's.
+    number does not change their values. ``drawn`` tells that the example is no user's. ``work`` is
+    the number of floating-point operations on it, if it is known: where it is heavy, other values
+    are tried at batch 1, and fewer sizes in between.
     """
     sizes = sizing.sizes_of(specs, {name: array.shape for name, array in example.items()})
     own = _undeclared(specs) if drawn else frozenset()
     probes = [Probe("example", example, explored=own)]
-    probes += _value_probes(specs, sizes, options)
+    few = sizing.single(specs, sizes) if work > HEAVY else sizes
+    probes += _value_probes(specs, few, options)
     if len(specs) > 1:
         probes += _single_input_probes(specs, example, sizes, options, own)
-    probes += _size_probes(specs, example, sizes, options, assumed)
+    probes += _size_probes(specs, example, sizes, options, assumed, work)
     for number, case in enumerate(data):
         label = "data" if len(data) == 1 else f"data {number + 1}"
         label += f" ({case.origin})" if isinstance(case, RealCase) else ""
         if not all(np.array_equal(case[name], array) for name, array in example.items()):
             probes.append(Probe(label, {spec.name: case[spec.name] for spec in specs}))
     return probes
+
+
+def affordable(example: Mapping[str, np.ndarray], work: int, most: float, elements: int) -> int:
+    """So many input elements as take ``most`` operations, by the ``work`` on the example."""
+    own = sum(array.size for array in example.values())
+    return min(elements, round(most * own / work)) if work else elements
+
+
+def budget_of(example: Mapping[str, np.ndarray], work: int, most: float = PROBE_WORK) -> int:
+    """The input elements that one probe may have."""
+    own = 2 * sum(array.size for array in example.values())
+    return max(own, affordable(example, work, most, max(ELEMENT_BUDGET, own)))
 
 
 def _undeclared(specs: Sequence[InputSpec]) -> frozenset[str]:
@@ -132,15 +153,18 @@ def _size_probes(
     sizes: Mapping[str, int],
     options: ParityOptions,
     assumed: Sequence[Assumption],
+    work: int,
 ) -> Iterator[Probe]:
-    budget = max(ELEMENT_BUDGET, 2 * sum(array.size for array in example.values()))
+    budget = budget_of(example, work)
     cases = probe_sizes.size_cases(specs, sizes, budget, assumed)
     seen = [sizes]
     for number, (label, case, declared) in enumerate(cases):
         seen.append(case)
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
         yield Probe(label, feeds, declared=declared, explored=_undeclared(specs))
-    for number, (label, case, declared) in enumerate(probe_sizes.sweep_cases(specs, sizes, budget)):
+    total = affordable(example, work, SWEEP_WORK, max(budget, probe_sizes.SWEEP_ELEMENTS))
+    swept = probe_sizes.sweep_cases(specs, sizes, budget, total)
+    for number, (label, case, declared) in enumerate(swept):
         if case not in seen:
             feeds = _draw(specs, case, "example", _rng(options, 6, number))
             # What may be refused is left out then, without a word for each of many sizes.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torch2mobile.copies import fresh
@@ -91,7 +92,9 @@ class Flow:
     ``loose`` the whole inputs that meet nothing but arithmetic, and ``floating`` those that become
     floats in it; ``met`` the values that an input is compared with, ``exactly`` those that no
     rounding comes before; ``rounded`` slope and offset of what is rounded; ``nan`` and ``inf``
-    those that reach an operation which treats NaN, or infinities, in a way of its own.
+    those that reach an operation which treats NaN, or infinities, in a way of its own. ``work`` is
+    the number of floating-point operations, as torch.utils.flop_counter counts them, and
+    ``operations`` the names of all that ran.
     """
 
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -102,6 +105,8 @@ class Flow:
     rounded: dict[str, set[tuple[float, float]]] = field(default_factory=dict)
     nan: set[str] = field(default_factory=set)
     inf: set[str] = field(default_factory=set)
+    work: int = 0
+    operations: set[str] = field(default_factory=set)
 
     def loose(self, name: str) -> bool:
         """Whether only arithmetic follows on a whole input, so that any number may be tried."""
@@ -122,6 +127,10 @@ class _Follower(Operations):
         """Run one operation and note what reaches it."""
         result = func(*args, **kwargs)
         op = short_name(func)
+        self.flow.operations.add(op)
+        counted = flop_registry.get(func.overloadpacket)
+        if counted is not None:
+            self.flow.work += counted(*args, **kwargs, out_val=result)
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         reached = [(leaf, trail) for leaf in leaves for trail in self._trails.get(leaf, ())]
         if reached:
@@ -261,8 +270,14 @@ def follow(loaded: LoadedModel, feeds: Mapping[str, np.ndarray]) -> Flow:
     tensors = [tensor.clone() for tensor in tensors_of(loaded, feeds)]
     inputs = {spec.name: tensor for spec, tensor in zip(loaded.specs, tensors, strict=True)}
     follower = _Follower(inputs)
-    with contextlib.suppress(Exception), fresh(loaded, "observed") as own, quiet(), follower:
-        cast("Any", own.flat)(*tensors)
+    # By its fast path an encoder is one operator, within which nothing is seen.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with contextlib.suppress(Exception), fresh(loaded, "observed") as own, quiet(), follower:
+            cast("Any", own.flat)(*tensors)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return follower.flow
 
 

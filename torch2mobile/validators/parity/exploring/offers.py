@@ -15,8 +15,8 @@ import numpy as np
 
 from torch2mobile import sampling, sizing, value_forms
 from torch2mobile.records import InputSpec, LoadedModel, ParityOptions
-from torch2mobile.validators.parity.exploring.flow import Flow, follow, passes_nan_on
-from torch2mobile.validators.parity.probes import ELEMENT_BUDGET, Probe
+from torch2mobile.validators.parity.exploring.flow import Flow, passes_nan_on
+from torch2mobile.validators.parity.probes import SWEEP_WORK, Probe, budget_of
 
 if TYPE_CHECKING:
     Feeds = Mapping[str, np.ndarray]
@@ -34,9 +34,9 @@ def offers(
     specs: Sequence[InputSpec],
     example: Feeds,
     options: ParityOptions,
+    flow: Flow,
 ) -> list[Probe]:
-    """Probes for what one run on the example shows; the same seed gives the same ones."""
-    flow = follow(loaded, example)
+    """Probes for what one run on the example has shown; the same seed gives the same ones."""
     maker = _Maker(specs, example, options)
     probes: list[Probe] = []
     for number, spec in enumerate(specs):
@@ -79,7 +79,7 @@ class _Maker:
         if order is None:
             order = rng.integers(low, high, size=1 << 20, endpoint=True)
         order = np.array([high, low, *order])
-        budget = max(ELEMENT_BUDGET, 2 * sum(array.size for array in self._example.values()))
+        budget = budget_of(self._example, flow.work, SWEEP_WORK / ROW_PROBES)
         for number in range(1, ROW_PROBES + 1):
             # Other sizes than the example's may be refused, where they were not declared.
             sizes = self._sizes

@@ -6,7 +6,7 @@ lack the very decision that it gets wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,12 +136,32 @@ def taken_on(loaded: LoadedModel, feeds: Feeds) -> Taken:
     return Taken(watch.sides, watch.work)
 
 
-def searched(loaded: LoadedModel, expected: Sequence[Expected], seed: int) -> list[Probe]:
-    """Inputs that take sides which no probe took, of comparisons that hang on the inputs."""
+def quickly(loaded: LoadedModel) -> Callable[[Feeds], set[Side]]:
+    """The sides that a run on an input takes; none once that was more work than is done quickly."""
+    done = 0
+
+    def sides(feeds: Feeds) -> set[Side]:
+        nonlocal done
+        if done > _WORK:
+            return set()
+        taken = taken_on(loaded, feeds)
+        done += taken.work
+        return {side for side, margin in taken.sides.items() if margin > 0}
+
+    return sides
+
+
+def searched(
+    loaded: LoadedModel, expected: Sequence[Expected], seed: int, operations: Set[str]
+) -> list[Probe]:
+    """Inputs that take sides which no probe took, of comparisons that hang on the inputs.
+
+    ``operations`` are the names of all that the module runs.
+    """
+    if not operations & _SEARCHED:
+        return []
     feeds = [case.probe.feeds for case in expected]
     first = taken_on(loaded, feeds[0])
-    if not any(op in _SEARCHED for op, _, _ in first.sides):
-        return []
     likes = small_first(feeds)
     known = [first.sides, *(taken_on(loaded, each).sides for each in likes[1:])]
     targets = _untaken(known)

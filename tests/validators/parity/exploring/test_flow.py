@@ -1,0 +1,53 @@
+"""What one run tells of a module: how much work it is, and which operations it is made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from torch2mobile.exporter.loading import source
+from torch2mobile.records import LoadedModel, Request
+from torch2mobile.validators.parity import reference
+from torch2mobile.validators.parity.exploring import flow, sides
+
+
+def loaded_of(module: nn.Module, spec: str) -> LoadedModel:
+    return source.from_specs("m", module.eval(), [spec], (), Request(source=""), ())
+
+
+def followed(module: nn.Module, spec: str) -> flow.Flow:
+    loaded = loaded_of(module, spec)
+    return flow.follow(loaded, reference.example_of(loaded))
+
+
+class TestWork:
+    def test_a_product_has_two_operations_for_each_of_its_terms(self) -> None:
+        assert followed(nn.Linear(5, 7, bias=False), "x:float32[3,5]").work == 2 * 3 * 5 * 7
+
+    def test_a_convolution(self) -> None:
+        module = nn.Conv2d(3, 4, 3, bias=False)
+        assert followed(module, "x:float32[1,3,6,6]").work == 2 * 4 * (3 * 3 * 3) * (4 * 4)
+
+    def test_an_encoder_that_torch_runs_as_one_operator(self) -> None:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        found = followed(nn.TransformerEncoder(layer, 2), "x:float32[2,5,8]")
+        assert found.work > 2 * (2 * 5) * (4 * 8 * 8 + 2 * 8 * 16) * 2 * 0.9
+        assert torch.backends.mha.get_fastpath_enabled()
+
+    def test_where_there_is_none(self) -> None:
+        assert followed(nn.ReLU(), "x:float32[3]").work == 0
+
+
+def test_a_search_is_not_begun_where_nothing_is_compared() -> None:
+    loaded = loaded_of(nn.ReLU(), "x:float32[3]")
+    found = flow.follow(loaded, reference.example_of(loaded))
+    assert found.operations == {"relu"}
+    assert sides.searched(loaded, [], 0, found.operations) == []
+
+
+def test_sides_are_looked_at_as_long_as_that_is_quick() -> None:
+    loaded = loaded_of(nn.ReLU(), "x:float32[1000,1000]")
+    feeds, of = reference.example_of(loaded), sides.quickly(loaded)
+    found = [bool(of(feeds)) for _ in range(80)]
+    assert found[0]
+    assert not found[-1]

@@ -1,0 +1,98 @@
+"""Where in the user's code a dimension loses sizes, which torch's errors do not say."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch2mobile import user_code
+from torch2mobile.copies import fresh
+from torch2mobile.exporter import assumptions
+from torch2mobile.exporter.fused_attention import attention_in_operators
+from torch2mobile.exporter.strategies import below_the_call, non_strict
+from torch2mobile.records import LoadedModel, Location
+from torch2mobile.tensors import quiet
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What a capture noted of a size, by a method of torch's ShapeEnv, and where in the code."""
+
+    method: str
+    args: tuple[Any, ...]
+    frames: Sequence[traceback.FrameSummary]
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[Guard]]:
+    """Within it, captures tell where sizes meet conditions, which torch's errors do not say."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    guards: list[Guard] = []
+
+    def watching(name: str, original: Any) -> Any:
+        def watch(*args: Any, **options: Any) -> Any:
+            stack = [(each.f_code, line) for each, line in traceback.walk_stack(None)]
+            frames = [
+                traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
+                for code, line in reversed(stack)
+            ]
+            guards.append(Guard(name, args, frames))
+            return original(*args, **options)
+
+        return watch
+
+    with contextlib.ExitStack() as stack:
+        for name in ("_log_guard", "_set_replacement"):
+            original = getattr(ShapeEnv, name)
+            stack.callback(setattr, ShapeEnv, name, original)
+            setattr(ShapeEnv, name, watching(name, original))
+        yield guards
+
+
+def specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
+    """Where a dimension lost sizes in what failed with this: watch it happen again."""
+    with (
+        fresh(loaded, "scratch") as own,
+        quiet(),
+        watched() as guards,
+        # The same failure again; only the watching matters.
+        contextlib.suppress(Exception),
+        attention_in_operators(),
+    ):
+        non_strict(own)
+    return lost_at(loaded, error, guards)
+
+
+def lost_at(loaded: LoadedModel, error: Exception, guards: Sequence[Guard]) -> Location | None:
+    """Where a dimension lost sizes.
+
+    The first guard that is not so at every declared size, else the first one of all.
+    """
+    if "Not all values" in str(error):
+        method = "_log_guard"
+    elif "specialized" in str(error):
+        method = "_set_replacement"
+    else:
+        return None
+    found: list[Location] = []
+    for guard in guards:
+        place = _line_in_forward(guard.frames) if guard.method == method else None
+        if place is None:
+            continue
+        found.append(place)
+        with contextlib.suppress(Exception):  # what it says of sizes may be of any form
+            if method == "_set_replacement" and guard.args[2].is_number:
+                return place
+            if method == "_log_guard" and assumptions.is_broken(loaded, *guard.args):
+                return place
+    return found[0] if found else None
+
+
+def _line_in_forward(frames: Sequence[traceback.FrameSummary]) -> Location | None:
+    """The deepest line of the user's on a stack, below the call of the module itself."""
+    below = below_the_call(frames)
+    return user_code.from_frames([(frame.filename, frame.lineno or 0) for frame in below])
