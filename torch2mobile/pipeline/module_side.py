@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch2mobile import sizing, user_code
@@ -119,17 +120,17 @@ def _evaluated(
     from torch2mobile.validators.parity import domain, reference
     from torch2mobile.validators.parity.exploring import sides
 
-    references = reference.evaluate(loaded, outputs, built, stages.probed)
+    evaluated = partial(reference.evaluate, loaded, outputs, told=stages.probed, heavy=flow.heavy)
+    references = evaluated(built)
     settled = domain.settle(loaded, references)
     if settled is not None:
-        references = reference.evaluate(loaded, outputs, settled.probes, stages.probed)
+        references = evaluated(settled.probes)
     overflown = [item.probe.label for item in references if domain.overflows(item)]
     references = reference.answered([i for i in references if not domain.overflows(i)])
     expected = reference.accepted(references)
     if expected:
         more = sides.searched(loaded, expected, options.seed, flow.operations)
-        found = reference.evaluate(loaded, outputs, more, stages.probed)
-        references = [*references, *reference.answered(found)]
+        references = [*references, *reference.answered(evaluated(more))]
     return references, settled, overflown
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -474,17 +474,18 @@ class TestLaterTruth:
     """The float64 run is made on a few probes at once, and on the others where it decides."""
 
     class Counts(nn.Module):
-        """A layer that counts its calls in float64, for all copies of it."""
+        """A layer that counts its calls, for all copies of it."""
 
         doubles: list[int]
+        singles: ClassVar[list[int]] = []
 
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(64, 8)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.dtype == torch.float64:
-                type(self).doubles.append(len(x))
+            ran = self.doubles if x.dtype == torch.float64 else self.singles
+            ran.append(len(x))
             return self.layer(x)
 
     def test_a_few_probes_of_the_examples_size_are_measured_at_once(self, load: Load) -> None:
@@ -497,6 +498,15 @@ class TestLaterTruth:
         size = found[0].probe.feeds["x"].size
         assert all(item.probe.feeds["x"].size <= size for item in measured)
         assert all((item.later is None) == (item in measured) for item in found)
+
+    def test_a_module_that_takes_long_is_run_less_often(self, load: Load) -> None:
+        loaded = load(self.Counts(), "x:float32[N=1..9,64]")
+        ran: list[list[int]] = []
+        for heavy in (False, True):
+            self.Counts.doubles, self.Counts.singles = [], []
+            evaluate(loaded, ["output"], built(loaded), heavy=heavy)
+            ran.append([len(self.Counts.doubles), len(self.Counts.singles)])
+        assert ran[1] == [reference.MEASURED_OF_HEAVY, ran[0][1] - 1]
 
     def test_an_answer_that_is_clearly_right_needs_no_more(self, load: Load) -> None:
         self.Counts.doubles = []

@@ -100,10 +100,10 @@ def affordable(example: Mapping[str, np.ndarray], work: int, most: float, elemen
     return min(elements, round(most * own / work)) if work else elements
 
 
-def budget_of(example: Mapping[str, np.ndarray], work: int, most: float = PROBE_WORK) -> int:
+def budget_of(example: Mapping[str, np.ndarray], work: int) -> int:
     """The input elements that one probe may have."""
     own = 2 * sum(array.size for array in example.values())
-    return max(own, affordable(example, work, most, max(ELEMENT_BUDGET, own)))
+    return max(own, affordable(example, work, PROBE_WORK, max(ELEMENT_BUDGET, own)))
 
 
 def _undeclared(specs: Sequence[InputSpec]) -> frozenset[str]:

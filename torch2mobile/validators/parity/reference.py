@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch2mobile.validators.parity.order import Order
     from torch2mobile.validators.parity.picks import Pick
 
-# So many probes tell what noise is usual.
-MEASURED = 6
+# So many probes tell what noise is usual, and so many of a module that takes long to run.
+MEASURED, MEASURED_OF_HEAVY = 6, 4
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def _run_twice(probes: Sequence[Probe]) -> set[int]:
     return {0, sizes.index(max(sizes))} if sizes else set()
 
 
-def _measured_on(probes: Sequence[Probe]) -> set[int]:
-    """The probes on which the float64 run is made at once, to measure the usual noise on.
+def _measured_on(probes: Sequence[Probe], count: int) -> set[int]:
+    """The ``count`` probes on which the float64 run is made at once, to measure the usual noise on.
 
     Ordinary values at about the example's size: float64 has slower kernels, and the larger sizes
     take most of the time. On the others it is made where an artefact is not clearly within the
@@ -153,7 +153,7 @@ def _measured_on(probes: Sequence[Probe]) -> set[int]:
         for number, (size, probe) in enumerate(zip(sizes, probes, strict=True))
         if size <= sizes[0] and probe.magnitude == 1 and not probe.searched
     ] or [0] * bool(sizes)
-    steps = np.linspace(0, len(small) - 1, min(len(small), MEASURED))
+    steps = np.linspace(0, len(small) - 1, min(len(small), count))
     return {small[round(float(step))] for step in steps}
 
 
@@ -162,18 +162,21 @@ def evaluate(
     outputs: Sequence[str],
     probes: Sequence[Probe],
     told: Callable[[int, int], None] | None = None,
+    *,
+    heavy: bool = False,
 ) -> list[Reference]:
     """The module on every probe, in eval mode, each from a fresh state.
 
     A probe that the module refuses is kept as a refusal. ``told`` is given how many are done, of
-    how many.
+    how many. A ``heavy`` module runs less often: any of its runs gives threads enough to race over.
     """
     if not probes:
         return []
     with calm(), quiet():
         double = Truth(loaded)
-    at_once = _measured_on(probes)
-    references = _evaluated(loaded, outputs, probes, double, at_once, told)
+    at_once = _measured_on(probes, MEASURED_OF_HEAVY if heavy else MEASURED)
+    twice = {0} if heavy else _run_twice(probes)
+    references = _evaluated(loaded, outputs, probes, double, at_once, twice, told)
     checked = _undoubted(loaded, references)
     if any(item.truth is None and not item.refusal for item in (checked[n] for n in at_once)):
         # What stands in for the truth has to be measured on all probes.
@@ -192,10 +195,10 @@ def _evaluated(
     probes: Sequence[Probe],
     double: Truth,
     at_once: Container[int],
+    twice: Container[int],
     told: Callable[[int, int], None] | None,
 ) -> list[Reference]:
     references: list[Reference] = []
-    twice = _run_twice(probes)
     with quiet():
         for number, probe in enumerate(probes):
             if told is not None:

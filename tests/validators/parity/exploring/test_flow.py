@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from torch2mobile.exporter.loading import source
-from torch2mobile.records import LoadedModel, Request
+from torch2mobile.records import LoadedModel, ParityOptions, Request
 from torch2mobile.validators.parity import reference
-from torch2mobile.validators.parity.exploring import flow, sides
+from torch2mobile.validators.parity.exploring import flow, offers, sides
 
 
 def loaded_of(module: nn.Module, spec: str) -> LoadedModel:
@@ -51,3 +53,17 @@ def test_sides_are_looked_at_as_long_as_that_is_quick() -> None:
     found = [bool(of(feeds)) for _ in range(80)]
     assert found[0]
     assert not found[-1]
+
+
+def test_the_rows_of_a_table_are_visited_less_where_a_run_takes_long() -> None:
+    loaded = loaded_of(nn.Embedding(5000, 4), "ids:int64[N=1..8,T=1..64]")
+    example = reference.example_of(loaded)
+    found = flow.follow(loaded, example)
+    visited = []
+    for work in (0, 10**10):
+        seen = replace(found, work=work)
+        given = offers.offers(loaded, loaded.specs, example, ParityOptions(), seen)
+        visited.append([probe for probe in given if probe.label.startswith("rows of")])
+    assert len(visited[0]) > len(visited[1]) == 1
+    (first,) = visited[1]
+    assert {0, 4999} <= set(first.feeds["ids"].ravel().tolist())

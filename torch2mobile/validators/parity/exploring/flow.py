@@ -22,6 +22,7 @@ from torch2mobile.dispatch import Operations, short_name
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import run, tensors_of
+from torch2mobile.validators.parity.probes import HEAVY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +108,11 @@ class Flow:
     inf: set[str] = field(default_factory=set)
     work: int = 0
     operations: set[str] = field(default_factory=set)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether a run takes long, so that there should be few."""
+        return self.work > HEAVY
 
     def loose(self, name: str) -> bool:
         """Whether only arithmetic follows on a whole input, so that any number may be tried."""

@@ -16,7 +16,7 @@ import numpy as np
 from torch2mobile import sampling, sizing, value_forms
 from torch2mobile.records import InputSpec, LoadedModel, ParityOptions
 from torch2mobile.validators.parity.exploring.flow import Flow, passes_nan_on
-from torch2mobile.validators.parity.probes import SWEEP_WORK, Probe, budget_of
+from torch2mobile.validators.parity.probes import Probe, budget_of
 
 if TYPE_CHECKING:
     Feeds = Mapping[str, np.ndarray]
@@ -79,8 +79,8 @@ class _Maker:
         if order is None:
             order = rng.integers(low, high, size=1 << 20, endpoint=True)
         order = np.array([high, low, *order])
-        budget = budget_of(self._example, flow.work, SWEEP_WORK / ROW_PROBES)
-        for number in range(1, ROW_PROBES + 1):
+        budget = budget_of(self._example, flow.work)
+        for number in range(1, 2 if flow.heavy else ROW_PROBES + 1):
             # Other sizes than the example's may be refused, where they were not declared.
             sizes = self._sizes
             if number > 1:
