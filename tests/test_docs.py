@@ -372,7 +372,10 @@ def test_samples() -> None:
 
 
 def test_targets() -> None:
-    table = rows(sections(read("reference/targets.md"))["The targets"])
+    text = read("reference/targets.md")
+    listed = re.findall(r"^([a-z\d-]+) {2,}.* float(?:16|32)  ", text, re.MULTILINE)
+    assert listed == [variant.label for target in TARGETS.values() for variant in target.variants]
+    table = rows(sections(text)["The targets"])
     assert [(code(row[0]), row[1]) for row in table] == [(n, t.title) for n, t in TARGETS.items()]
 
 
