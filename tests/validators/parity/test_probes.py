@@ -256,7 +256,7 @@ class TestWork:
 
     def test_all_that_was_declared_is_tried_where_it_can_be_paid(self) -> None:
         ends = [(4, 128), (1, 1)]
-        found = {p.shapes[0] for p in build(self.tokens, work=10**10)}
+        found = {p.shapes[0] for p in build(self.tokens, work=5 * 10**9)}
         assert found.issuperset(ends)
         dear = {p.shapes[0] for p in build(self.tokens, work=10**13)}
         example = build(self.tokens)[0].shapes[0]

@@ -13,11 +13,9 @@ from torch2mobile.records import Assumption, InputSpec, ParityOptions, RealCase
 # Input elements that every probe may have; it may always have twice as many as the example. Keeps
 # a declared 4096 x 4096 affordable, in memory above all: float64 takes a multiple of float32.
 ELEMENT_BUDGET = 1 << 13
-# Floating-point operations: a run of so many is heavy, and so many one probe may have, beside twice
-# the example's, and a sweep in all.
-HEAVY = 1e9
-PROBE_WORK = 2e11
-SWEEP_WORK = 1e11
+# Floating-point operations: a run of more is heavy, and so many are spent on one probe, or on twice
+# the example's size, and on a sweep in all.
+HEAVY, WORK = 1e9, 5e10
 # How large the values of a kind are, beside ordinary ones. The small ones are 1e-3, but a bias, or
 # a function that is linear only at 0, keeps the output's noise from shrinking as much.
 MAGNITUDES = {"small": 1 / 8, "wide": 10.0, "large": 1e4}
@@ -94,16 +92,16 @@ def build(
     return probes
 
 
-def affordable(example: Mapping[str, np.ndarray], work: int, most: float, elements: int) -> int:
-    """So many input elements as take ``most`` operations, by the ``work`` on the example."""
+def affordable(example: Mapping[str, np.ndarray], work: int, elements: int) -> int:
+    """The ``elements``, or as many as take ``WORK`` operations by the ``work`` on the example."""
     own = sum(array.size for array in example.values())
-    return min(elements, round(most * own / work)) if work else elements
+    return min(elements, round(WORK * own / work)) if work else elements
 
 
 def budget_of(example: Mapping[str, np.ndarray], work: int) -> int:
     """The input elements that one probe may have."""
     own = 2 * sum(array.size for array in example.values())
-    return max(own, affordable(example, work, PROBE_WORK, max(ELEMENT_BUDGET, own)))
+    return max(own, affordable(example, work, max(ELEMENT_BUDGET, own)))
 
 
 def _undeclared(specs: Sequence[InputSpec]) -> frozenset[str]:
@@ -162,7 +160,7 @@ def _size_probes(
         seen.append(case)
         feeds = _draw(specs, case, "example", _rng(options, 3, number))
         yield Probe(label, feeds, declared=declared, explored=_undeclared(specs))
-    total = affordable(example, work, SWEEP_WORK, max(budget, probe_sizes.SWEEP_ELEMENTS))
+    total = affordable(example, work, max(budget, probe_sizes.SWEEP_ELEMENTS))
     swept = probe_sizes.sweep_cases(specs, sizes, budget, total)
     for number, (label, case, declared) in enumerate(swept):
         if case not in seen:
