@@ -25,8 +25,8 @@ from torch import nn
 from torch.export import Dim as TorchDim
 
 from torch2mobile.environments import Environment, Worker
-from torch2mobile.errors import ModelFileError, ProbeRefusedError
-from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.errors import MissingToolError, ModelFileError, ProbeRefusedError
+from torch2mobile.exporter.targets import TARGETS, load
 from torch2mobile.exporter.targets import ort as ort_target
 from torch2mobile.exporter.targets.ort import OrtRunner, OrtTarget
 from torch2mobile.interfaces import Target
@@ -265,6 +265,20 @@ def test_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.util, "find_spec", lambda name: None if name == "flatbuffers" else real(name)
     )
     assert OrtTarget().missing() == ["pip install flatbuffers"]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("coreml", "coremltools"), ("qnn", "onnxruntime_qnn")]
+)
+def test_a_runtime_that_is_not_there_says_nothing_about_the_file(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"{package}.proto.Model_pb2", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    target = TARGETS[name]
+    with pytest.raises(MissingToolError, match=package) as told:
+        load(target, tmp_path / "model", target.variants[0])
+    assert told.value.remedy == f"Run: pip install 'torch2mobile[{name}]'"
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".ort"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch2mobile.errors import UsageError, did_you_mean
+from torch2mobile.errors import MissingToolError, UsageError, did_you_mean
 from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
 from torch2mobile.exporter.targets.mlpackage import model_name
@@ -63,5 +63,13 @@ def convert(target: Target, job: Job) -> Artifact:
 
 
 def load(target: Target, path: Path, variant: Variant) -> Runner:
-    """What a worker calls to load an artefact."""
-    return target.load(path, variant)
+    """What a worker calls to load an artefact; MissingToolError with the command that installs."""
+    try:
+        return target.load(path, variant)
+    except ImportError as error:
+        commands = target.missing()
+        if not commands:
+            raise
+        raise MissingToolError(
+            f"needs what is not there: {error}", f"Run: {'; '.join(commands)}"
+        ) from error

@@ -46,7 +46,7 @@ class OrtRunner:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = self._open(path, options)
-        except ModelFileError:
+        except (ModelFileError, ImportError):
             raise
         except Exception as error:
             raise ModelFileError(
