@@ -57,6 +57,28 @@ def arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict
     return named | dict(zip(named, args, strict=False)) | dict(kwargs)
 
 
+# What the CPU has an operator of its own for, that torch has the formula of.
+_COUNTED_AS: Mapping[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        torch.ops.aten._scaled_dot_product_flash_attention
+    )
+}
+
+
+def work_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+    """The floating-point operations of a call, by torch's formulas; 0 for what it has none for."""
+    from torch.utils.flop_counter import flop_registry
+
+    op = func.overloadpacket
+    formula = flop_registry.get(_COUNTED_AS.get(op, op))
+    if formula is None:
+        return 0
+    try:
+        return int(formula(*args, **kwargs, out_val=result))
+    except Exception:  # noqa: BLE001 (of shapes that it does not know)
+        return 0
+
+
 def short_name(func: Any) -> str:
     """``add`` of ``aten::add_.Tensor``: an operation whether or not it writes in place."""
     name: str = func._schema.name

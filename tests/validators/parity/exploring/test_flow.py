@@ -36,6 +36,14 @@ class TestWork:
         assert found.work > 2 * (2 * 5) * (4 * 8 * 8 + 2 * 8 * 16) * 2 * 0.9
         assert torch.backends.mha.get_fastpath_enabled()
 
+    def test_attention_alone(self) -> None:
+        class Attends(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return nn.functional.scaled_dot_product_attention(x, x, x)
+
+        found = followed(Attends(), "x:float32[2,3,16,8]")
+        assert found.work == 2 * (2 * 2 * 3 * 16 * 16 * 8)
+
     def test_where_there_is_none(self) -> None:
         assert followed(nn.ReLU(), "x:float32[3]").work == 0
 

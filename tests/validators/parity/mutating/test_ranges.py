@@ -31,6 +31,8 @@ CASES: list[tuple[str, tuple[float, float]]] = [
     ("y = Mul(x, x)", (0, 9)),
     ("y = Max(x, low)", (-1, 3)),
     ("y = Min(x, c)", (-3, 2)),
+    # By its corners it would take a day.
+    (f"y = Max({', '.join(['x', 'low'] * 20)})", (-1, 3)),
     ("a = ReduceMean(x, k) y = Sub(a, x)", (-5, 5)),
     ("b = Greater(x, low) y = Where(b, x, c)", (-3, 3)),
     ("b = Less(x, low) y = Cast<to=1>(b)", (-np.inf, np.inf)),

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torch2mobile.copies import fresh
-from torch2mobile.dispatch import Operations, short_name
+from torch2mobile.dispatch import Operations, short_name, work_of
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity.calls import run, tensors_of
@@ -134,9 +133,7 @@ class _Follower(Operations):
         result = func(*args, **kwargs)
         op = short_name(func)
         self.flow.operations.add(op)
-        counted = flop_registry.get(func.overloadpacket)
-        if counted is not None:
-            self.flow.work += counted(*args, **kwargs, out_val=result)
+        self.flow.work += work_of(func, args, kwargs, result)
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         reached = [(leaf, trail) for leaf in leaves for trail in self._trails.get(leaf, ())]
         if reached:

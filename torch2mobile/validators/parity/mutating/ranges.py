@@ -131,8 +131,10 @@ def _of_node(node: onnx.NodeProto, given: Sequence[Range]) -> Range:
         return min(lows), max(highs)
     if op not in _AT_CORNERS:
         return _ANY
+    # These rise with each of any number of inputs.
+    corners = zip(*given, strict=True) if op in {"Max", "Min"} else itertools.product(*given)
     with np.errstate(invalid="ignore"):
-        found = [_AT_CORNERS[op](*corner) for corner in itertools.product(*given)]
+        found = [_AT_CORNERS[op](*corner) for corner in corners]
     # 0 times what has no bound is 0 here.
     ends = [0.0 if np.isnan(end) else float(end) for end in found]
     least, greatest = min(ends), max(ends)
