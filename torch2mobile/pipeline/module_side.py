@@ -47,11 +47,10 @@ def module_side(
     no other probe has, or else those by which the module's own code decides.
     """
     from torch2mobile.exporter import assumptions
-    from torch2mobile.validators.parity import determinism, probes, reference, reference_check
-    from torch2mobile.validators.parity.exploring import flow, offers
+    from torch2mobile.validators.parity import determinism, reference, reference_check
+    from torch2mobile.validators.parity.exploring import flow
 
     stages.observer.started("reference")
-    example = reference.example_of(loaded)
     specs = capture.inputs if capture else loaded.specs
     if capture is None and not recorded:
         assumed = assumptions.decided(loaded)
@@ -59,11 +58,8 @@ def module_side(
         assumed = capture.assumed if capture else ()
     exceptions = assumptions.not_always_so(specs, loaded.tensors, assumed)
     broken = [assumption for assumption, _ in exceptions]
-    seen = flow.follow(loaded, example)
-    built = probes.build(
-        specs, example, options, loaded.data, broken, drawn=loaded.drawn, work=seen.work
-    )
-    built += offers.offers(loaded, specs, example, options, seen)
+    seen = flow.follow(loaded, reference.example_of(loaded))
+    built = _built(loaded, specs, options, broken, seen)
     shapes = [probe.shapes for probe in built]
     built += [probe for probe in recorded if probe.shapes not in shapes]
     references, settled, overflown = _evaluated(stages, loaded, outputs, built, options, seen)
@@ -86,6 +82,24 @@ def module_side(
     if constant is not None and not options.accept_constant:
         stages.add(constant)
     return expected
+
+
+def _built(
+    loaded: LoadedModel,
+    specs: Sequence[InputSpec],
+    options: ParityOptions,
+    broken: Sequence[Assumption],
+    flow: Flow,
+) -> list[Probe]:
+    """The probes of what was declared, and those that a run on the example suggests."""
+    from torch2mobile.validators.parity import probes, reference
+    from torch2mobile.validators.parity.exploring import offers
+
+    example = reference.example_of(loaded)
+    built = probes.build(
+        specs, example, options, loaded.data, broken, drawn=loaded.drawn, work=flow.work
+    )
+    return built + offers.offers(loaded, specs, example, options, flow)
 
 
 def _in_a_row(
