@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import nn
 import torch2mobile
 from torch2mobile.cli import run
 from torch2mobile.errors import InputError, UsageError
-from torch2mobile.records import Check, ParityOptions, Report
+from torch2mobile.pipeline import in_memory
+from torch2mobile.records import Check, ParityOptions, Report, Request
 
 INPUT = "image:float32[N=1..2,3,8,8]"
 STEPS = "resize=10,mean=0.5,std=0.5"
@@ -118,6 +120,21 @@ def test_every_call_takes_them(photos: Path, pair: Any, verb: str, source: Any) 
         return
     with pytest.raises(InputError, match="--preprocess: expected '=' after mean"):
         call(*args, inputs=[INPUT], data=photos, preprocess="mean")
+
+
+def test_arrays_are_read_in_place_of_what_was_recorded(photos: Path) -> None:
+    array = {"image": np.full((2, 3, 8, 8), 7, np.float32)}
+    typed = Request(source="", inputs=(INPUT,))
+    recorded = replace(typed, data=("gone",), preprocess=STEPS, tokenizer="gone.json")
+    load = in_memory.loader_of(Net(), (), {}, None, [array], typed)
+    assert load is not None
+    found = load(recorded)
+    assert ([case["image"].max() for case in found.data], found.real) == ([7], ())
+    mixed = [photos / "0.jpg", array, str(photos / "1.jpg")]
+    typed = replace(typed, **in_memory.named(mixed, "", ""))
+    load = in_memory.loader_of(Net(), (), {}, None, mixed, typed)
+    assert load is not None
+    assert [case["image"].shape[0] for case in load(typed).data] == [1, 2, 1]
 
 
 @pytest.mark.slow

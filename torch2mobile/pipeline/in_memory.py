@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,15 +21,17 @@ Data: TypeAlias = "Sequence[Mapping[str, np.ndarray] | str | Path] | str | Path"
 
 def named(data: Data, preprocess: str, tokenizer: str | Path) -> dict[str, Any]:
     """What a request has of real inputs: the paths among them, and how they are read."""
-    listed = (data,) if isinstance(data, str | Path) else data
-    paths = tuple(str(each) for each in listed if isinstance(each, str | Path))
+    paths = tuple(str(each) for each in _listed(data) if isinstance(each, str | Path))
     return {"data": paths, "preprocess": preprocess, "tokenizer": str(tokenizer)}
 
 
 def arrays_of(data: Data) -> tuple[Mapping[str, np.ndarray], ...]:
     """The arrays among real inputs."""
-    given = () if isinstance(data, str | Path) else data
-    return tuple(each for each in given if not isinstance(each, str | Path))
+    return tuple(each for each in _listed(data) if not isinstance(each, str | Path))
+
+
+def _listed(data: Data) -> Sequence[Mapping[str, np.ndarray] | str | Path]:
+    return (data,) if isinstance(data, str | Path) else data
 
 
 def from_memory(
@@ -61,7 +64,7 @@ def from_memory(
             )
         example = (call, dict(kwargs or {})) if call or kwargs else None
         loaded = source.from_specs(
-            name, module, request.inputs, own.values, request, arrays_of(data), example
+            name, module, request.inputs, own.values, request, _listed(data), example
         )
     else:
         loaded = source.from_call(
@@ -70,7 +73,7 @@ def from_memory(
             call,
             kwargs or {},
             dynamic_shapes=dynamic_shapes,
-            data=arrays_of(data),
+            data=_listed(data),
             values=own.values,
             request=request,
         )
@@ -93,7 +96,16 @@ def loader_of(
             )
         return None
     refuse_file_options(request)
-    return lambda own: from_memory(against, args, kwargs, dynamic_shapes, own, data)
+
+    def load(own: Request) -> LoadedModel:
+        # Arrays that are given are all of the data: what was recorded at export is not read.
+        if arrays_of(data):
+            own = replace(own, data=request.data)
+        if not own.data:
+            own = replace(own, preprocess=request.preprocess, tokenizer=request.tokenizer)
+        return from_memory(against, args, kwargs, dynamic_shapes, own, data)
+
+    return load
 
 
 def refuse_file_options(request: Request) -> None:

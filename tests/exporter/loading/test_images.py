@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from torch2mobile.errors import InputError, ModelFileError, SourceError
+from torch2mobile.errors import InputError, ModelFileError, SourceError, UsageError
 from torch2mobile.exporter.loading import images, source
 from torch2mobile.records import LoadedModel, Request
 
@@ -281,12 +281,62 @@ def test_without_pillow_the_command_is_named(photo: Path, monkeypatch: pytest.Mo
 
 def test_what_is_said_of_images_alone_is_noted(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((1, 3, 8, 8), np.float32))
-    found = load(tmp_path / "d.npz", preprocess="resize=8", tokenizer="t.json")
+    (tmp_path / "t.json").touch()
+    found = load(tmp_path / "d.npz", preprocess="resize=8", tokenizer=str(tmp_path / "t.json"))
     assert "--preprocess is for images, and --data has none" in found.real
     assert "--tokenizer is for text, and --data has none" in found.real
     (tmp_path / "d.npz").unlink()
+    (tmp_path / "t.json").unlink()
     with pytest.raises(ModelFileError, match="holds neither images nor"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "problem"),
+    [
+        ([], {"preprocess": "garbage(("}, "unknown step 'garbage'"),
+        ([], {"preprocess": "resize=8"}, "--preprocess is for images, and --data names none"),
+        ([], {"tokenizer": "none.json"}, r"there is no file none\.json"),
+        ([], {"tokenizer": "."}, "--tokenizer is for text, and --data names none"),
+        ([""], {}, "--data names an empty path"),
+        (["x" * 300], {}, "--data 'x{40}' cannot be opened: File name too long"),
+        (["\0"], {}, "cannot be opened: .*null"),
+    ],
+)
+def test_what_is_said_of_no_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: list[str], said: Any, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = Request(source="", data=tuple(data), **said)
+    with pytest.raises(UsageError, match=problem):
+        source.from_specs("m", Many(), [FIXED], (), request, ())
+
+
+OWN = (
+    BESIDE
+    + """
+from pathlib import Path
+PREPROCESS = lambda image: image
+TOKENIZER = object()
+INPUTS = "x:float32[N,3,8,8]"
+VALUES = ()
+"""
+)
+
+
+def test_a_global_of_that_name_counts_where_it_is_text(photo: Path) -> None:
+    path = photo.parent / "own.py"
+    path.write_text(OWN)
+    said: dict[str, Any] = {"source": f"{path}:Net"}
+    assert not source.load(Request(**said), {}).real
+    said["data"] = (str(photo),)
+    assert "PREPROCESS beside the model is no text" in source.load(Request(**said), {}).real[0]
+    (photo.parent / "a.txt").write_text("a")
+    with pytest.raises(InputError) as caught:
+        source.load(Request(**{**said, "data": (str(photo.parent / "a.txt"),)}), {})
+    assert "TOKENIZER beside it is no path" in caught.value.remedy
+    path.write_text(OWN + "DATA = Path('photo.png')\nPREPROCESS = ['resize=8x8', 'mean=0.5']\n")
+    assert "the model's own resize=8x8" in source.load(Request(source=f"{path}:Net"), {}).real[0]
 
 
 def test_every_suffix_is_one_that_pillow_knows() -> None:

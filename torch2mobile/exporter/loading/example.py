@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,12 +85,7 @@ def declared(named: Named, name: str, source: str) -> tuple[str, ...]:
     They are attributes of the model itself, or stand beside it: for all models there, or by
     attribute in a dict.
     """
-    own = _texts(getattr(named.module, name, None))
-    if own is not None:
-        return own
-    found = getattr(named.namespace, name, ())
-    if isinstance(found, Mapping):
-        found = found.get(named.attr, ())
+    found = _said(named, name)
     texts = _texts(found)
     if texts is None:
         raise SourceError(
@@ -100,10 +96,23 @@ def declared(named: Named, name: str, source: str) -> tuple[str, ...]:
     return texts
 
 
+def texts_of(named: Named, name: str) -> tuple[str, ...] | None:
+    """PREPROCESS or TOKENIZER, as :func:`declared`; None for what is no text: a name of its own."""
+    return _texts(_said(named, name))
+
+
+def _said(named: Named, name: str) -> Any:
+    own = getattr(named.module, name, None)
+    if _texts(own) is not None:
+        return own
+    found = getattr(named.namespace, name, ())
+    return found.get(named.attr, ()) if isinstance(found, Mapping) else found
+
+
 def _texts(found: Any) -> tuple[str, ...] | None:
-    texts = (found,) if isinstance(found, str) else found
-    fits = isinstance(texts, (tuple, list)) and all(isinstance(text, str) for text in texts)
-    return tuple(texts) if fits else None
+    texts = (found,) if isinstance(found, str | Path) else found
+    fits = isinstance(texts, tuple | list) and all(isinstance(text, str | Path) for text in texts)
+    return tuple(map(str, texts)) if fits else None
 
 
 def called(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile import limits, sampling, sizing
-from torch2mobile.errors import InputError, ModelFileError
+from torch2mobile.errors import InputError, ModelFileError, UsageError
 from torch2mobile.exporter.loading import images, npz, preprocessing, text
 from torch2mobile.exporter.loading.fitting import grouped, spread
 from torch2mobile.exporter.loading.preprocessing import Preprocessing
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     import torch
 
 Case = Mapping[str, np.ndarray]
+Given = Sequence[Case | str | Path]
 # So many cases are made of one folder or file: each of them is run many times.
 _MOST = 64
 
 
 @dataclass(frozen=True)
 class Own:
-    """What a model says itself of images and text: the text of ``--preprocess``, a tokenizer."""
+    """What a model says itself of images and text: the text of ``--preprocess``, a tokenizer.
 
-    preprocess: str = ""
-    tokenizer: str = ""
+    None is something else of that name, such as a function.
+    """
+
+    preprocess: str | None = ""
+    tokenizer: str | None = ""
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,73 @@ class Real:
 
 
 def read(
-    request: Request, module: torch.nn.Module, specs: Sequence[InputSpec], own: Own | None = None
+    request: Request,
+    module: torch.nn.Module,
+    specs: Sequence[InputSpec],
+    own: Own | None = None,
+    given: Given = (),
 ) -> Real:
     """What ``--data`` names, all within one budget, as cases for these inputs.
 
     Of a folder each ``.npz`` is a case, all ``.npy`` together are one, and each image is one.
-    Raises InputError or ModelFileError for what cannot be read, or fits no input.
+    ``given`` are paths and arrays in place of the request's. Raises UsageError for what cannot be
+    read, fits no input, or is said of no data at all.
     """
+    items = given or request.data
+    _refuse_unused(request, items)
     reader = _Reader(request, module, specs, own or Own())
-    cases = [case for path in request.data for case in reader.cases(Path(path))]
-    for option, given, used in (
+    cases: list[Case] = []
+    for item in items:
+        cases += reader.cases(_found(item)) if isinstance(item, str | Path) else [item]
+    for option, asked, used in (
         ("preprocess", request.preprocess, reader.seen),
         ("tokenizer", request.tokenizer, reader.read),
     ):
-        if given and not used:
+        if asked and not used:
             kind = "images" if option == "preprocess" else "text"
             reader.notes.append(f"--{option} is for {kind}, and --data has none")
     return Real(tuple(cases), tuple(reader.notes))
+
+
+def _refuse_unused(request: Request, items: Given) -> None:
+    """UsageError for what is said of images or text and cannot be read, or with no path of any."""
+    if request.preprocess:
+        preprocessing.parse(request.preprocess)
+    if request.tokenizer and not _exists(request.tokenizer, "--tokenizer"):
+        raise UsageError(
+            f"there is no file {request.tokenizer}", "Check the path given to --tokenizer."
+        )
+    if any(isinstance(item, str | Path) for item in items):
+        return
+    for option in ("preprocess", "tokenizer"):
+        if getattr(request, option):
+            kind = "images" if option == "preprocess" else "text"
+            raise UsageError(
+                f"--{option} is for {kind}, and --data names none", f"Name {kind}, or leave it out."
+            )
+
+
+def _found(given: str | Path) -> Path:
+    """A path of ``--data``; UsageError where there is nothing."""
+    if not str(given):
+        raise UsageError("--data names an empty path", "Name a file or a folder.")
+    if not _exists(given, "--data"):
+        raise ModelFileError(f"there is no file {given}", "Check the path given to --data.")
+    return Path(given)
+
+
+def _exists(given: str | Path, flag: str) -> bool:
+    """Whether a file or a folder is there; UsageError for what cannot be a path, or not be seen."""
+    try:
+        Path(given).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{flag} {str(given)[:40]!r} cannot be opened: {reason}", "Check the path."
+        ) from error
+    return True
 
 
 class _Reader:
@@ -77,8 +131,6 @@ class _Reader:
         """The cases of one file or folder."""
         if not path.is_dir():
             kind = path.suffix.lower()
-            if not path.exists():
-                raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
             if kind == text.SUFFIX:
                 return self._texts(path)
             if kind in images.SUFFIXES:
@@ -103,7 +155,9 @@ class _Reader:
         self.seen = True
         said, flag = self._preprocess, "--preprocess"
         if not said:
-            said, flag = self._own.preprocess, "the model's own preprocessing"
+            said, flag = self._own.preprocess or "", "the model's own preprocessing"
+            if self._own.preprocess is None:
+                self._note("PREPROCESS beside the model is no text of --preprocess: left out")
         how = preprocessing.parse(said, flag) if said else Preprocessing()
         spec, layout = images.place(self._specs, how.input, str(path))
         batched = len(spec.dims) == 4
@@ -139,7 +193,8 @@ class _Reader:
         if not file:
             raise InputError(
                 f"{path} is text, and nothing says how it becomes numbers",
-                "Give the model's tokenizer: --tokenizer tokenizer.json.",
+                "Give the model's tokenizer: --tokenizer tokenizer.json."
+                + (" TOKENIZER beside it is no path." if self._own.tokenizer is None else ""),
             )
         roles = text.roles(self._specs, str(path))
         tokens = text.Tokens(Path(file))
@@ -148,6 +203,10 @@ class _Reader:
         names = ", ".join(cases[0])
         self.notes.append(f"real inputs: {what} as {names}, by {whose}{Path(file).name}")
         return [self._completed(case, path, case.origin) for case in cases]
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _completed(self, case: Case, path: Path, origin: str) -> Case:
         """The case with values drawn for the inputs that it lacks, where they are declared."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
@@ -31,12 +30,11 @@ from torch2mobile.exporter.loading.flat_module import (
 )
 from torch2mobile.exporter.loading.locate import FORMS, Named, importable, locate
 from torch2mobile.exporter.loading.programs import load_program
-from torch2mobile.exporter.loading.real_inputs import Own, Real
+from torch2mobile.exporter.loading.real_inputs import Given, Own, Real
 from torch2mobile.exporter.loading.state import carrying, values_apart
 from torch2mobile.exporter.loading.weights import load_weights
 from torch2mobile.records import LoadedModel, Request, Sample
 
-Data = Sequence[Mapping[str, np.ndarray]]
 Anew = Callable[[], torch.nn.Module | None]
 _PLAIN = Request(source="")
 
@@ -93,8 +91,9 @@ def _described(named: Named, request: Request, given: Template | None, anew: Ane
         load_weights(module, Path(request.weights))
     texts = request.inputs or example.declared(named, "INPUTS", request.source)
     values = request.values
-    request = replace(request, data=request.data or _paths(named, "DATA", request.source))
-    own = _own(named, request.source)
+    beside = _from(named, example.declared(named, "DATA", request.source))
+    request = replace(request, data=request.data or beside)
+    own = _own(named)
     if texts:
         return from_specs(name, module, texts, values, request, (), given, anew=anew, own=own)
     if given is not None:
@@ -131,16 +130,20 @@ def _anew(request: Request, samples: Mapping[str, Sample], first: torch.nn.Modul
     return load_again
 
 
-def _paths(named: Named, name: str, source: str) -> tuple[str, ...]:
-    """The source's own DATA or TOKENIZER, from where its file lies."""
+def _from(named: Named, texts: Sequence[str]) -> tuple[str, ...]:
+    """Paths beside the source, from where its file lies."""
     folder = Path(getattr(named.namespace, "__file__", None) or ".").parent
-    return tuple(str(folder / path) for path in example.declared(named, name, source) if path)
+    return tuple(str(folder / path) for path in texts if path)
 
 
-def _own(named: Named, source: str) -> Own:
-    """What the source says itself of images and text."""
-    steps = example.declared(named, "PREPROCESS", source)
-    return Own(",".join(steps), "".join(_paths(named, "TOKENIZER", source)[:1]))
+def _own(named: Named) -> Own:
+    """What the source says itself of images and text, where it says it in texts."""
+    steps = example.texts_of(named, "PREPROCESS")
+    files = example.texts_of(named, "TOKENIZER")
+    return Own(
+        ",".join(steps) if steps is not None else None,
+        "".join(_from(named, files)) if files is not None and len(files) <= 1 else None,
+    )
 
 
 def _values(named: Named, request: Request) -> tuple[str, ...]:
@@ -189,15 +192,14 @@ def from_specs(
     texts: Sequence[str],
     values: Sequence[str],
     request: Request,
-    data: Data,
+    data: Given,
     given: Template | None = None,
     *,
     anew: Anew | None = None,
     own: Own | None = None,
 ) -> LoadedModel:
     """A loaded model from input specifications; the example is real data, given, or drawn."""
-    real = real_inputs.read(request, module, inputs.resolve(texts, values)[0], own)
-    real = replace(real, cases=(*data, *real.cases))
+    real = real_inputs.read(request, module, inputs.resolve(texts, values)[0], own, data)
     case = real.cases[0] if real.cases else None
     call = example.described(module, texts, values, case, given, request.parity.seed)
     return _assembled(name, module, call, real, anew)
@@ -210,14 +212,13 @@ def from_call(
     kwargs: Mapping[str, Any],
     *,
     dynamic_shapes: Any = None,
-    data: Data = (),
+    data: Given = (),
     values: Sequence[str] = (),
     request: Request = _PLAIN,
 ) -> LoadedModel:
     """A loaded model from a call with tensors in it; dims from torch.export's dynamic_shapes."""
     call = example.called(module, (tuple(args), dict(kwargs)), dynamic_shapes, values)
-    real = real_inputs.read(request, module, call.specs)
-    return _assembled(name, module, call, replace(real, cases=(*data, *real.cases)))
+    return _assembled(name, module, call, real_inputs.read(request, module, call.specs, None, data))
 
 
 def _assembled(
