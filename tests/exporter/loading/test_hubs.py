@@ -140,7 +140,13 @@ def test_a_folder_says_how_images_become_inputs(folder: Path) -> None:
     [
         ("{", r"preprocessor_config\.json cannot be read"),
         ("[]", r"preprocessor_config\.json cannot be read"),
-        ('{"resample": 99}', r"preprocessor_config\.json cannot be read"),
+        ('{"resample": 99}', r"preprocessor_config\.json cannot be read: resample is 99"),
+        ('{"resample": null}', "resample is None"),
+        (
+            '{"feature_extractor_type": "ConvNext", "size": {"shortest_edge": 9}, "crop_pct": 0}',
+            "crop_pct is 0",
+        ),
+        ('{"include_top": true, "image_mean": [0], "image_std": [1e300]}', "out of range"),
         (
             '{"image_processor_type": "LevitImageProcessor"}',
             "own preprocessing: unknown step 'kind'",

@@ -138,6 +138,13 @@ def test_a_decoder_starts_with_an_empty_cache(tmp_path: Path) -> None:
             "train",
         ),
         ("a", {"values": ["input_ids=0..1"]}, "line 1: .* input_ids takes 0..1", "input_ids=0..3"),
+        ("a", {"values": ["input_ids=2..5"]}, "line 1: .* the id 1, .* takes 2..5", "ids=1..5"),
+        (
+            "a\na b",
+            {"values": ["input_ids=1..5"]},
+            "its padding: .* the id 0, .* takes 1..5",
+            "input_ids=0..5",
+        ),
         ("a", {"inputs": ["x:float32[N,3]"]}, "not one input alone is for its ids: x", "--input"),
         (
             "a",
@@ -161,6 +168,21 @@ def test_what_does_not_fit_is_refused(
         load(tmp_path, text, **said)
     assert caught.value.exit_code == 2
     assert remedy in caught.value.remedy
+
+
+def test_a_line_ends_where_a_file_has_it_end(tmp_path: Path) -> None:
+    made(tmp_path)
+    found = load(tmp_path, "a\u2028b\x0c\x0b\x85 c\rb\r\nc")
+    assert rows(found, "attention_mask") == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+
+
+def test_a_text_beyond_the_budget_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path)
+    monkeypatch.setattr("torch2mobile.limits.machine_memory", lambda: 8 * 1000)
+    with pytest.raises(ModelFileError, match=r"its arrays take .* more are read"):
+        load(tmp_path, "a " * 300, inputs=["input_ids:int64[N=1..8,T=1..]"])
 
 
 def test_tokenizers_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

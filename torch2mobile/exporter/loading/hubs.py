@@ -26,6 +26,8 @@ HUBS = ("timm", "hf")
 _RANDOM = "its weights are random: give --weights FILE, or --download"
 # Up to which length sequences vary, where the configuration allows that much.
 _LENGTH = 64
+# What a configuration of another form raises where it is read.
+_MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _beside(folder: Path) -> tuple[str, str]:
     if config.is_file():
         try:
             steps = preprocessing.of_hugging_face(json.loads(limits.read_regular(config)))
-        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        except (OSError, ArithmeticError, *_MALFORMED) as error:
             raise SourceError(f"{config} cannot be read: {error}", "Mend or remove it.") from error
     return steps, str(tokenizer) if tokenizer.is_file() else ""
 

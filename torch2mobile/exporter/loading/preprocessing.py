@@ -166,7 +166,10 @@ def of_hugging_face(config: Mapping[str, Any]) -> str:
     if config.get("do_center_crop"):
         steps.append(f"crop={_height_by_width(config.get('crop_size', config.get('size')))}")
     if "resample" in config:
-        steps.append(f"filter={FILTERS[config['resample']]}")
+        number = config["resample"]
+        if number not in range(len(FILTERS)):
+            raise ValueError(f"resample is {number!r}, and Pillow's filters are 0 to 5")
+        steps.append(f"filter={FILTERS[int(number)]}")
     if config.get("do_flip_channel_order"):
         steps.append("order=bgr")
     high = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
@@ -198,7 +201,10 @@ def _resized(config: Mapping[str, Any], kind: str) -> list[str]:
     # Small ones are cut from the middle of something larger, large ones are squeezed.
     if shorter >= _LARGE:
         return [*strange, f"resize={shorter}x{shorter}"]
-    return [*strange, f"resize={int(shorter / config.get('crop_pct', 224 / 256))},crop={shorter}"]
+    part = config.get("crop_pct", 224 / 256)
+    if not isinstance(part, int | float) or not 0 < part <= 1:
+        raise ValueError(f"crop_pct is {part!r}, and not above 0 and up to 1")
+    return [*strange, f"resize={int(shorter / part)},crop={shorter}"]
 
 
 _EDGES = {"shortest_edge", "height", "width"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ def lines_of(path: Path, budget: limits.Budget) -> tuple[list[tuple[int, str]], 
     try:
         raw = limits.read_regular(path)
         budget.take(len(raw))
-        lines = raw.decode("utf-8-sig").splitlines()
+        # Only what ends a line of a file: splitlines() also splits at a form feed or U+2028.
+        text = io.StringIO(raw.decode("utf-8-sig"), newline=None)
+        lines = [line.rstrip("\n") for line in text]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelFileError(
@@ -168,22 +171,44 @@ def batches(
         _refuse(f"{path}, line {number}", encoding.ids, ids, module)
     cases = []
     for index, group in enumerate(grouped(encodings, count)):
-        tokens.padded(group, _length(length, max(map(len, group))), str(path))
-        rows = {
-            ids: [each.ids for each in group],
-            found.mask: [each.attention_mask for each in group],
-            found.types: [each.type_ids for each in group],
-        }
-        case = {
-            spec.name: np.array(row, spec.dtype).reshape(-1 if len(spec.dims) == 1 else (count, -1))
-            for spec, row in rows.items()
-            if spec is not None
-        }
-        budget.take(sum(array.nbytes for array in case.values()))
+        size = _length(length, max(map(len, group)))
+        _take(budget, count * size, found, path)
+        tokens.padded(group, size, str(path))
+        used = [number for encoding in group for number in encoding.ids]
+        _refuse(f"{path}, its padding", used, ids, module)
+        case = _arrays(group, found)
         cases.append(RealCase(case, f"from line {chosen[index * count][0]}"))
     of = "" if len(chosen) == len(lines) else f" of {len(lines):,}"
     without = f" ({empty} empty left out)" if empty else ""
     return cases, f"{len(chosen)}{of} lines of {path}{without}"
+
+
+def _take(budget: limits.Budget, count: int, found: Roles, path: Path) -> None:
+    """Count the arrays of a batch; ModelFileError where they are more than what is left."""
+    specs = [spec for spec in (found.ids, found.mask, found.types) if spec is not None]
+    try:
+        budget.take(sum(count * np.dtype(spec.dtype).itemsize for spec in specs))
+    except ValueError as error:
+        raise ModelFileError(
+            f"{path} cannot be read as text: {error}",
+            f"Shorten its lines, or declare how long {found.ids.name} may be: T=1..512.",
+        ) from error
+
+
+def _arrays(group: Sequence[Any], found: Roles) -> dict[str, np.ndarray[Any, Any]]:
+    """What encodings of one length are as inputs."""
+    rows = {
+        found.ids: [each.ids for each in group],
+        found.mask: [each.attention_mask for each in group],
+        found.types: [each.type_ids for each in group],
+    }
+    return {
+        spec.name: np.array(row, spec.dtype).reshape(
+            -1 if len(spec.dims) == 1 else (len(group), -1)
+        )
+        for spec, row in rows.items()
+        if spec is not None
+    }
 
 
 def _batch(ids: InputSpec, lines: int, *, masked: bool) -> int:
@@ -209,7 +234,7 @@ def _refuse(place: str, numbers: Sequence[int], spec: InputSpec, module: torch.n
     """InputError for ids that the model has no row for, or that are not declared."""
     if not numbers:
         raise InputError(f"{place}: the tokenizer makes no token of it", "Leave the line out.")
-    top = max(numbers)
+    least, top = min(numbers), max(numbers)
     tables = [m.num_embeddings for m in module.modules() if isinstance(m, torch.nn.Embedding)]
     if tables and top >= max(tables):
         raise InputError(
@@ -218,9 +243,13 @@ def _refuse(place: str, numbers: Sequence[int], spec: InputSpec, module: torch.n
             "Give the tokenizer that the model was trained with.",
         )
     declared = spec.values
-    if declared is not None and declared.kind == "range" and top > declared.high:
+    if declared is None or declared.kind != "range":
+        return
+    if least < declared.low or top > declared.high:
+        low, high = min(least, declared.low), max(top, declared.high)
         raise InputError(
-            f"{place}: the tokenizer gives the id {top}, and {spec.name} takes "
-            f"{declared.low:.0f}..{declared.high:.0f}",
-            f"Declare --values '{spec.name}=0..{top}', or give the model's own tokenizer.",
+            f"{place}: the tokenizer gives the id {top if top > declared.high else least}, and "
+            f"{spec.name} takes {declared.low:.0f}..{declared.high:.0f}",
+            f"Declare --values '{spec.name}={low:.0f}..{high:.0f}', or give the model's own "
+            "tokenizer.",
         )
