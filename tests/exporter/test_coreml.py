@@ -180,6 +180,35 @@ def test_samples(name: str, tmp_path: Path) -> None:
     assert changed.status is Status.FAILED
 
 
+class Passing(torch.nn.Module):
+    """Gives what it is given, and one value twice."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        doubled = x * 2
+        return torch.nn.functional.pad(x > 0, (0, 1)), x, doubled, x, doubled
+
+
+@installed
+@pytest.mark.slow
+def test_an_output_that_is_an_input_or_another_output(
+    export: Callable[..., Any], tmp_path: Path
+) -> None:
+    made = export(Passing(), (torch.randn(2, 4),))
+    out = tmp_path / "out"
+    out.mkdir()
+    job = Job(made.model, EXACT, program_file(made.capture, tmp_path), out, {"x": (2, 4)})
+    with Worker() as tools:
+        artifact = convert(job, tools, WAIT)
+    assert artifact.names == {}
+    runner = mil.MilRunner(artifact.files[0])
+    assert [spec.name for spec in runner.inputs()] == ["x"]
+    x = torch.randn(2, 4)
+    found = runner.run({"x": x.numpy()})
+    assert [name for name, _ in found] == [spec.name for spec in made.model.outputs]
+    for (_, array), wanted in zip(found, Passing()(x), strict=True):
+        np.testing.assert_array_equal(array, wanted.float())
+
+
 def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
     model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
     with pytest.raises(NotApplicableError, match="was traced"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import json
 import sys
 import uuid
@@ -91,6 +92,7 @@ def settle(package: Path, model: OnnxModel) -> dict[str, str]:
     """
     path = package / MODEL
     spec = read_model(path)
+    _own_outputs(spec)
     names: dict[str, str] = {}
     for wanted, found in (
         (model.inputs, spec.description.input),
@@ -106,6 +108,30 @@ def settle(package: Path, model: OnnxModel) -> dict[str, str]:
     text = json.dumps(json.loads(text), indent=4, sort_keys=True)
     manifest.write_text(text + "\n", encoding="utf-8")
     return names
+
+
+def _own_outputs(spec: Any) -> None:
+    """Give each output an operation of its own: of an input, or of one told twice, an identity.
+
+    Else a name of the contract would go to the input as well, or to nothing.
+    """
+    from coremltools.converters.mil.backend.mil.helper import create_scalar_value
+
+    function, block = _main(spec)
+    types = {out.name: out.type for op in block.operations for out in op.outputs}
+    free = set(types)
+    types |= {one.name: one.type for one in function.inputs}
+    for place, name in enumerate(block.outputs):
+        if name in free:
+            free.remove(name)
+            continue
+        own = next(f"{name}_{n}" for n in itertools.count(1) if f"{name}_{n}" not in types)
+        made = block.operations.add(type="identity")
+        made.attributes["name"].CopyFrom(create_scalar_value(own))
+        made.inputs["x"].arguments.add(name=name)
+        made.outputs.add(name=own, type=types[name])
+        types[own] = types[name]
+        block.outputs[place] = spec.description.output[place].name = own
 
 
 def _renamed(
@@ -131,7 +157,12 @@ def _renamed(
 
 def _used(spec: Any) -> set[str]:
     """All names of values in the program."""
-    function = spec.mlProgram.functions["main"]
-    block = function.block_specializations[function.opset]
+    function, block = _main(spec)
     values = [out.name for op in block.operations for out in op.outputs]
     return {*values, *(one.name for one in function.inputs)}
+
+
+def _main(spec: Any) -> tuple[Any, Any]:
+    """The function that Core ML runs, and its operations."""
+    function = spec.mlProgram.functions["main"]
+    return function, function.block_specializations[function.opset]
