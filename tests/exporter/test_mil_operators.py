@@ -95,6 +95,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
         {"x": X, "scale_factor_height": tensor(2), "scale_factor_width": tensor(1.5)},
         lambda: F.interpolate(X, (14, 9), mode="nearest"),
     ),
+    "upsample_nearest by a factor that float32 rounds": (
+        "upsample_nearest_neighbor",
+        {"x": X[..., :3, :], "scale_factor_height": tensor(5 / 3), "scale_factor_width": tensor(2)},
+        lambda: F.interpolate(X[..., :3, :], scale_factor=(5 / 3, 2)),
+    ),
     "space_to_depth and back": (
         "depth_to_space",
         {"x": OPERATORS["space_to_depth"](x=X[..., :6, :], block_size=tensor(2)),

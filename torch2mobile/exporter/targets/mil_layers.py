@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -246,7 +247,9 @@ def _pads(
 
 
 def _scaled(x: Tensor, height: Any, width: Any) -> tuple[int, int]:
-    return math.floor(x.shape[-2] * float(height)), math.floor(x.shape[-1] * float(width))
+    """The sizes as float32 has them: 3 * 5/3 is 5 there, and 4.99… in float64."""
+    rows, columns = (np.float32(size) for size in x.shape[-2:])
+    return math.floor(rows * np.float32(height)), math.floor(columns * np.float32(width))
 
 
 def _strict(length: int, size: int) -> Tensor:
