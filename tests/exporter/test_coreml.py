@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 from typing import Any
 
 import numpy as np
@@ -207,6 +209,52 @@ def test_an_output_that_is_an_input_or_another_output(
     assert [name for name, _ in found] == [spec.name for spec in made.model.outputs]
     for (_, array), wanted in zip(found, Passing()(x), strict=True):
         np.testing.assert_array_equal(array, wanted.float())
+
+
+def feature(name: str, number: int = 65568, kind: str = "multiArrayType") -> Any:
+    array = Namespace(dataType=number, shape=[2], shapeRange=Namespace(sizeRanges=[]))
+    return Namespace(name=name, type=Namespace(multiArrayType=array, WhichOneof=lambda _: kind))
+
+
+def test_a_program_without_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*"hgfedcba"]
+    block = Namespace(operations=[], outputs=["h", "lost"])
+    function = Namespace(
+        opset="1", block_specializations={"1": block}, inputs=[feature(name) for name in names]
+    )
+    description = Namespace(input=function.inputs, output=[feature("h"), feature("lost")])
+    model = Namespace(mlProgram=Namespace(functions={"main": function}), description=description)
+    monkeypatch.setattr(mil, "read_model", lambda _: model)
+    with pytest.raises(ModelFileError, match="no operation of the program makes lost"):
+        mil.MilRunner(Path("m"))
+    del block.outputs[1], description.output[1]
+    runner = mil.MilRunner(Path("m"))
+    assert [layer.name for layer in runner.layers()] == names
+    ((_, array),) = runner.run({name: np.ones(2) for name in names})
+    np.testing.assert_array_equal(array, np.ones(2, np.float32))
+    description.input[0] = feature("photo", 0, "imageType")
+    with pytest.raises(ModelFileError, match=r"photo is no array .* but imageType"):
+        mil.MilRunner(Path("m"))
+
+
+@pytest.mark.parametrize(
+    ("mark", "size", "place"),
+    [
+        (0, 8, 24), (0xDEADBEEF, 2**62, 24), (0xDEADBEEF, 2**64 - 1, 24), (0xDEADBEEF, 4, 24),
+        (0xDEADBEEF, 8, 28), (0xDEADBEEF, 8, 2**64 - 1),
+    ],
+)  # fmt: skip
+def test_a_weight_file_with_a_damaged_header(
+    mark: int, size: int, place: int, tmp_path: Path
+) -> None:
+    told = Namespace(fileName="@model_path/w.bin", offset=0)
+    path = tmp_path / "w.bin"
+    path.write_bytes(struct.pack("<IIQQ", 0xDEADBEEF, 1, 8, 24) + b"abcdefgh")
+    assert mil._blob(tmp_path, told, 8) == b"abcdefgh"
+    path.write_bytes(struct.pack("<IIQQ", mark, 1, size, place) + b"abcdefgh")
+    with pytest.raises(ModelFileError, match=r"w\.bin does not hold the weights") as error:
+        mil._blob(tmp_path, told, 8)
+    assert error.value.remedy == "Keep the .mlpackage whole."
 
 
 def test_a_traced_module_has_no_program(tmp_path: Path) -> None:

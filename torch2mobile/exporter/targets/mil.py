@@ -8,6 +8,7 @@ rounds on a device it cannot tell.
 from __future__ import annotations
 
 import inspect
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,15 @@ class MilRunner:
         self._spec = read_model(path)
         function = self._spec.mlProgram.functions["main"]
         self._block = function.block_specializations[function.opset]
+        self._inputs = specs(self._spec.description.input)
+        self._outputs = specs(self._spec.description.output)
+        made = {out.name for op in self._block.operations for out in op.outputs}
+        lost = set(self._block.outputs) - made - {one.name for one in function.inputs}
+        if lost:
+            raise ModelFileError(
+                f"no operation of the program makes {', '.join(sorted(lost))}",
+                "Convert it again from its module.",
+            )
         every = list(_every(self._block))
         unknown = {_unknown(op) for op in every} - {""}
         if unknown:
@@ -60,11 +70,11 @@ class MilRunner:
 
     def inputs(self) -> tuple[OutputSpec, ...]:
         """Names, dtypes and dims of the inputs; those that vary are not told."""
-        return specs(self._spec.description.input)
+        return self._inputs
 
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Names and dtypes of the outputs; their sizes are not told."""
-        return specs(self._spec.description.output)
+        return self._outputs
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs in the model's order."""
@@ -76,8 +86,8 @@ class MilRunner:
 
     def layers(self) -> tuple[Layer, ...]:
         """All inputs, then the operations that give floats, without what only sizes go through."""
-        shown = {spec.name for spec in self.inputs()}
-        layers = [Layer(name, "input", (), (name,)) for name in shown]
+        layers = [Layer(spec.name, "input", (), (spec.name,)) for spec in self.inputs()]
+        shown = {layer.name for layer in layers}
         for op in self._block.operations:
             given = (
                 ()
@@ -204,7 +214,8 @@ def _value(value: Any, path: Path | None) -> Any:
     shape = [dim.constant.size for dim in kind.dimensions]
     if value.WhichOneof("value") == "blobFileValue":
         assert path is not None
-        raw = _blob(path.parent, value.blobFileValue)
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raw = _blob(path.parent, value.blobFileValue, size)
         return torch.from_numpy(np.frombuffer(raw, dtype).reshape(shape).copy())
     held = value.immediateValue.tensor
     own = held.WhichOneof("value")
@@ -217,22 +228,22 @@ def _value(value: Any, path: Path | None) -> Any:
     return torch.from_numpy(array.reshape(shape).copy())
 
 
-def _blob(folder: Path, told: Any) -> bytes:
+def _blob(folder: Path, told: Any, wanted: int) -> bytes:
     """The bytes of one tensor of the weight file; ModelFileError where they are not there."""
     path = folder / told.fileName.removeprefix("@model_path/")
+    raw, why = b"", "it ends before them, or is another model's"
     try:
         with path.open("rb") as file:
             file.seek(told.offset)
             mark, _, size, offset = _RECORD.unpack(file.read(_RECORD.size))
-            file.seek(offset)
-            raw: bytes = file.read(size)
-    except (OSError, struct.error) as error:
+            if (mark, size) == (_MARK, wanted) and size <= path.stat().st_size:
+                file.seek(offset)
+                raw = file.read(wanted)
+    except (OSError, ValueError, struct.error) as error:
+        why = str(error)
+    if len(raw) != wanted:
         raise ModelFileError(
-            f"{path.name} does not hold the weights of the model: {error}",
+            f"{path.name} does not hold the weights of the model: {why}",
             "Keep the .mlpackage whole.",
-        ) from error
-    if mark != _MARK or len(raw) != size:
-        raise ModelFileError(
-            f"{path.name} does not hold the weights of the model", "Keep the .mlpackage whole."
         )
     return raw

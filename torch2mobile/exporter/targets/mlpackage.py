@@ -74,13 +74,19 @@ def _protobuf() -> ModuleType:
 
 
 def specs(features: Sequence[Any]) -> tuple[OutputSpec, ...]:
-    """Names, dtypes and dims from a model's description."""
+    """Names, dtypes and dims from a model's description; ModelFileError for other than arrays."""
     found = []
     for one in features:
         array = one.type.multiArrayType
+        if array.dataType not in _ARRAYS:
+            kind = one.type.WhichOneof("Type")
+            raise ModelFileError(
+                f"{one.name} is no array of a type that is known here, but {kind}",
+                "Convert it with ct.TensorType of float32 or int32.",
+            )
         ranges = array.shapeRange.sizeRanges
         dims = tuple("?" for _ in ranges) if ranges else tuple(array.shape)
-        found.append(OutputSpec(one.name, _ARRAYS.get(array.dataType, ""), dims))
+        found.append(OutputSpec(one.name, _ARRAYS[array.dataType], dims))
     return tuple(found)
 
 

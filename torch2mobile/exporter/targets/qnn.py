@@ -97,7 +97,7 @@ class QnnTarget:
         return ["pip install 'torch2mobile[qnn]'"] if absent else []
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
-        """Why the NPU has no form for it: dtypes, outputs of any size, and files above 2 GB."""
+        """Why the NPU has no form for it: dtypes, and files above 2 GB."""
         tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
         for spec in tensors:
             if spec.dtype not in _DTYPES:
