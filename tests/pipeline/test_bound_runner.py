@@ -53,3 +53,13 @@ def test_what_has_no_second_dimension_keeps_its_first(dims: tuple[Dim, ...]) -> 
     bound = BoundRunner(Doubles(len(dims), tells=False), ArtifactEntry(SINGLE), [spec], wanted)
     ((_, array),) = bound.run({"x": np.ones((1,) * len(dims), np.float32)})
     assert array.shape == (1,) * len(dims)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 0.5, np.nan])
+def test_a_truth_value_in_floats_is_one_only_where_it_is_0_or_1(value: float) -> None:
+    variant = Variant("floats", "floats", own_names=True, dtypes={"bool": "float32"})
+    wanted = [OutputSpec("y", "bool", ("N", 3, "L"))]
+    bound = BoundRunner(Doubles(3, tells=True), ArtifactEntry(variant), [INPUT], wanted)
+    ((_, array),) = bound.run({"x": np.full((1, 3, 5), value / 2, np.float32)})
+    assert array.dtype == ("bool" if value in {0, 1} else "float32")
+    np.testing.assert_array_equal(array, np.float32(value))

@@ -169,7 +169,11 @@ class BoundRunner:
             for dtype, own in self._variant.dtypes.items()
             if own == given and (known == dtype or (not known and array.dtype.kind in "iu"))
         ]
-        return array.astype(wanted[0]) if len(wanted) == 1 else array
+        if len(wanted) != 1:
+            return array
+        cast = array.astype(wanted[0])
+        # A 2 where the contract has a truth value is an error, which the dtype then tells.
+        return cast if np.array_equal(cast, array) else array
 
     def _refuse(self, feeds: Mapping[str, np.ndarray]) -> None:
         """ProbeRefusedError for sizes that the variant cannot take."""
