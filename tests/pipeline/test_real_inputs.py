@@ -15,7 +15,7 @@ from torch import nn
 
 import torch2mobile
 from torch2mobile.cli import run
-from torch2mobile.errors import InputError, UsageError
+from torch2mobile.errors import UsageError
 from torch2mobile.pipeline import in_memory
 from torch2mobile.records import Check, ParityOptions, Report, Request
 
@@ -111,14 +111,24 @@ def test_every_command_takes_them(
     assert "--preprocess: expected '=' after mean" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("photos")
+def test_check_says_what_they_were_made_of() -> None:
+    asked: Any = {"inputs": [INPUT], "data": "photos", "preprocess": "mean=0.25"}
+    for source in ("nets.py:Net", Net().eval()):
+        found = {check.name: check for check in torch2mobile.check(source, **asked).report.checks}
+        text = "3 images of photos as image, 8 x 8: filter=bilinear,scale=0..1,mean=0.25"
+        assert found["source"].notes[0] == f"real inputs: {text}"
+
+
 @pytest.mark.parametrize("verb", ["export", "verify", "debug", "check"])
 @pytest.mark.parametrize("source", [Net(), "nets.py:Net"], ids=["module", "source"])
 def test_every_call_takes_them(photos: Path, pair: Any, verb: str, source: Any) -> None:
     call = getattr(torch2mobile, verb)
     args = [pair.path, source] if verb in {"verify", "debug"} else [source]
+    problem = "--preprocess: expected '=' after mean"
     if verb == "export" and isinstance(source, str):
-        return
-    with pytest.raises(InputError, match="--preprocess: expected '=' after mean"):
+        problem = r"a str was given where a torch\.nn\.Module is needed"
+    with pytest.raises(UsageError, match=problem):
         call(*args, inputs=[INPUT], data=photos, preprocess="mean")
 
 
@@ -148,7 +158,7 @@ def test_the_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         images = ["--data", "photos", "--preprocess", "mean=0.25"]
         assert run([*command("out"), "--input", INPUT, *images]) == 0
         out = " ".join(capsys.readouterr().out.split())
-        assert command is COMMANDS[-1] or "filter=bilinear,scale=0..1,mean=0.25" in out
+        assert "filter=bilinear,scale=0..1,mean=0.25" in out
     # The bundle has them, and the file of the model.
     assert run(COMMANDS[0]("out")) == 0
     assert "real inputs: 3 images of photos" in capsys.readouterr().out

@@ -139,10 +139,26 @@ def test_a_folder_is_counted_and_named(photo: Path) -> None:
     np.savez(folder / "z.npz", x=np.zeros((3, 3, 8, 8), np.float32))
     found = load(folder)
     assert [case["x"].shape[0] for case in found.data] == [3, 1, 1]
-    steps = "filter=bilinear,scale=0..1; 1 other file left out"
-    assert found.real[0] == f"real inputs: 2 images of {folder} as x, 8 x 8: {steps}"
+    steps = "filter=bilinear,scale=0..1"
+    assert found.real == (
+        f"real inputs: 2 images of {folder} as x, 8 x 8: {steps}",
+        f"left out of {folder}: notes.txt, sub/",
+    )
     assert [case.origin for case in found.data[1:]] == ["a.JPG", "photo.png"]
     assert "9 x 9 to 16 x 24" in load(photo, folder / "a.JPG", folder, inputs=[FREE]).real[2]
+
+
+def test_of_many_arrays_some_are_taken_and_no_file_is_left_out_unsaid(tmp_path: Path) -> None:
+    for number in range(70):
+        np.savez(tmp_path / f"{number:02}.NPZ", x=np.full((1, 3, 8, 8), number, np.float32))
+    for number in range(5):
+        (tmp_path / f"{number}.heic").touch()
+    found = load(tmp_path)
+    assert [case["x"].max() for case in found.data][::21] == [0, 22, 45, 68]
+    assert found.real == (
+        f"real inputs: 64 of 70 .npz files of {tmp_path}",
+        f"left out of {tmp_path}: 0.heic, 1.heic, 2.heic and 2 more",
+    )
 
 
 def test_of_many_images_some_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +172,9 @@ def test_of_many_images_some_are_taken(tmp_path: Path, monkeypatch: pytest.Monke
         [120, 150],
     ]
     assert "6 of 7 images" in found.real[0]
+    np.savez(tmp_path / "z.npz", x=np.zeros((2, 8, 8, 1), np.uint8))
+    assert len(load(tmp_path, inputs=["x:uint8[2,8,8,1]"]).data) == 3  # of both together
+    (tmp_path / "z.npz").unlink()
     (tmp_path / "6.png").unlink()
     (tmp_path / "5.png").unlink()
     odd = load(tmp_path, inputs=["x:uint8[2,8,8,1]"]).data

@@ -58,8 +58,9 @@ class OfFiles(dict[str, np.ndarray]):
 
 def of_files(files: Sequence[Path], budget: limits.Budget) -> list[dict[str, np.ndarray]]:
     """One example from each ``.npz``, and one of all ``.npy`` together, an input each."""
-    cases = [load_npz(file, budget) for file in files if file.suffix == ".npz"]
-    arrays = {file.stem: _read_npy(file, budget) for file in files if file.suffix == ".npy"}
+    cases = [load_npz(file, budget) for file in files if file.suffix.lower() == ".npz"]
+    whole = [file for file in files if file.suffix.lower() == ".npy"]
+    arrays = {file.stem: _read_npy(file, budget) for file in whole}
     return [*cases, OfFiles(arrays)] if arrays else cases
 
 

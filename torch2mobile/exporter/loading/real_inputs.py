@@ -23,6 +23,8 @@ Case = Mapping[str, np.ndarray]
 Given = Sequence[Case | str | Path]
 # So many cases are made of one folder or file: each of them is run many times.
 _MOST = 64
+# So many of the files that are left out are named.
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -136,21 +138,37 @@ class _Reader:
             if kind in images.SUFFIXES:
                 return self._images(path, [path])
             return [npz.load_npz(path, self._budget)]
-        files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
-        found: list[Case] = [*npz.of_files(files, self._budget)]
-        pictures = [file for file in files if file.suffix.lower() in images.SUFFIXES]
+        return self._folder(path)
+
+    def _folder(self, path: Path) -> list[Case]:
+        """The cases of a folder's files, and a note of what else is in it."""
+        try:
+            there = [entry for entry in sorted(path.iterdir()) if entry.name[0] != "."]
+        except OSError as error:
+            raise UsageError(
+                f"the folder {path} cannot be read: {error.strerror}", "Check its permissions."
+            ) from error
+        kinds: dict[str, list[Path]] = {"npz": [], "npy": [], "images": [], "other": []}
+        for entry in there:
+            kinds[_kind(entry)].append(entry)
+        archives, pictures = kinds["npz"], kinds["images"]
+        chosen = spread(archives, _MOST // 2 if pictures else _MOST)
+        found: list[Case] = [*npz.of_files([*chosen, *kinds["npy"]], self._budget)]
+        if len(chosen) < len(archives):
+            self._note(f"real inputs: {len(chosen)} of {len(archives):,} .npz files of {path}")
         if pictures:
-            left = [f for f in files if f not in pictures and f.suffix not in {".npz", ".npy"}]
-            found += self._images(path, pictures, len(left))
+            found += self._images(path, pictures, _MOST - len(found))
         if not found:
             raise ModelFileError(
                 f"the folder {path} holds neither images nor .npz or .npy files",
                 "Put images into it, an .npz for each example, or one .npy for each input. Folders "
                 "in it are not looked into, and a .txt is named itself.",
             )
+        if kinds["other"]:
+            self._note(f"left out of {path}: {_named(kinds['other'])}")
         return found
 
-    def _images(self, path: Path, files: Sequence[Path], left: int = 0) -> list[Case]:
+    def _images(self, path: Path, files: Sequence[Path], most: int = 1) -> list[Case]:
         """A case for each image, or for as many as the least batch has."""
         self.seen = True
         said, flag = self._preprocess, "--preprocess"
@@ -162,7 +180,7 @@ class _Reader:
         spec, layout = images.place(self._specs, how.input, str(path))
         batched = len(spec.dims) == 4
         count = max(1, spec.dims[0].ends[0]) if batched else 1
-        chosen = spread(files, _MOST * count)
+        chosen = spread(files, most * count)
         pixels = [images.read(file, spec, layout, how, self._budget) for file in chosen]
         sizes = sorted({each.shape[layout.rows - batched :][:2] for each in pixels})
         cases = []
@@ -179,10 +197,8 @@ class _Reader:
         if spec.dtype != "uint8":
             how = replace(how, scale=how.scale or (0, 1))
         shown = " to ".join(f"{h} x {w}" for h, w in dict.fromkeys((sizes[0], sizes[-1])))
-        others = f"; {left} other file{'s' * (left > 1)} left out" if left else ""
         self.notes.append(
             f"real inputs: {_counted(chosen, files, path)} as {spec.name}, {shown}: {whose}{how}"
-            f"{others}"
         )
         return cases
 
@@ -226,6 +242,23 @@ class _Reader:
                 )
             drawn[spec.name] = sampling.draw(spec, sizes, "example", self._rng)
         return RealCase({**case, **drawn}, origin)
+
+
+def _kind(entry: Path) -> str:
+    """What a file of a folder is read as."""
+    kind = entry.suffix.lower()
+    if not entry.is_file():
+        return "other"
+    return (
+        "images" if kind in images.SUFFIXES else {".npz": "npz", ".npy": "npy"}.get(kind, "other")
+    )
+
+
+def _named(entries: Sequence[Path]) -> str:
+    """The first of what is in a folder, and how many there are besides."""
+    names = [entry.name + "/" * entry.is_dir() for entry in entries[:_SHOWN]]
+    more = len(entries) - _SHOWN
+    return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _counted(chosen: Sequence[Path], files: Sequence[Path], path: Path) -> str:

@@ -23,7 +23,7 @@ def look(subject: Subject) -> Iterator[Section]:
     weaker = f"weaker: the call that was watched ended before its end ({seen.failure})"
     how = _how(subject)
     failure = how if subject.capture is None else ""
-    notes = (weaker,) if seen.failure else ()
+    notes = (*subject.loaded.real, *((weaker,) if seen.failure else ()))
     yield Section("source", found, summary=how, failure=failure, notes=notes)
 
 
