@@ -58,7 +58,7 @@ def judge(
     if localiser is not None:
         parity = localiser.explain(parity, expected, artifact.runner)
     stages.add(parity)
-    follows = baked.baked_check(target, expected, answers)
+    follows = baked.baked_check(target, expected, answers, lossy=artifact.entry.variant.lossy)
     if follows.status is Status.FAILED and capture is not None:
         follows = replace(follows, locations=_readers(follows.metrics, capture))
     stages.add(follows)

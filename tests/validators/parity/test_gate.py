@@ -425,6 +425,28 @@ class TestBaked:
         assert check.status is Status.FAILED
         assert check.metrics["inputs"] == "x"
 
+    def test_also_where_the_example_alone_has_its_size(self) -> None:
+        cases = several()
+        large = {"x": np.concatenate([cases[0].probe.feeds["x"]] * 2)}
+        alone = replace(cases[0], probe=replace(cases[0].probe, feeds=large))
+        cases = [alone, *cases[1:]]
+        assert baked_check("onnx", cases, copies(cases)).status is Status.PASSED
+        constant = [copies(cases)[1]] * len(cases)
+        assert baked_check("onnx", cases, constant).status is Status.FAILED
+
+    @pytest.mark.parametrize(("scale", "status"), [(1e-9, Status.SKIPPED), (1, Status.FAILED)])
+    def test_what_float16_holds_nothing_of_was_not_baked_in(
+        self, scale: float, status: Status
+    ) -> None:
+        rng = np.random.default_rng(0)
+        cases = []
+        for number in range(4):
+            truth = scale * rng.standard_normal((4, 5))
+            cases.append(Expected(probe(number), [("a", np.float32(truth))], [truth]))
+        zeros: list[Any] = [[("a", np.zeros((4, 5), np.float32))]] * len(cases)
+        assert baked_check("coreml-fp16", cases, zeros, lossy=True).status is status
+        assert baked_check("coreml", cases, zeros).status is Status.FAILED
+
     def test_a_move_within_the_noise_proves_nothing(self) -> None:
         """200 layers of tanh leave 3e-8 of an input, which another kernel rounds away."""
         rng = np.random.default_rng(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.records import Check, Status
 from torch2mobile.validators.parity import channels, compare
@@ -12,11 +14,17 @@ from torch2mobile.validators.parity.channels import Yardstick
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.gate import limits_of
 
+# Of float16: the least normal number, and the rounding unit.
+_LEAST, _UNIT = 2.0**-14, 2.0**-10
 
-def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> Check:
+
+def baked_check(
+    target: str, expected: Sequence[Expected], answers: Answers, *, lossy: bool = False
+) -> Check:
     """An input whose change moves the module but not the artefact was baked in as a constant.
 
-    A move within the noise of both probes is none: another kernel may round it away.
+    A move within the noise of both probes is none: another kernel may round it away; nor is one of
+    which a ``lossy`` artefact's float16 holds nothing.
     """
     pairs = _varied(expected)
     usual = typical_of(expected)
@@ -26,7 +34,7 @@ def baked_check(target: str, expected: Sequence[Expected], answers: Answers) -> 
         before, after = answers[first], answers[second]
         if isinstance(before, Torch2MobileError) or isinstance(after, Torch2MobileError):
             continue
-        if not _moved(expected[first], expected[second], usual):
+        if not _moved(expected[first], expected[second], usual, lossy=lossy):
             continue
         tested.append(name)
         if _equal(before, after):
@@ -54,7 +62,7 @@ def _equal(first: compare.Outputs, second: compare.Outputs) -> bool:
     return compare.same([array for _, array in first], [array for _, array in second])
 
 
-def _moved(one: Expected, other: Expected, usual: Mapping[str, Yardstick]) -> bool:
+def _moved(one: Expected, other: Expected, usual: Mapping[str, Yardstick], *, lossy: bool) -> bool:
     """Whether the module's outputs on two probes differ by more than both may be off."""
     if compare.structure(one.outputs, other.outputs, ""):
         return True
@@ -67,24 +75,33 @@ def _moved(one: Expected, other: Expected, usual: Mapping[str, Yardstick]) -> bo
                 return True
         elif (
             compare.special_values(name, "", before, after) is not None
-            or (compare.distance(before, after) > first.allowed + second.allowed).any()
+            or (
+                compare.distance(before, after)
+                > first.allowed + second.allowed + (_lost(before) if lossy else 0)
+            ).any()
         ):
             return True
     return False
 
 
+def _lost(values: np.ndarray) -> np.ndarray:
+    """The steps between numbers of float16 about these."""
+    steps: np.ndarray = np.maximum(np.abs(channels.wide(values)), _LEAST) * _UNIT
+    return steps
+
+
 def _varied(expected: Sequence[Expected]) -> list[tuple[str, int, int]]:
-    """(input, example's index, index of the probe where only that input differs)."""
+    """(input, index of a probe, index of one where only that input differs), the example first."""
     alone = [(case.probe.varies, 0, n) for n, case in enumerate(expected) if case.probe.varies]
     if alone or not expected:
         return alone
     names = list(expected[0].probe.feeds)
     if len(names) != 1:
         return []
-    first = expected[0].probe.feeds[names[0]]
-    others = [
-        n
+    seen: dict[tuple[int, ...], int] = {}
+    pairs = [
+        (names[0], first, n)
         for n, case in enumerate(expected)
-        if n and case.probe.feeds[names[0]].shape == first.shape
+        if (first := seen.setdefault(case.probe.feeds[names[0]].shape, n)) != n
     ]
-    return [(names[0], 0, n) for n in others[:1]]
+    return sorted(pairs)[:1]
