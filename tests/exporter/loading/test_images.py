@@ -354,6 +354,10 @@ def test_a_global_of_that_name_counts_where_it_is_text(photo: Path) -> None:
     with pytest.raises(InputError) as caught:
         source.load(Request(**{**said, "data": (str(photo.parent / "a.txt"),)}), {})
     assert "TOKENIZER beside it is no path" in caught.value.remedy
+    for own, noted in (("{'resize': 8}", True), ("{'Other': 'resize=8'}", False), ("None", False)):
+        path.write_text(f"{OWN}PREPROCESS = {own}\n")
+        notes = " ".join(source.load(Request(**said), {}).real)
+        assert ("PREPROCESS beside the model is no text" in notes) is noted
     path.write_text(OWN + "DATA = Path('photo.png')\nPREPROCESS = ['resize=8x8', 'mean=0.5']\n")
     assert "the model's own resize=8x8" in source.load(Request(source=f"{path}:Net"), {}).real[0]
 

@@ -98,7 +98,14 @@ def declared(named: Named, name: str, source: str) -> tuple[str, ...]:
 
 def texts_of(named: Named, name: str) -> tuple[str, ...] | None:
     """PREPROCESS or TOKENIZER, as :func:`declared`; None for what is no text: a name of its own."""
-    return _texts(_said(named, name))
+    found = _texts(_said(named, name))
+    if found:
+        return found
+    there = [getattr(each, name, ()) for each in (named.module, named.namespace)]
+    parts = [
+        part for each in there for part in (each.values() if isinstance(each, Mapping) else [each])
+    ]
+    return () if all(part is None or _texts(part) is not None for part in parts) else None
 
 
 def _said(named: Named, name: str) -> Any:
