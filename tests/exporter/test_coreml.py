@@ -183,11 +183,16 @@ def test_samples(name: str, tmp_path: Path) -> None:
 
 
 class Passing(torch.nn.Module):
-    """Gives what it is given, and one value twice."""
+    """Gives what it is given, and one value twice, which a loop reads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = torch.nn.GRU(4, 4)
 
     def forward(self, x: torch.Tensor) -> Any:
         doubled = x * 2
-        return torch.nn.functional.pad(x > 0, (0, 1)), x, doubled, x, doubled
+        padded = torch.nn.functional.pad(x > 0, (0, 1))
+        return padded, x, doubled, x, doubled, self.gru(doubled)[0]
 
 
 @installed
@@ -195,20 +200,20 @@ class Passing(torch.nn.Module):
 def test_an_output_that_is_an_input_or_another_output(
     export: Callable[..., Any], tmp_path: Path
 ) -> None:
-    made = export(Passing(), (torch.randn(2, 4),))
+    made = export(Passing(), (torch.randn(2, 1, 4),))
     out = tmp_path / "out"
     out.mkdir()
-    job = Job(made.model, EXACT, program_file(made.capture, tmp_path), out, {"x": (2, 4)})
+    job = Job(made.model, EXACT, program_file(made.capture, tmp_path), out, {"x": (2, 1, 4)})
     with Worker() as tools:
         artifact = convert(job, tools, WAIT)
     assert artifact.names == {}
     runner = mil.MilRunner(artifact.files[0])
     assert [spec.name for spec in runner.inputs()] == ["x"]
-    x = torch.randn(2, 4)
+    x = torch.randn(2, 1, 4)
     found = runner.run({"x": x.numpy()})
     assert [name for name, _ in found] == [spec.name for spec in made.model.outputs]
-    for (_, array), wanted in zip(found, Passing()(x), strict=True):
-        np.testing.assert_array_equal(array, wanted.float())
+    for (_, array), wanted in zip(found, made.loaded.module(x), strict=True):
+        torch.testing.assert_close(torch.from_numpy(array), wanted.detach().float())
 
 
 def feature(name: str, number: int = 65568, kind: str = "multiArrayType") -> Any:
@@ -235,6 +240,25 @@ def test_a_program_without_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     description.input[0] = feature("photo", 0, "imageType")
     with pytest.raises(ModelFileError, match=r"photo is no array .* but imageType"):
         mil.MilRunner(Path("m"))
+
+
+def test_a_value_has_its_new_name_inside_a_loop_too() -> None:
+    def block(op: str, read: str, made: str, *blocks: Any) -> Any:
+        inputs = {"x": Namespace(arguments=[Namespace(name=read)])}
+        one = Namespace(type=op, inputs=inputs, outputs=[Namespace(name=made)], blocks=blocks)
+        return Namespace(inputs=[], operations=[one], outputs=[read, made])
+
+    inner = block("exp", "a", "b")
+    outer = block("while_loop", "a", "c", inner)
+    function = Namespace(
+        opset="1", inputs=[Namespace(name="a")], block_specializations={"1": outer}
+    )
+    spec = Namespace(mlProgram=Namespace(functions={"main": function}))
+    assert not mlpackage.rename(spec, "a", "b")
+    assert mlpackage.rename(spec, "a", "x")
+    assert (inner.outputs, outer.outputs) == (["x", "b"], ["x", "c"])
+    assert inner.operations[0].inputs["x"].arguments[0].name == "x"
+    assert function.inputs[0].name == "x"
 
 
 @pytest.mark.parametrize(

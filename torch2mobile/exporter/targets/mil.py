@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import torch
 
 from torch2mobile.errors import MissingToolError, ModelFileError
 from torch2mobile.exporter.targets.mil_operators import LISTED, OPERATORS
-from torch2mobile.exporter.targets.mlpackage import read_model, specs
+from torch2mobile.exporter.targets.mlpackage import every_operation, read_model, specs
 from torch2mobile.records import Layer, OutputSpec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MilRunner:
                 f"no operation of the program makes {', '.join(sorted(lost))}",
                 "Convert it again from its module.",
             )
-        every = list(_every(self._block))
+        every = list(every_operation(self._block))
         unknown = {_unknown(op) for op in every} - {""}
         if unknown:
             raise _not_evaluated(", ".join(sorted(unknown)))
@@ -114,14 +114,6 @@ class MilRunner:
         with torch.inference_mode():
             _evaluate(self._block, found)
         return found
-
-
-def _every(block: Any) -> Iterator[Any]:
-    """All operations of a block and of those inside it."""
-    for op in block.operations:
-        yield op
-        for inner in op.blocks:
-            yield from _every(inner)
 
 
 def _evaluate(block: Any, found: dict[str, Any]) -> list[Any]:

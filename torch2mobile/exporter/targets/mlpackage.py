@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,7 +104,7 @@ def settle(package: Path, model: OnnxModel) -> dict[str, str]:
         (model.inputs, spec.description.input),
         (model.outputs, spec.description.output),
     ):
-        names |= _renamed(spec, wanted, [feature.name for feature in found])
+        names |= _renamed(spec, wanted, found)
     spec.description.metadata.userDefined.pop(_DAY, None)
     path.write_bytes(spec.SerializeToString(deterministic=True))
     manifest = package / "Manifest.json"
@@ -141,31 +141,52 @@ def _own_outputs(spec: Any) -> None:
 
 
 def _renamed(
-    spec: Any, wanted: Sequence[InputSpec | OutputSpec], found: Sequence[str]
+    spec: Any, wanted: Sequence[InputSpec | OutputSpec], found: Sequence[Any]
 ) -> dict[str, str]:
     """Rename by position what can be; the names of the others."""
     from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
-    from coremltools.models.utils import rename_feature
 
     if len(wanted) != len(found):
         raise ConversionError(f"made {len(found)} inputs or outputs of {len(wanted)}")
     kept = {}
-    for told, name in zip(wanted, found, strict=True):
-        if name == told.name:
+    for told, feature in zip(wanted, found, strict=True):
+        if feature.name == told.name:
             continue
         legal = NameSanitizer().sanitize_name(told.name) == told.name
-        if legal and told.name not in _used(spec):
-            rename_feature(spec, name, told.name)
+        if legal and rename(spec, feature.name, told.name):
+            feature.name = told.name
         else:
-            kept[told.name] = name
+            kept[told.name] = feature.name
     return kept
 
 
-def _used(spec: Any) -> set[str]:
-    """All names of values in the program."""
+def rename(spec: Any, name: str, wanted: str) -> bool:
+    """Rename a value of the program, in loops and branches too; False where the name is taken.
+
+    coremltools' own function leaves loops as they are, which then read what nothing makes.
+    """
     function, block = _main(spec)
-    values = [out.name for op in block.operations for out in op.outputs]
-    return {*values, *(one.name for one in function.inputs)}
+    every = list(every_operation(block))
+    blocks = [block, *(inner for op in every for inner in op.blocks)]
+    made = [*function.inputs, *(one for op in every for one in op.outputs)]
+    made += [one for inner in blocks[1:] for one in inner.inputs]
+    if any(one.name == wanted for one in made):
+        return False
+    read = [one for op in every for key in op.inputs for one in op.inputs[key].arguments]
+    for one in (*made, *read):
+        if one.name == name:
+            one.name = wanted
+    for part in blocks:
+        part.outputs[:] = [wanted if one == name else one for one in part.outputs]
+    return True
+
+
+def every_operation(block: Any) -> Iterator[Any]:
+    """All operations of a block and of those inside it."""
+    for op in block.operations:
+        yield op
+        for inner in op.blocks:
+            yield from every_operation(inner)
 
 
 def _main(spec: Any) -> tuple[Any, Any]:
