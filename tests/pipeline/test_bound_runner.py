@@ -63,3 +63,27 @@ def test_a_truth_value_in_floats_is_one_only_where_it_is_0_or_1(value: float) ->
     ((_, array),) = bound.run({"x": np.full((1, 3, 5), value / 2, np.float32)})
     assert array.dtype == ("bool" if value in {0, 1} else "float32")
     np.testing.assert_array_equal(array, np.float32(value))
+
+
+@pytest.mark.parametrize(
+    ("own", "contract", "dtype"),
+    [
+        ("float16", "", "float32"),  # a file from elsewhere tells no dtypes
+        ("float16", "float32", "float32"),
+        ("int32", "", "int64"),
+        ("float32", "", "float32"),
+        ("float32", "bool", "bool"),
+    ],
+)
+def test_what_a_variant_replaces_is_put_back(own: str, contract: str, dtype: str) -> None:
+    replaced = {"float32": "float16", "int64": "int32", "bool": "float32"}
+    variant = Variant("own", "own", own_names=True, dtypes=replaced)
+
+    class Gives(Doubles):
+        def run(self, feeds: Any) -> list[tuple[str, np.ndarray]]:
+            return [("out0", np.array([[[0, 1, np.nan if own == "float16" else 1]]], own))]
+
+    wanted = OutputSpec("y", contract, ("N", 3, "L") if contract else ())
+    bound = BoundRunner(Gives(3, tells=True), ArtifactEntry(variant), [INPUT], [wanted])
+    ((_, array),) = bound.run({"x": np.ones((1, 3, 5), np.float32)})
+    assert array.dtype == dtype

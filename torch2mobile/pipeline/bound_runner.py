@@ -20,10 +20,10 @@ class BoundRunner:
     """A runner as the contract has it: what its variant says of the runtime is undone here.
 
     Names are the contract's: by the artefact's own table, by equal names, or by position where the
-    variant says that the runtime has names of its own. An integer output without a dtype in the
-    contract is taken for what the variant replaces. Where a runtime without a batch has one
-    dimension fewer, the first one is left out and put back. Raises ProbeRefusedError from
-    :meth:`run` for a probe that the variant cannot take.
+    variant says that the runtime has names of its own. An output without a dtype in the contract is
+    taken for what the variant replaces, but floats are no truth values then. Where a runtime
+    without a batch has one dimension fewer, the first one is left out and put back. Raises
+    ProbeRefusedError from :meth:`run` for a probe that the variant cannot take.
     """
 
     def __init__(
@@ -167,13 +167,14 @@ class BoundRunner:
         wanted = [
             dtype
             for dtype, own in self._variant.dtypes.items()
-            if own == given and (known == dtype or (not known and array.dtype.kind in "iu"))
+            if own == given
+            and (known == dtype or (not known and (dtype != "bool" or array.dtype.kind in "iu")))
         ]
         if len(wanted) != 1:
             return array
         cast = array.astype(wanted[0])
         # A 2 where the contract has a truth value is an error, which the dtype then tells.
-        return cast if np.array_equal(cast, array) else array
+        return cast if np.array_equal(cast, array, equal_nan=True) else array
 
     def _refuse(self, feeds: Mapping[str, np.ndarray]) -> None:
         """ProbeRefusedError for sizes that the variant cannot take."""

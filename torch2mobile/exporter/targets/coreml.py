@@ -164,7 +164,9 @@ class CoremlTarget:
 def _converted(job: Job) -> Any:
     """The model as coremltools makes it of the captured program."""
     import torch
+    from torch._decomp import get_decompositions
 
+    aten = torch.ops.aten
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import coremltools as ct
@@ -172,8 +174,11 @@ def _converted(job: Job) -> Any:
     _teach_recurrent()
     program = torch.export.load(str(job.program))
     _forget_computed(program)
-    program = program.run_decompositions({})
+    # What it has under no name, in other operators.
+    plain = get_decompositions([aten.new_ones, aten.new_zeros, aten.new_full])
+    program = program.run_decompositions(dict(plain))
     _keep_booleans(program)
+    _tell_more(program)
     oldest = str(job.variant.settings["minimum_deployment_target"])
     return ct.convert(
         _ranged(program, job.model.inputs),
@@ -221,6 +226,23 @@ def _keep_booleans(program: Any) -> None:
             again.meta = dict(node.meta)
             for user in users:
                 user.replace_input_with(node, again)
+
+
+def _tell_more(program: Any) -> None:
+    """Operators as coremltools knows them.
+
+    Maximum pooling with its stride, which PyTorch leaves out where it is the window's size, and
+    Python's ``&`` by the name that it has in PyTorch.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    for node in program.graph.find_nodes(op="call_function", target=aten.__and__.Tensor):
+        node.target = aten.bitwise_and.Tensor
+    for target in (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default):
+        for node in program.graph.find_nodes(op="call_function", target=target):
+            if len(node.args) == 2:
+                node.args = (*node.args, node.args[1])
 
 
 def _forget_computed(program: Any) -> None:
