@@ -144,7 +144,7 @@ def _failed(
     loaded: LoadedModel, strategy: str, error: Exception, guards: Sequence[Guard]
 ) -> Attempt:
     where = user_code.from_exception(error)
-    if where is None and strategy == "non-strict":
+    if where is None:
         where = lost_at(loaded, error, guards)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.endswith(":")] or lines

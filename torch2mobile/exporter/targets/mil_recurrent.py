@@ -72,14 +72,13 @@ def gru(
 ) -> Sequence[Tensor]:
     """Gates in the order reset, output, update; the bias is outside of what is reset."""
     gate, outer = _ACTIVATIONS[recurrent_activation], _ACTIVATIONS[activation]
-    h, shown = initial_h, []
-    for row in x.flip(0) if direction == "reverse" else x:
+
+    def step(row: Tensor, h: Tensor) -> Tensor:
         taken, kept = F.linear(row, weight_ih, bias).chunk(3, 1), F.linear(h, weight_hh).chunk(3, 1)
         reset, update = gate(taken[0] + kept[0]), gate(taken[2] + kept[2])
-        h = (1 - update) * outer(taken[1] + reset * kept[1]) + update * h
-        shown.append(h)
-    rows = torch.stack(shown[::-1] if direction == "reverse" else shown)
-    return rows if bool(output_sequence) else h[None], h
+        return (1 - update) * outer(taken[1] + reset * kept[1]) + update * h
+
+    return _unrolled(step, x, initial_h, direction, output_sequence)
 
 
 def rnn(
@@ -93,12 +92,23 @@ def rnn(
     activation: str = "tanh",
 ) -> Sequence[Tensor]:
     """One activation of input and state."""
-    h, shown = initial_h, []
-    for row in x.flip(0) if direction == "reverse" else x:
-        h = _ACTIVATIONS[activation](F.linear(row, weight_ih, bias) + F.linear(h, weight_hh))
+
+    def step(row: Tensor, h: Tensor) -> Tensor:
+        return _ACTIVATIONS[activation](F.linear(row, weight_ih, bias) + F.linear(h, weight_hh))
+
+    return _unrolled(step, x, initial_h, direction, output_sequence)
+
+
+def _unrolled(
+    step: Callable[[Tensor, Tensor], Tensor], x: Tensor, h: Tensor, direction: str, every: Any
+) -> Sequence[Tensor]:
+    """The state after each row, or the last alone, and the last; one step gives the next state."""
+    backward, shown = direction == "reverse", []
+    for row in x.flip(0) if backward else x:
+        h = step(row, h)
         shown.append(h)
-    rows = torch.stack(shown[::-1] if direction == "reverse" else shown)
-    return rows if bool(output_sequence) else h[None], h
+    rows = torch.stack(shown[::-1] if backward else shown)
+    return rows if bool(every) else h[None], h
 
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {"lstm": lstm, "gru": gru, "rnn": rnn}
