@@ -28,6 +28,7 @@ from torch2mobile.cli_options import (
     reporting,
     request_of,
     source_options,
+    strict_option,
 )
 from torch2mobile.cli_progress import clear_progress, observer_of
 from torch2mobile.cli_support import bug, complain, finish
@@ -67,9 +68,7 @@ def cli() -> None:
     help="A mobile runtime to convert for, or all; see 'torch2mobile targets'.",
 )
 @device_option
-@click.option(
-    "--strict", is_flag=True, help="Exit 3 where a target was skipped, as it is not installed."
-)
+@strict_option
 @click.option(
     "--rewrite",
     "rewrites",

@@ -19,6 +19,7 @@ from torch2mobile.cli_options import (
     reporting,
     request_of,
     source_options,
+    strict_option,
 )
 from torch2mobile.cli_progress import observer_of
 from torch2mobile.cli_support import finish
@@ -42,6 +43,7 @@ from torch2mobile.records import MIN_CAUGHT
 )
 @source_options
 @device_option
+@strict_option
 @click.option(
     "--match",
     type=click.Choice(["name", "position"]),
@@ -98,6 +100,7 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
                 against or "",
                 options,
                 devices=options["devices"],
+                strict=options["strict"],
                 parity=make_parity(options),
             ),
             baseline=Path(baseline) if baseline else None,

@@ -383,7 +383,9 @@ def test_the_onnx_that_was_judged_is_kept_until_a_bundle_is_written(tmp_path: Pa
     kept = tmp_path / "b.failed" / "model.onnx"
     skipped = check(export(OnlyWhileExporting(), tmp_path / "b"), "bundle")
     assert kept.is_file()
-    assert any("b.failed/model.onnx" in note for note in skipped.notes)
+    assert any(
+        note.endswith("b.failed/model.onnx, for torch2mobile debug") for note in skipped.notes
+    )
     assert "older" not in skipped.summary
     assert export(OnlyWhileExporting(), tmp_path / "b", parity=loose).passed
     assert not kept.parent.exists()
@@ -605,6 +607,10 @@ class TestTargets:
         assert result.bundle is None
         assert not other_targets.exists()
         assert result.exit_code is (ExitCode.FAILED if status is Status.FAILED else ExitCode.STAGE)
+        # The .onnx is right: debug has nothing to find in it.
+        bundle = check(result, "bundle")
+        assert bundle.hint == f"For a bundle of the rest leave out --target {name}."
+        assert bundle.notes[0].endswith("b.failed/model.onnx; it passed")
 
     def test_the_command_that_installs_what_is_missing(self, other_targets: Path) -> None:
         asked = ("missing", "copy")
@@ -623,6 +629,26 @@ class TestTargets:
         )  # fmt: skip
         size = sum(path.stat().st_size for path in other_targets.glob("model.*copy*"))
         assert rows["copy"][1:] == ("this machine", *rows["onnx"][2:4], size, "passed", "")
+
+    def test_a_bundle_whose_runtime_is_not_installed_is_verified_by_the_rest(
+        self, other_targets: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export(nn.ReLU(), other_targets, targets=("copy",), parity=self.PARITY)
+        kind = type(target_registry.TARGETS["copy"])
+        monkeypatch.setattr(kind, "missing", lambda _: ["pip install copies"])
+        against: dict[str, Any] = {"against": nn.ReLU(), "args": (X,), "parity": self.PARITY}
+        debugged = torch2mobile.debug(other_targets, nn.ReLU(), (X,), parity=self.PARITY)
+        for result, name in (
+            (torch2mobile.verify(other_targets), "golden"),
+            (torch2mobile.verify(other_targets, **against), "parity"),
+            (debugged, "parity"),
+        ):
+            assert result.exit_code is ExitCode.PASSED, str(result)
+            skipped = check(result, f"{name} copy")
+            assert skipped.status is Status.SKIPPED
+            assert skipped.hint == "Run: pip install copies"
+        strict = torch2mobile.verify(other_targets, strict=True)
+        assert strict.exit_code is ExitCode.STAGE
 
     def test_strict_wants_every_target_that_was_asked_for(self, other_targets: Path) -> None:
         result = export(nn.ReLU(), other_targets, targets=("missing",), strict=True)

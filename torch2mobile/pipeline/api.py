@@ -127,6 +127,7 @@ def verify(
     stop_before: str = "",
     output_of: str = "",
     devices: Sequence[str] = (),
+    strict: bool = False,
     baseline: str | Path | None = None,
     parity: ParityOptions | None = None,
     mutants: int = 0,
@@ -138,8 +139,8 @@ def verify(
     """Verify a bundle, or an .onnx or .ort file against a module.
 
     ``against`` is a module with its example call, or a source as on the command line. A bundle
-    without it is replayed on its golden data, and torch is not imported. ``devices`` are as for
-    :func:`export`. ``baseline`` is an
+    without it is replayed on its golden data, and torch is not imported. ``devices`` and
+    ``strict`` are as for :func:`export`. ``baseline`` is an
     earlier bundle, or its manifest.json: what of a bundle has drifted since, and why. ``mutants``
     faults are put into the .onnx, and at least ``min_caught`` of them have to be caught;
     ``search`` looks for inputs that take decisions both ways (None: with mutants). ``trust`` loads
@@ -163,7 +164,7 @@ def verify(
     load = in_memory.loader_of(against, args, kwargs, dynamic_shapes, data, request)
     return verification.verify(
         Path(artifact),
-        replace(request, devices=tuple(devices)),
+        replace(request, devices=tuple(devices), strict=strict),
         load=load,
         baseline=Path(baseline) if baseline is not None else None,
         scrutiny=Scrutiny(mutants, search, min_caught),

@@ -19,7 +19,7 @@ from torch2mobile.pipeline.conversion import (
 )
 from torch2mobile.pipeline.localising import Basis, Localiser
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import Artifact, ArtifactEntry, Job, OnnxModel, Request
+from torch2mobile.records import Artifact, ArtifactEntry, Check, Job, OnnxModel, Request
 
 if TYPE_CHECKING:
     from torch2mobile.validators.parity.answers import Answers
@@ -137,3 +137,12 @@ class Proof:
             for (case, answer), outputs in zip(pairs, instead, strict=True)
         ]
         self.picked.append(instead)
+
+
+def left_out(wrong: Sequence[Check]) -> tuple[str, str]:
+    """What to leave out for a bundle, where the .onnx is right here, and what it is kept for."""
+    apart = [c for c in wrong if c.device or c.target not in {"", ONNX.label}]
+    if any(c not in apart and c.name != "devices" for c in wrong):
+        return "", ", for torch2mobile debug"
+    asked = [f"--device {c.device}" if c.device else f"--target {c.target}" for c in apart]
+    return f"For a bundle of the rest leave out {' '.join(dict.fromkeys(asked))}.", "; it passed"

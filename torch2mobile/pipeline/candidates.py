@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 
 from torch2mobile import devices, web
 from torch2mobile.environments import HERE, Worker
-from torch2mobile.errors import NotApplicableError, UsageError
+from torch2mobile.errors import NotApplicableError, NotInstalledError, UsageError
 from torch2mobile.exporter.bundle import MODEL, refuse_external_data, refuse_undecodable
-from torch2mobile.exporter.targets import TARGETS, find_variant, suffixes, variant_of, variants
+from torch2mobile.exporter.targets import (
+    TARGETS,
+    find_variant,
+    refuse_missing,
+    suffixes,
+    variant_of,
+    variants,
+)
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.onnx_files import is_ort, read_model, reading
 from torch2mobile.pipeline.bound_runner import BoundRunner
+from torch2mobile.pipeline.stages import error_check
 from torch2mobile.records import (
     ArtifactEntry,
     Bundle,
@@ -188,9 +196,12 @@ def recorded_entry(manifest: Manifest, label: str) -> ArtifactEntry:
 
 
 def of_bundle(
-    bundle: Bundle, options: ParityOptions, worker: Worker | None = None
-) -> list[Candidate]:
-    """The .onnx and every artefact beside it, under the bundle's contract."""
+    bundle: Bundle, options: ParityOptions, name: str, worker: Worker | None = None
+) -> tuple[list[Candidate], list[Check]]:
+    """The .onnx and every artefact beside it whose runtime is there, under the bundle's contract.
+
+    Of each other one the check ``name``: skipped, with the command that installs its runtime.
+    """
     manifest = bundle.manifest
     entries = [(MODEL, recorded_entry(manifest, ONNX.label))]
     for label, files in manifest.targets.items():
@@ -202,9 +213,15 @@ def of_bundle(
         entries.append((files[0], recorded_entry(manifest, label)))
     labels = [entry.variant.label for _, entry in entries]
     check_tolerances(options, [spec.name for spec in manifest.outputs], labels)
-    return [
-        candidate(
-            bundle.file(name), entry, manifest.inputs, manifest.outputs, options.timeout, worker
-        )
-        for name, entry in entries
-    ]
+    found, absent = [], []
+    for file, entry in entries:
+        try:
+            # ONNX Runtime itself is no extra: its .onnx needs nothing besides.
+            if entry.variant != ONNX:
+                refuse_missing(entry.variant)
+        except NotInstalledError as error:
+            absent.append(error_check(name, error, target=entry.variant.label))
+            continue
+        own = bundle.file(file), entry, manifest.inputs, manifest.outputs
+        found.append(candidate(*own, options.timeout, worker))
+    return found, absent

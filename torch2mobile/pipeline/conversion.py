@@ -11,11 +11,10 @@ from torch2mobile.errors import (
     ConversionError,
     MissingToolError,
     NotApplicableError,
-    NotInstalledError,
     Torch2MobileError,
     UsageError,
 )
-from torch2mobile.exporter.targets import TARGETS, find_variant, variants
+from torch2mobile.exporter.targets import TARGETS, find_variant, refuse_missing, variants
 from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.records import Artifact, Capture, Check, Job, Metric, Status, Variant
 
@@ -42,9 +41,7 @@ def convert(job: Job, tools: Worker, timeout: float) -> Artifact:
     ConversionError for whatever else its converter does.
     """
     target, label = TARGETS[job.variant.target], job.variant.label
-    missing = target.missing()
-    if missing:
-        raise NotInstalledError(f"{label} is not installed", f"Run: {'; '.join(missing)}")
+    refuse_missing(job.variant)
     refused = target.accepts(job.model, job.variant)
     if refused:
         raise NotApplicableError(refused, f"Leave out --target {label}.")

@@ -53,11 +53,12 @@ def debug_against(
         stages.add(integrity(bundle))
         given = io_binding.loaded_for(io_binding.as_exported(request, bundle), load)
         loaded = io_binding.with_manifest_inputs(given, bundle)
-        first, *others = candidates.of_bundle(bundle, options)
+        (first, *others), absent = candidates.of_bundle(bundle, options, "parity")
         names = [spec.name for spec in bundle.manifest.outputs]
         model, asked = bundle.file(MODEL), bundle.manifest.request
         look = partial(_localise, stages, loaded, first, model, asked, options, probe)
         _debug(stages, loaded, names, look, first, others, options)
+        stages.extend(absent)
     else:
         candidates.check_file(path)
         variant = candidates.kind_of(path)

@@ -19,11 +19,9 @@ from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.pipeline import bundle_contents, candidates, consistency, on_devices, rewriting
-from torch2mobile.pipeline.artifacts import Proof
+from torch2mobile.pipeline.artifacts import Proof, left_out
 from torch2mobile.pipeline.capturing import capture_check, captured, translate_check
-from torch2mobile.pipeline.conversion import (
-    find_variants,
-)
+from torch2mobile.pipeline.conversion import find_variants
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.localising import Basis
@@ -180,21 +178,23 @@ class _Export:
             self.stages, self.request, self.folder, self.tools, basis, model, expected
         )
         artifacts = self.proof.run(self.answers)
-        if any(c.status in {Status.FAILED, Status.ERROR} for c in self.stages.checks):
-            self._keep(model)
+        wrong = [c for c in self.stages.checks if c.status in {Status.FAILED, Status.ERROR}]
+        if wrong:
+            self._keep(model, wrong)
             return None
         return self._write(model, capture, expected, artifacts)
 
-    def _keep(self, model: OnnxModel) -> None:
-        """No bundle, but the file that was judged, for ``debug``."""
+    def _keep(self, model: OnnxModel, wrong: Sequence[Check]) -> None:
+        """No bundle, but the file that was judged: for ``debug``, unless it is right itself."""
+        hint, of = left_out(wrong)
         try:
             kept = self.writer.keep_judged(model.path)
         except Torch2MobileError as error:
             note = f"the .onnx that was judged could not be kept: {error.message}"
         else:
-            note = f"the .onnx that was judged is {shown_path(str(kept))}, for torch2mobile debug"
+            note = f"the .onnx that was judged is {shown_path(str(kept))}{of}"
         what = f"not written, since a check did not pass{_older(self.writer)}"
-        self.stages.add(Check("bundle", Status.SKIPPED, what, notes=(note,)))
+        self.stages.add(Check("bundle", Status.SKIPPED, what, hint=hint, notes=(note,)))
 
     def _translate(self, capture: Capture) -> Translation:
         from torch2mobile.exporter.bundle import MODEL

@@ -33,6 +33,7 @@ from torch2mobile.records import (
     Check,
     ParityOptions,
     Report,
+    Request,
     Status,
 )
 
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
 def verify_bundle(
     path: Path,
     *,
-    options: ParityOptions | None = None,
-    devices: Sequence[str] = (),
+    request: Request | None = None,
     baseline: Path | None = None,
     observer: Observer | None = None,
     worker: Worker | None = None,
@@ -52,20 +52,22 @@ def verify_bundle(
     """Replay a bundle's golden data on every artefact in it; neither torch nor onnx is imported.
 
     ``baseline`` is an earlier bundle, or its manifest.json: what has drifted since, and why.
-    ``devices`` are replayed on besides this machine. ``worker`` is a process to load them in, for
-    a caller who has started one ahead of time.
+    The request's devices are replayed on besides this machine. ``worker`` is a process to load
+    them in, for a caller who has started one ahead of time.
     """
-    options = options or ParityOptions()
+    request = request or Request("")
+    options = request.parity
     consistency.check_parity(options)
-    labels = on_devices.find(devices)
+    labels = on_devices.find(request.devices)
     stages = Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
         bundle = open_bundle(path)
-        found = candidates.of_bundle(bundle, options, process)
+        found, absent = candidates.of_bundle(bundle, options, "golden", process)
         for each in found:
             each.process.begin()
         stages.add(integrity(bundle))
+        stages.extend(absent)
         cases = golden_of(bundle, stages)
         compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
         for each in found:
@@ -80,7 +82,7 @@ def verify_bundle(
             on = partial(on_device, bundle, each, options)
             on_devices.golden(stages, each.label, on, labels, cases, options)
     on_devices.side_by_side(stages, labels)
-    return result_of(stages, str(path), on_devices.versions(labels))
+    return result_of(stages, str(path), on_devices.versions(labels), request)
 
 
 def on_device(
@@ -99,13 +101,15 @@ def on_device(
     )
 
 
-def result_of(stages: Stages, subject: str, environment: Mapping[str, str]) -> VerifyResult:
+def result_of(
+    stages: Stages, subject: str, environment: Mapping[str, str], request: Request
+) -> VerifyResult:
     """The result of all checks; an ERROR where nothing was held to anything."""
     compared = {c.status for c in stages.checks if c.name in {"parity", "golden"}}
     if compared == {Status.SKIPPED} and Status.FAILED not in {c.status for c in stages.checks}:
         what = "its values were held to nothing, so nothing was verified"
         stages.add(Check("verdict", Status.ERROR, what, hint="Give it a tolerance: see parity."))
-    return VerifyResult(Report("verify", subject, tuple(stages.checks), environment))
+    return VerifyResult(Report("verify", subject, tuple(stages.checks), environment, request))
 
 
 def golden_of(bundle: Bundle, stages: Stages) -> list[Golden]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -30,6 +30,11 @@ class Stages:
         self.checks.append(check)
         self.observer.finished(check)
         return check
+
+    def extend(self, checks: Iterable[Check]) -> None:
+        """Keep checks that were made earlier."""
+        for check in checks:
+            self.add(check)
 
     def probed(self, done: int, total: int) -> None:
         """Tell an observer that listens to it how many probes are done."""

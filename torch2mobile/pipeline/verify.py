@@ -69,8 +69,7 @@ def verify(
     if alone:
         return verify_bundle(
             path,
-            options=request.parity,
-            devices=request.devices,
+            request=request,
             baseline=baseline,
             observer=observer,
             worker=worker,
@@ -105,10 +104,11 @@ def _bundle_against(
     lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
-        return result_of(stages, str(path), {"source": bundle.manifest.source})
+        return result_of(stages, str(path), {"source": bundle.manifest.source}, request)
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
-    found = candidates.of_bundle(bundle, options)
+    found, absent = candidates.of_bundle(bundle, options, "parity")
+    stages.extend(absent)
     model, asked_then = bundle.file(MODEL), bundle.manifest.request
     scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
     try:
@@ -126,7 +126,7 @@ def _bundle_against(
         for each in found:
             each.process.close()
     ran_on = on_devices.versions(labels)
-    return result_of(stages, str(path), {"source": bundle.manifest.source, **ran_on})
+    return result_of(stages, str(path), {"source": bundle.manifest.source, **ran_on}, request)
 
 
 def _contracts(
@@ -177,7 +177,7 @@ def _model_against(
     lost = io_binding.lost_outputs(loaded)
     if lost is not None:
         stages.add(lost)
-        return result_of(stages, str(path), {"source": loaded.name})
+        return result_of(stages, str(path), {"source": loaded.name}, request)
     variant = candidates.kind_of(path)
     with candidates.runner_of(path, variant, options.timeout) as process:
         own = loaded
@@ -201,7 +201,7 @@ def _model_against(
             on_devices.parity(stages, label, on, labels, expected, options, localiser)
         on_devices.side_by_side(stages, labels)
     ran_on = on_devices.versions(labels)
-    return result_of(stages, str(path), {"source": loaded.name, **ran_on})
+    return result_of(stages, str(path), {"source": loaded.name, **ran_on}, request)
 
 
 def _against(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch2mobile.errors import MissingToolError, UsageError, did_you_mean
+from torch2mobile.errors import MissingToolError, NotInstalledError, UsageError, did_you_mean
 from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
 from torch2mobile.exporter.targets.mlpackage import model_name
@@ -55,6 +55,13 @@ def variant_of(path: Path) -> Variant | None:
     name, target = model_name(path), endings[ending]
     named = [variant for variant in target.variants if f".{variant.label}." in name]
     return (named or list(target.variants))[0]
+
+
+def refuse_missing(variant: Variant) -> None:
+    """NotInstalledError with the commands for what a variant's target needs and is not there."""
+    missing = TARGETS[variant.target].missing()
+    if missing:
+        raise NotInstalledError(f"{variant.label} is not installed", f"Run: {'; '.join(missing)}")
 
 
 def convert(target: Target, job: Job) -> Artifact:
