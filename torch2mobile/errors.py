@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import islice
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -142,13 +144,31 @@ def some_of(names: Sequence[object], most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A remedy that names the nearest known words, whatever their case, or all of them."""
+def _near(word: str, known: Sequence[str]) -> list[str]:
+    """The nearest known words, whatever their case."""
     lower = [name.lower() for name in known]
     near = difflib.get_close_matches(word.lower(), lower, n=3)
     # Only the case is another: nothing else can be meant.
     near = [word.lower()] if word.lower() in near else list(dict.fromkeys(near))
-    close = [name for each in near for name in known if name.lower() == each]
+    return [name for each in near for name in known if name.lower() == each]
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A remedy that names the nearest known words, or all of them."""
+    close = _near(word, known)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     return f"There is: {', '.join(sorted(known)) or 'nothing'}."
+
+
+def near_path(path: Path, remedy: str, *, folders: bool = False) -> str:
+    """A remedy that begins with what is called nearly so, or only ``folders``, if anything is."""
+    while not path.parent.is_dir() and path.parent != path:
+        path = path.parent
+    try:
+        beside = islice(path.parent.iterdir(), 10_000)
+        names = [each.name for each in beside if not folders or each.is_dir()]
+    except OSError:
+        return remedy
+    near = [str(path.with_name(name)) for name in _near(path.name, names)]
+    return f"Did you mean {' or '.join(near)}? {remedy}" if near else remedy

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.errors import ModelFileError
+from torch2mobile.errors import ModelFileError, near_path
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,7 @@ def read_model(path: Path, *, reads: str = ".onnx files and bundles") -> onnx.Mo
     """
     with reading(path):
         if not path.is_file():
-            raise ModelFileError(f"there is no file {path}", "Check the path.")
+            raise ModelFileError(f"there is no file {path}", near_path(path, "Check the path."))
         if path.stat().st_size == 0:
             raise ModelFileError(f"{path} is empty: it has 0 bytes, and no model in it", _ANEW)
         if is_ort(path):

@@ -120,6 +120,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     found = tmp_path / "sees"
     found.mkdir()
+    (found / "config.json").write_text("{}")
     Image.new("RGB", (16, 9), (0, 255, 0)).save(tmp_path / "green.png")
     return found
 
@@ -157,6 +158,33 @@ def test_what_a_folder_says_and_cannot_be_followed(folder: Path, config: str, pr
     (folder / "preprocessor_config.json").write_text(config)
     with pytest.raises(UsageError, match=problem):
         load("hf:sees", data=("green.png",))
+
+
+def test_a_folder_without_a_configuration_is_no_matter_of_the_network(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "configuration.json")
+    with pytest.raises(SourceError, match=r"the folder sees has no config\.json") as caught:
+        load("hf:sees")
+    assert "save_pretrained" in caught.value.remedy
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "config.json").write_text("{}")
+    with pytest.raises(SourceError) as caught:
+        load("hf:sees")
+    assert caught.value.remedy == "Name a folder in it: hf:sees/checkpoint-1."
+
+
+def test_a_configuration_that_cannot_be_read_is_no_matter_of_the_network(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no model_type")
+
+    monkeypatch.setattr(sys.modules["transformers"].AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(SourceError, match="no model_type") as caught:
+        load("hf:sees")
+    assert caught.value.remedy == "Check the files in sees: nothing was asked of the network."
+    with pytest.raises(SourceError, match="'seas' is no folder") as caught:
+        load("hf:seas")
+    assert caught.value.remedy.startswith("Did you mean sees? ")
 
 
 # --- the libraries themselves, where they are installed -------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile import limits
-from torch2mobile.errors import SourceError, did_you_mean
+from torch2mobile.errors import SourceError, did_you_mean, near_path, some_of
 from torch2mobile.exporter.loading import preprocessing
 
 if TYPE_CHECKING:
@@ -77,11 +77,27 @@ def library(name: str, extra: str) -> Any:
         ) from error
 
 
-def _unreachable(what: str, error: Exception) -> SourceError:
+def _unreachable(hub: str, name: str, error: Exception) -> SourceError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    here = hub == "hf" and Path(name).is_dir()
     return SourceError(
-        f"{what} could not be loaded: {type(error).__name__}: {lines[0][:200]}",
-        "Check the name and the network, or name a folder that holds it.",
+        f"{hub}:{name} could not be loaded: {type(error).__name__}: {lines[0][:200]}",
+        f"Check the files in {name}: nothing was asked of the network."
+        if here
+        else "Check the name and the network, or name a folder that holds it.",
+    )
+
+
+def _refuse_folder(folder: Path) -> None:
+    """SourceError for a folder without a configuration; those in it that have one are named."""
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return
+    held = sorted(f"hf:{config.parent}" for config in folder.glob("*/config.json"))
+    raise SourceError(
+        f"the folder {folder} has no config.json, which says what model it is",
+        f"Name a folder in it: {some_of(held)}."
+        if held
+        else "Name a folder that save_pretrained() wrote, or one with the model's config.json.",
     )
 
 
@@ -95,7 +111,7 @@ def _timm(name: str, *, download: bool) -> Published:
     try:
         module = timm.create_model(name, pretrained=download)
     except Exception as error:
-        raise _unreachable(f"timm:{name}", error) from error
+        raise _unreachable("timm", name, error) from error
     config = timm.data.resolve_model_data_config(module)
     channels, *sizes = config["input_size"]
     mean, std = config["mean"], config["std"]
@@ -117,7 +133,7 @@ def _hf(name: str, *, download: bool) -> Published:
         try:
             module = kind.from_pretrained(name, local_files_only=not download)
         except Exception as error:
-            raise _unreachable(f"hf:{name}", error) from error
+            raise _unreachable("hf", name, error) from error
     elif hasattr(kind, "from_config"):
         module = kind.from_config(config)
     else:
@@ -145,16 +161,19 @@ def _configured(library: Any, name: str, *, download: bool) -> tuple[Any, bool]:
     folder = Path(name).is_dir()
     if name in types and not folder:
         return library.CONFIG_MAPPING[name](), False
+    _refuse_folder(Path(name))
     try:
         config = library.AutoConfig.from_pretrained(name, local_files_only=folder or not download)
     except Exception as error:
         if folder or download:
-            raise _unreachable(f"hf:{name}", error) from error
+            raise _unreachable("hf", name, error) from error
         near = did_you_mean(name.rpartition("/")[2], types)
-        near = f"{near} " if near.startswith("Did") else ""
+        remedy = "Give a folder with its config.json, or --download to fetch it."
         raise SourceError(
             f"{name!r} is no folder, and not on this machine",
-            f"{near}Give a folder with its config.json, or --download to fetch it.",
+            f"{near} {remedy}"
+            if near.startswith("Did")
+            else near_path(Path(name), remedy, folders=True),
         ) from None
     files = Path(name).glob("*") if folder else ()
     return config, not folder or any(p.suffix in {".safetensors", ".bin"} for p in files)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from torch2mobile import user_code
-from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean, some_of
+from torch2mobile.errors import SourceError, Torch2MobileError, did_you_mean, near_path, some_of
 from torch2mobile.exporter.loading.hubs import HUBS, Published, published
 from torch2mobile.records import Sample
 
@@ -60,7 +60,7 @@ def _guarded_import(what: str, load: Any) -> ModuleType:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise SourceError(f"there is no file {path}", FORMS)
+        raise SourceError(f"there is no file {path}", near_path(path, FORMS))
     name = f"torch2mobile_source_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -86,7 +86,7 @@ def _import_file(path: Path) -> ModuleType:
 def _names_a_file(path: Path) -> SourceError:
     """What to say of a file without an attribute: what it holds, read and not run."""
     if not path.is_file():
-        return SourceError(f"there is no file {path}", FORMS)
+        return SourceError(f"there is no file {path}", near_path(path, FORMS))
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):

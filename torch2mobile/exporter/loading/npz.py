@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from torch2mobile import limits
-from torch2mobile.errors import InputError, ModelFileError
+from torch2mobile.errors import InputError, ModelFileError, near_path
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -41,7 +41,9 @@ def read_npz(path: Path, budget: limits.Budget, remedy: str) -> dict[str, np.nda
 def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
     if not path.exists():
-        raise ModelFileError(f"there is no file {path}", "Check the path given to --data.")
+        raise ModelFileError(
+            f"there is no file {path}", near_path(path, "Check the path given to --data.")
+        )
     remedy = (
         "Write it with numpy.savez(path, input_name=array, ...); no object arrays. Real inputs can "
         "also be images, or a .txt with a text a line."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile import limits, sampling, sizing
-from torch2mobile.errors import InputError, ModelFileError, UsageError
+from torch2mobile.errors import InputError, ModelFileError, UsageError, near_path
 from torch2mobile.exporter.loading import images, npz, preprocessing, text
 from torch2mobile.exporter.loading.fitting import grouped, spread
 from torch2mobile.exporter.loading.preprocessing import Preprocessing
@@ -81,7 +81,8 @@ def _refuse_unused(request: Request, items: Given) -> None:
         preprocessing.parse(request.preprocess)
     if request.tokenizer and not _exists(request.tokenizer, "--tokenizer"):
         raise UsageError(
-            f"there is no file {request.tokenizer}", "Check the path given to --tokenizer."
+            f"there is no file {request.tokenizer}",
+            near_path(Path(request.tokenizer), "Check the path given to --tokenizer."),
         )
     if any(isinstance(item, str | Path) for item in items):
         return
@@ -98,7 +99,8 @@ def _found(given: str | Path) -> Path:
     if not str(given):
         raise UsageError("--data names an empty path", "Name a file or a folder.")
     if not _exists(given, "--data"):
-        raise ModelFileError(f"there is no file {given}", "Check the path given to --data.")
+        remedy = near_path(Path(given), "Check the path given to --data.")
+        raise ModelFileError(f"there is no file {given}", remedy)
     return Path(given)
 
 

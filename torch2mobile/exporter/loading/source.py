@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from torch2mobile import tensors
 from torch2mobile.copies import Copies, built
-from torch2mobile.errors import InputError, SourceError
+from torch2mobile.errors import InputError, SourceError, near_path
 from torch2mobile.exporter.loading import example, inputs, real_inputs, shapes
 from torch2mobile.exporter.loading.cut import Cut, cutting
 from torch2mobile.exporter.loading.devices import on_cpu
@@ -160,7 +160,7 @@ def _load_program(request: Request) -> LoadedModel:
     """A saved ExportedProgram: captured already, so its own dims and example hold."""
     path = Path(request.source)
     if not path.is_file():
-        raise SourceError(f"there is no file {path}", FORMS)
+        raise SourceError(f"there is no file {path}", near_path(path, FORMS))
     if request.weights or request.inputs:
         raise SourceError(
             f"{path} is captured already: its weights and inputs are fixed",
