@@ -193,6 +193,15 @@ class TestGolden:
         assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
         assert len({case.file for case in written}) == bundle_contents.GOLDEN_CASES
 
+    def test_two_more_of_the_users_data_come_before_other_sizes(self, tmp_path: Path) -> None:
+        cases = [self.case(number, 4) for number in range(12)]
+        real = [replace(case, probe=replace(case.probe, real=True)) for case in cases[8:]]
+        cases[8:] = real
+        cases[9] = self.case(9, bundle_contents.GOLDEN_BYTES)
+        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        # p8 and p10 have the sizes of p2 and p1.
+        assert [case.probe for case in written] == ["p0", "p8", "p10", "p1", "p2", "p3"]
+
     def test_then_what_takes_decisions_as_none_of_these_does(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 9, 12, 15, 18, 21)]
         written = bundle_contents.write_golden(

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 # Golden data stays small enough to check in.
 GOLDEN_CASES = 6
 GOLDEN_BYTES = 1 << 20
+# So many of them are the user's own data, besides the example.
+REAL_CASES = 2
 # And so many more, which take a decision as none of the others does or were found for the module's
 # own operations; together as large as one case may be.
 MORE_CASES = 10
@@ -69,7 +71,7 @@ def write_golden(
     tied: Mapping[int, Outputs] = MappingProxyType({}),
     sides: Callable[[Mapping[str, np.ndarray]], Collection[object]] = lambda _: (),
 ) -> tuple[GoldenCase, ...]:
-    """The example, other sizes, then other values, as far as they are small.
+    """The example, some of the user's data, other sizes, other values, as far as they are small.
 
     Then what takes decisions as these do not, by the ``sides`` of decisions that inputs take, and
     small further sizes. ``errors`` has by artefact, for each of the expected, how far it was off,
@@ -253,13 +255,15 @@ def _bytes_of(case: Expected) -> int:
 
 
 def _golden_order(expected: Sequence[Expected]) -> list[int]:
-    """The example first, then cases of new sizes, then of other values; small ones only."""
+    """The example, some real data, cases of new sizes, then of other values; small ones only."""
     small = [n for n, case in enumerate(expected) if _bytes_of(case) <= GOLDEN_BYTES] or [0]
+    real = [number for number in small[1:] if expected[number].probe.real][:REAL_CASES]
     seen: set[tuple[tuple[int, ...], ...]] = set()
     ranked = []
-    for number in small:
+    for number in [small[0], *real, *(each for each in small[1:] if each not in real)]:
         shapes = expected[number].probe.shapes
-        ranked.append((number != small[0], shapes in seen, number))
+        first = number == small[0] or number in real
+        ranked.append((number != small[0], not first, shapes in seen, number))
         seen.add(shapes)
     return [number for *_, number in sorted(ranked)]
 

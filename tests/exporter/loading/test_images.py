@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,12 +153,12 @@ def test_of_many_arrays_some_are_taken_and_no_file_is_left_out_unsaid(tmp_path: 
     for number in range(70):
         np.savez(tmp_path / f"{number:02}.NPZ", x=np.full((1, 3, 8, 8), number, np.float32))
     for number in range(5):
-        (tmp_path / f"{number}.heic").touch()
+        (tmp_path / f"{number}.dng").touch()
     found = load(tmp_path)
     assert [case["x"].max() for case in found.data][::21] == [0, 22, 45, 68]
     assert found.real == (
         f"real inputs: 64 of 70 .npz files of {tmp_path}",
-        f"left out of {tmp_path}: 0.heic, 1.heic, 2.heic and 2 more",
+        f"left out of {tmp_path}: 0.dng, 1.dng, 2.dng and 2 more",
     )
 
 
@@ -250,6 +251,7 @@ def test_a_truncated_image_is_no_image(photo: Path) -> None:
     ("said", "problem", "remedy"),
     [
         ({"inputs": ["x:float32[N,4]"]}, r"no input is for images: x:float32\[N,4\]", "--input"),
+        ({"inputs": ["x:int64[N,T=1..8]"]}, "no input is for images", "takes ids of a text: give"),
         ({"inputs": ["x:int64[N,3,8,8]"]}, "no input is for images", "in uint8 or a float"),
         (
             {"inputs": [FIXED, "y:float32[N,3,8,8]"]},
@@ -364,3 +366,24 @@ def test_a_global_of_that_name_counts_where_it_is_text(photo: Path) -> None:
 
 def test_every_suffix_is_one_that_pillow_knows() -> None:
     assert set(Image.registered_extensions()) >= images.SUFFIXES
+
+
+def test_a_heic_photo_is_called_that_and_read_by_pillows_plug_in(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heic = photo.rename(photo.with_suffix(".HEIC"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for path in (heic, heic.parent):
+        with pytest.raises(ModelFileError, match=r"photo\.HEIC is a HEIC photo") as caught:
+            load(path)
+        assert "pip install pillow-heif, or convert the photo" in caught.value.remedy
+    # A stand-in: Pillow tells the file by its bytes, which are a PNG's.
+    plug_in = SimpleNamespace(register_heif_opener=lambda: None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plug_in)
+    assert array(heic).shape == (1, 3, 8, 8)
+
+
+def test_a_heic_photo_itself(photo: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    Image.open(photo).save(photo.with_suffix(".heic"), quality=100)
+    assert array(photo.with_suffix(".heic")).shape == (1, 3, 8, 8)

@@ -76,7 +76,7 @@ def test_lines_are_batches_with_their_masks(tmp_path: Path) -> None:
     assert rows(found, "input_ids") == [[1, 3, 0, 0], [1, 3, 4, 5], [1, 4, 2, 0]]
     assert rows(found, "attention_mask") == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
     assert rows(found, "token_type_ids") == [[0] * 4] * 3
-    what = f"3 lines of {tmp_path / 'texts.txt'} (2 empty left out)"
+    what = f"3 lines of {tmp_path / 'texts.txt'} (2 empty left out, 1 cut to 4 tokens)"
     names = "input_ids, attention_mask, token_type_ids"
     assert found.real[0] == f"real inputs: {what} as {names}, by tokenizer.json"
     long = load(tmp_path, "a b\n" * 9)
@@ -146,6 +146,7 @@ def test_a_decoder_starts_with_an_empty_cache(tmp_path: Path) -> None:
             "input_ids=0..5",
         ),
         ("a", {"inputs": ["x:float32[N,3]"]}, "not one input alone is for its ids: x", "--input"),
+        ("a", {"inputs": ["x:float32[N,3,8,8]"]}, "not one input .* ids: x", "takes images: give"),
         (
             "a",
             {"inputs": [*BERT, "position:int64[N,T]", "past:float32[N,4]"]},

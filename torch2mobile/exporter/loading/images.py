@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from torch2mobile.exporter.loading.hubs import library
 from torch2mobile.exporter.loading.preprocessing import Preprocessing
 from torch2mobile.records import Dim, InputSpec
 
-SUFFIXES = frozenset(
+# What phones take photos in: Pillow reads it by a plug-in.
+_HEIC = frozenset((".heic", ".heif"))
+SUFFIXES = _HEIC | frozenset(
     (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 _MODES = {1: "L", 3: "RGB"}
@@ -63,7 +66,9 @@ def place(specs: Sequence[InputSpec], name: str, path: str) -> tuple[InputSpec, 
     raise InputError(
         f"{path} has images, and no input is for images"
         + (f": {', '.join(map(format_input, specs))}" if specs else ""),
-        "Describe it with 1 or 3 channels, in uint8 or a float: --input "
+        "The model takes ids of a text: give --data texts.txt and --tokenizer, or an .npz."
+        if any(spec.dtype in {"int32", "int64"} and len(spec.dims) < 3 for spec in specs)
+        else "Describe it with 1 or 3 channels, in uint8 or a float: --input "
         "'image:float32[N,3,224,224]', or [N,224,224,3].",
     )
 
@@ -77,6 +82,8 @@ def read(
     not get a size that the input takes.
     """
     pillow = library("PIL.Image", "images")
+    if path.suffix.lower() in _HEIC:
+        _register_heic(path)
     try:
         # What Pillow takes for an attack is too large; what else it warns of, it can read.
         with limits.open_regular(path) as file, warnings.catch_warnings():
@@ -92,6 +99,16 @@ def read(
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelFileError(
             f"{path} cannot be read as an image: {reason}", "Mend it, or take it out of --data."
+        ) from error
+
+
+def _register_heic(path: Path) -> None:
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise ModelFileError(
+            f"{path} is a HEIC photo, which Pillow does not read by itself",
+            "Install its plug-in: pip install pillow-heif, or convert the photo to JPEG or PNG.",
         ) from error
 
 

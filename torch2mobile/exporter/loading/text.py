@@ -17,6 +17,7 @@ from torch2mobile.errors import InputError, ModelFileError, UsageError
 from torch2mobile.exporter.loading.fitting import greatest, grouped, spread
 from torch2mobile.exporter.loading.grammar import format_input
 from torch2mobile.exporter.loading.hubs import library
+from torch2mobile.exporter.loading.images import layout_of
 from torch2mobile.records import Dim, InputSpec, RealCase
 
 SUFFIX = ".txt"
@@ -48,8 +49,10 @@ def roles(specs: Sequence[InputSpec], path: str) -> Roles:
         raise InputError(
             f"{path} is text, and not one input alone is for its ids"
             + (f": {shown}" if shown else ""),
-            "Describe it as whole numbers, and call it input_ids where there are several: --input "
-            "'input_ids:int64[N=1..8,T=1..64]'.",
+            "The model takes images: give --data with a photo or a folder of photos, or an .npz."
+            if not ids and any(map(layout_of, specs))
+            else "Describe it as whole numbers, and call it input_ids where there are several: "
+            "--input 'input_ids:int64[N=1..8,T=1..64]'.",
         )
     return Roles(ids[0], mask, types)
 
@@ -167,6 +170,8 @@ def batches(
             f"the tokenizer cannot encode {path}: {error}",
             "Save it with a token for what it does not know, or leave such text out.",
         ) from error
+    over = sum(bool(each.overflowing) for each in encodings)
+    cut = f"{over} cut to {length.ends[1]} tokens" if over else ""
     for (number, _), encoding in zip(chosen, encodings, strict=True):
         _refuse(f"{path}, line {number}", encoding.ids, ids, module)
     cases = []
@@ -179,8 +184,8 @@ def batches(
         case = _arrays(group, found)
         cases.append(RealCase(case, f"from line {chosen[index * count][0]}"))
     of = "" if len(chosen) == len(lines) else f" of {len(lines):,}"
-    without = f" ({empty} empty left out)" if empty else ""
-    return cases, f"{len(chosen)}{of} lines of {path}{without}"
+    told = ", ".join(word for word in (empty and f"{empty} empty left out", cut) if word)
+    return cases, f"{len(chosen)}{of} lines of {path}" + f" ({told})" * bool(told)
 
 
 def _take(budget: limits.Budget, count: int, found: Roles, path: Path) -> None:

@@ -28,7 +28,8 @@ class Probe:
     ``magnitude`` is that of the values beside ordinary ones; ``searched`` tells that a search
     found it, so that it says nothing of what is usual. ``explored`` are the inputs whose values
     were drawn though nobody declared any; ``outside`` tells that they are not the module's domain.
-    ``carries`` has inputs that are what an artefact gave in its call before, by the output.
+    ``real`` tells that it is the user's data. ``carries`` has inputs that are what an artefact gave
+    in its call before, by the output.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Probe:
     searched: bool = False
     explored: frozenset[str] = frozenset()
     outside: bool = False
+    real: bool = False
     carries: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -88,7 +90,8 @@ def build(
         label = "data" if len(data) == 1 else f"data {number + 1}"
         label += f" ({case.origin})" if isinstance(case, RealCase) else ""
         if not all(np.array_equal(case[name], array) for name, array in example.items()):
-            probes.append(Probe(label, {spec.name: case[spec.name] for spec in specs}))
+            feeds = {spec.name: case[spec.name] for spec in specs}
+            probes.append(Probe(label, feeds, real=True))
     return probes
 
 
