@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -191,7 +192,10 @@ def test_report_renders_what_was_saved(
         assert run(["report", str(saved), "--format", form]) == 0
         assert mark in capsys.readouterr().out
     assert run(["report", str(bundle / "report.json")]) == 0
-    assert "parity [ort]" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert run(["report", str(bundle)]) == 0
+    assert capsys.readouterr().out == printed
+    assert "parity [ort]" in printed
 
 
 def test_a_failing_check_exits_1_and_still_reports(
@@ -229,7 +233,9 @@ def test_targets_says_what_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(["targets"]) == 0
-    assert "ready" in capsys.readouterr().out
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.split() == ["name", "title", "precision", "sizes", "batch", "state"]
+    assert first.index("state") == second.index("ready")
     monkeypatch.setattr(type(TARGETS["ort"]), "missing", lambda _: ["pip install onnxruntime"])
     assert run(["targets"]) == 0
     assert "missing: pip install onnxruntime" in capsys.readouterr().out
@@ -239,7 +245,9 @@ def test_doctor_exits_3_where_a_tool_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(["doctor"]) == 0
-    assert "onnxsim" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(rf"^torch2mobile +{re.escape(__version__)}$", printed, re.MULTILINE)
+    assert re.search(r"^\[ncnn\] +(ncnn|not installed +pip install 'torch2mobile)", printed, re.M)
     monkeypatch.setattr("torch2mobile.pipeline.installed_tools.TOOLS", ("no-such-tool",))
     assert run(["doctor"]) == 3
     assert "pip install -c constraints.txt no-such-tool" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import torch2mobile
+from torch2mobile.pipeline import installed_tools
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,6 +111,15 @@ def test_every_import_of_the_package_is_a_direct_dependency() -> None:
     needed = [*PROJECT["dependencies"], *extras]
     declared = {Requirement(line).name.replace("-", "_") for line in needed}
     assert sorted(imported - declared) == []
+
+
+def test_doctor_knows_every_extra_and_what_it_installs() -> None:
+    named = {
+        extra: tuple(Requirement(text).name for text in texts)
+        for extra, texts in EXTRAS.items()
+        if extra != "test"
+    }
+    assert named == dict(installed_tools.EXTRAS)
 
 
 def test_only_the_test_extra_needs_test_tools() -> None:

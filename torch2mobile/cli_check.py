@@ -37,7 +37,8 @@ def complete_code(_ctx: Any, _param: Any, incomplete: str) -> list[str]:
     "targets",
     multiple=True,
     metavar="NAME",
-    help="A mobile runtime that it is to be converted for: ort looks at the ONNX that it becomes.",
+    help="A mobile runtime that it is to be converted for: ort looks at the ONNX that it becomes; "
+    "see 'torch2mobile targets'.",
 )
 @click.option(
     "--provider",

@@ -140,17 +140,17 @@ def doctor(install: str | None, **options: Any) -> int:
       torch2mobile doctor --install arm64
     """
     from torch2mobile.pipeline import on_devices
-    from torch2mobile.pipeline.installed_tools import installed
+    from torch2mobile.pipeline.installed_tools import extras, installed
 
     if install is not None:
         progress = observer_of(options)
         on_devices.install(install, lambda what: progress.started(f"install {what}"))
         progress.clear()
-    tools = [*installed(), *on_devices.as_tools()]
+    tools = [*installed(), *extras(), *on_devices.as_tools()]
     rows = [
         {
             "tool": t.name,
-            "version": t.version or "missing",
+            "version": t.version or ("missing" if t.needed else "not installed"),
             "install": "" if t.version else t.command,
         }
         for t in tools
@@ -206,20 +206,22 @@ def report(
     verbose: bool,
     debug: bool,  # noqa: ARG001 (main() reads --debug)
 ) -> int:
-    """Render FILE, a saved report (or a bundle's report.json), in another format.
+    """Render FILE, a saved report or a bundle with its own, in another format.
 
     \b
     Example:
-      torch2mobile report dist/super_resolution/report.json --format html
+      torch2mobile report dist/super_resolution --format html
     """
+    from torch2mobile.exporter.bundle import REPORT
     from torch2mobile.reporters.codec import from_json
 
     path = Path(file)
+    path = path / REPORT if path.is_dir() else path
     try:
         raw = limits.read_regular(path)
     except OSError as error:
         raise UsageError(
-            f"cannot read {path}: {error.strerror}", "Give a file that --report wrote."
+            f"cannot read {path}: {error.strerror}", "Give a file that --report wrote, or a bundle."
         ) from error
     finish(from_json(raw, name=str(path)), {"form": form, "verbose": verbose})
     return int(ExitCode.PASSED)

@@ -62,12 +62,13 @@ def save_report(report: Report, path: Path) -> None:
 
 
 def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
-    """Rows as JSON, or as aligned columns."""
+    """Rows as JSON, or as aligned columns below their names."""
     if form == "json":
         click.echo(json.dumps(list(rows), indent=2))
         return
     columns = list(rows[0]) if rows else []
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
+    cells = [columns, *cells] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

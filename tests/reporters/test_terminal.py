@@ -108,6 +108,19 @@ def test_a_long_name_gets_a_line_of_its_own() -> None:
     assert f"PASSED   {'n' * 50}\n         good\n" in terminal.render(report(check, SKIPPED))
 
 
+def test_a_text_that_does_not_fit_stands_below_its_row() -> None:
+    columns = ("artefact", "bytes", "reason")
+    rows = (("onnx", 12, ""), ("ncnn", None, "convert: " + "it has no form " * 9), ("ort", 5, ""))
+    check = Check("devices", Status.FAILED, "no", tables=(Table("on each", columns, rows),))
+    lines = terminal.render(report(check)).splitlines()
+    start = next(number for number, line in enumerate(lines) if "on each" in line)
+    found = [line.strip() for line in lines[start + 1 : start + 7]]
+    assert found[0].split() == ["artefact", "bytes"]
+    assert found[1:3] == ["onnx         12", "ncnn          -"]
+    assert found[3].startswith("convert: it has no form")
+    assert found[5] == "ort           5"
+
+
 FIGURES = Table(
     "by output",
     ("output", "error", "probes", "weaker"),

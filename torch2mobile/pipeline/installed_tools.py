@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch2mobile import __version__
+
 TOOLS = (
-    "torch2mobile",
     "torch",
     "onnx",
     "onnxscript",
@@ -21,6 +22,19 @@ TOOLS = (
     "onnxruntime",
     "numpy",
 )
+
+# The distributions that each extra is for.
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "ncnn": ("ncnn", "pnnx"),
+    "executorch": ("executorch", "torchao"),
+    "mnn": ("MNN",),
+    "coreml": ("coremltools",),
+    "qnn": ("onnxruntime-qnn",),
+    "timm": ("timm",),
+    "hf": ("transformers",),
+    "images": ("pillow",),
+    "text": ("tokenizers",),
+}
 
 # Instruction sets for which ONNX Runtime and PyTorch have kernels of their own, as /proc/cpuinfo
 # calls them: x86 before ARM.
@@ -62,12 +76,26 @@ def machine() -> dict[str, str]:
 
 
 def installed() -> list[Installed]:
-    """Every tool that export needs, with its version or how to get it."""
-    result = []
-    for name in TOOLS:
-        try:
-            version: str | None = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
-        result.append(Installed(name, version, f"pip install -c constraints.txt {name}"))
-    return result
+    """This program and every tool that export needs, with its version or how to get it."""
+    # Run from a checkout it is no distribution that is installed, and there all the same.
+    own = Installed("torch2mobile", __version__, "pip install torch2mobile")
+    command = "pip install -c constraints.txt"
+    return [own, *(Installed(name, _version(name), f"{command} {name}") for name in TOOLS)]
+
+
+def extras() -> list[Installed]:
+    """Every extra, with the versions of what it is for, or how to get it."""
+    found = []
+    for name, parts in EXTRAS.items():
+        versions = [_version(part) for part in parts]
+        told = ", ".join(f"{part} {v}" for part, v in zip(parts, versions, strict=True))
+        command = f"pip install 'torch2mobile[{name}]'"
+        found.append(Installed(f"[{name}]", told if all(versions) else None, command, needed=False))
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

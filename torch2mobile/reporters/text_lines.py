@@ -232,7 +232,8 @@ def _few(names: Iterable[str]) -> list[str]:
 def _table(table: Table, width: int) -> Iterator[Line]:
     """Yield the title and aligned columns, unwrapped: figures to the right, texts to the left.
 
-    Where they do not fit, each row is a sentence of the figures that it has.
+    Where they do not fit, a text in the last column stands below its row; where the others do not
+    fit either, each row is a sentence of the figures that it has.
     """
     cells = [[one_line(name) for name in table.columns], *rows(table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
@@ -241,7 +242,9 @@ def _table(table: Table, width: int) -> Iterator[Line]:
         for column in range(len(table.columns))
     ]
     yield Line(one_line(table.title))
-    if sum(widths) + 2 * len(widths) > width:
+    wide = sum(widths) + 2 * len(widths) > width
+    below = wide and not numeric[-1] and sum(widths[:-1]) + 2 * len(widths[:-1]) <= width
+    if wide and not below:
         for row in cells[1:]:
             pairs = zip(cells[0], row, strict=True)
             yield Line(
@@ -252,7 +255,9 @@ def _table(table: Table, width: int) -> Iterator[Line]:
     for row in cells:
         columns = zip(row, widths, numeric, strict=True)
         texts = [t.rjust(width) if right else t.ljust(width) for t, width, right in columns]
-        yield Line("  ".join(texts).rstrip(), depth=1, wrap=False)
+        yield Line("  ".join(texts[:-1] if below else texts).rstrip(), depth=1, wrap=False)
+        if below and row is not cells[0] and row[-1] not in {"", "-"}:
+            yield Line(row[-1], depth=2)
 
 
 def _location(location: Location, width: int) -> Iterator[Line]:

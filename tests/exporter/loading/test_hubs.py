@@ -62,6 +62,40 @@ def test_a_model_is_called_as_its_configuration_says(offline: list[Any]) -> None
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
+def test_a_librarys_bars_of_progress_are_off_while_it_loads(
+    offline: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars, seen = {"transformers": True, "hub": True}, []
+    made = sys.modules["timm"].create_model
+
+    def create_model(name: str, *, pretrained: bool) -> nn.Module:
+        seen.append(dict(bars))
+        return made(name, pretrained=pretrained)
+
+    def switches(library: str, end: str) -> dict[str, Any]:
+        return {
+            f"disable_progress{end}": lambda: bars.update({library: False}),
+            f"enable_progress{end}": lambda: bars.update({library: True}),
+        }
+
+    logging = SimpleNamespace(
+        is_progress_bar_enabled=lambda: bars["transformers"], **switches("transformers", "_bar")
+    )
+    hub = SimpleNamespace(
+        are_progress_bars_disabled=lambda: not bars["hub"], **switches("hub", "_bars")
+    )
+    monkeypatch.setitem(sys.modules, "transformers.utils.logging", logging)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.utils", hub)
+    monkeypatch.setattr(sys.modules["timm"], "create_model", create_model)
+    load("timm:tiny_net")
+    assert seen == [{"transformers": False, "hub": False}]
+    assert bars == {"transformers": True, "hub": True}
+    bars["hub"] = False
+    load("timm:tiny_net")
+    assert bars == {"transformers": True, "hub": False}
+    assert offline
+
+
 @pytest.mark.usefixtures("offline")
 def test_images_become_inputs_as_the_configuration_says(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (0, 255, 0)).save(tmp_path / "green.png")

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,27 @@ def _network(*, allowed: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the libraries' own bars of progress on stderr: that is the observer's."""
+    known = ("transformers.utils.logging", "_bar"), ("huggingface_hub.utils", "_bars")
+    there = [(sys.modules[name], end) for name, end in known if name in sys.modules]
+    on = [(module, end) for module, end in there if _has_bars(module)]
+    for module, end in on:
+        getattr(module, f"disable_progress{end}")()
+    try:
+        yield
+    finally:
+        for module, end in reversed(on):
+            getattr(module, f"enable_progress{end}")()
+
+
+def _has_bars(module: Any) -> bool:
+    if hasattr(module, "is_progress_bar_enabled"):
+        return bool(module.is_progress_bar_enabled())
+    return not module.are_progress_bars_disabled()
+
+
 def library(name: str, extra: str) -> Any:
     """A module of an extra; SourceError with the command where it cannot be imported."""
     try:
@@ -109,7 +131,8 @@ def _timm(name: str, *, download: bool) -> Published:
         remedy = near if near.startswith("Did") else "timm.list_models() has their names."
         raise SourceError(f"timm has no model {name!r}", remedy)
     try:
-        module = timm.create_model(name, pretrained=download)
+        with _without_bars():
+            module = timm.create_model(name, pretrained=download)
     except Exception as error:
         raise _unreachable("timm", name, error) from error
     config = timm.data.resolve_model_data_config(module)
@@ -131,7 +154,8 @@ def _hf(name: str, *, download: bool) -> Published:
     kind = _architecture(transformers, config)
     if weights:
         try:
-            module = kind.from_pretrained(name, local_files_only=not download)
+            with _without_bars():
+                module = kind.from_pretrained(name, local_files_only=not download)
         except Exception as error:
             raise _unreachable("hf", name, error) from error
     elif hasattr(kind, "from_config"):
