@@ -105,7 +105,7 @@ class BoundRunner:
             dtype = asked.dtype if same or not spec.dtype else spec.dtype
             specs.append(OutputSpec(name, dtype, dims))
         # An order of its own is no more of the app's concern than a name.
-        order = list(wanted) if names else []
+        order = list(wanted) if names or self._variant.own_names else []
         return tuple(sorted(specs, key=lambda s: order.index(s.name) if s.name in order else 0))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
@@ -116,7 +116,7 @@ class BoundRunner:
             (names.get(name, name), self._read(names.get(name, name), array))
             for name, array in self._runner.run(given)
         ]
-        if not names:
+        if not names and not self._variant.own_names:
             return answers
         found = dict(answers)
         named = [(name, found[name]) for name in self._out if name in found]

@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "mnn": ("MNN",),
     "coreml": ("coremltools",),
     "qnn": ("onnxruntime-qnn",),
+    "litert": ("ai-edge-litert", "litert-torch"),
     "timm": ("timm",),
     "hf": ("transformers",),
     "images": ("pillow",),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from torch2mobile.errors import NotApplicableError
 from torch2mobile.records.inputs import InputSpec, Scalar, StateSpec
 from torch2mobile.records.report import Location
 
@@ -249,6 +250,15 @@ class Job:
         """Where a file of this variant goes: its label tells it from the others of its target."""
         infix = "" if self.variant.label == self.variant.target else f".{self.variant.label}"
         return self.out / f"{self.model.path.stem}{infix}{suffix}"
+
+    def captured(self, converter: str) -> Path:
+        """The saved program; NotApplicableError where the module was traced and has none."""
+        if self.program is None:
+            raise NotApplicableError(
+                f"{converter} takes a captured program, and this module was traced",
+                "Rewrite what torch.export refuses; the report's attempts have it.",
+            )
+        return self.program
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch2mobile.errors import MissingToolError, NotInstalledError, UsageError, did_you_mean
 from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
+from torch2mobile.exporter.targets.litert import LitertTarget
 from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.exporter.targets.mnn import MnnTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
@@ -25,6 +26,7 @@ TARGETS: dict[str, Target] = {
     "mnn": MnnTarget(),
     "coreml": CoremlTarget(),
     "qnn": QnnTarget(),
+    "litert": LitertTarget(),
 }
 
 

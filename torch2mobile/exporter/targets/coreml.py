@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
-from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
+from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets import mlpackage
 from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
 
@@ -130,16 +130,12 @@ class CoremlTarget:
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.mlpackage``, and see that it loads."""
-        if job.program is None:
-            raise NotApplicableError(
-                "coremltools takes a captured program, and this module was traced",
-                "Rewrite what torch.export refuses; the report's attempts have it.",
-            )
+        saved = job.captured("coremltools")
         package = job.path(".mlpackage")
         with tempfile.TemporaryDirectory(prefix="torch2mobile-") as folder:
             made = Path(folder) / package.name
             # Its own save() writes notes of debugging, and refuses loops for them.
-            shutil.copytree(_converted(job).package_path, made)
+            shutil.copytree(_converted(job, saved).package_path, made)
             names = mlpackage.settle(made, job.model)
             shutil.rmtree(package, ignore_errors=True)
             shutil.copytree(made, package)
@@ -161,7 +157,7 @@ class CoremlTarget:
         return MilRunner(path)
 
 
-def _converted(job: Job) -> Any:
+def _converted(job: Job, saved: Path) -> Any:
     """The model as coremltools makes it of the captured program."""
     import torch
     from torch._decomp import get_decompositions
@@ -172,7 +168,7 @@ def _converted(job: Job) -> Any:
         import coremltools as ct
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     _teach_recurrent()
-    program = torch.export.load(str(job.program))
+    program = torch.export.load(saved)
     _forget_computed(program)
     # What it has under no name, in other operators.
     plain = get_decompositions([aten.new_ones, aten.new_zeros, aten.new_full])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
-from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
+from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -112,16 +112,12 @@ class ExecutorchTarget:
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.pte``, and see that it loads."""
-        if job.program is None:
-            raise NotApplicableError(
-                "ExecuTorch takes a captured program, and this module was traced",
-                "Rewrite what torch.export refuses; the report's attempts have it.",
-            )
+        saved = job.captured("ExecuTorch")
         import torch
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        program = torch.export.load(job.program)
+        program = torch.export.load(saved)
         delegates = [] if job.variant.settings else [XnnpackPartitioner()]
         lowered = to_edge_transform_and_lower(program, partitioner=delegates).to_executorch()
         path = job.path(".pte")

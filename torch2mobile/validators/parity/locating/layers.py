@@ -99,7 +99,18 @@ def _reached(
         if array.dtype.kind in "fiub":
             flat = np.asarray(array, np.float64).ravel()
             by_size[flat.size].append((name, flat))
-    return {name: _nearest(array, by_size[array.size]) for name, array in shown.items()}
+    return {
+        name: min(
+            (_nearest(form, by_size[array.size]) for form in _forms(array)),
+            key=lambda one: one.relative,
+        )
+        for name, array in shown.items()
+    }
+
+
+def _forms(array: np.ndarray) -> list[np.ndarray]:
+    """A value as it is, and with its channels first, which some runtimes keep last."""
+    return [array, array.transpose(0, 3, 1, 2)] if array.ndim == 4 else [array]
 
 
 def _nearest(array: np.ndarray, candidates: Sequence[tuple[str, np.ndarray]]) -> Reached:

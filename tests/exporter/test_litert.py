@@ -1,0 +1,217 @@
+"""LiteRT: what it refuses, files that do not load, and faults put into the .tflite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace as Namespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torch2mobile
+from torch2mobile.environments import Worker
+from torch2mobile.errors import ModelFileError, NotApplicableError, ProbeRefusedError
+from torch2mobile.exporter.loading.grammar import parse_input
+from torch2mobile.exporter.targets import variant_of
+from torch2mobile.exporter.targets.litert import LitertRunner, LitertTarget
+from torch2mobile.pipeline.candidates import candidate, runner_of
+from torch2mobile.pipeline.conversion import convert, convert_check, program_file
+from torch2mobile.records import (
+    Artifact,
+    ArtifactEntry,
+    InputSpec,
+    Job,
+    OnnxModel,
+    OutputSpec,
+    ParityOptions,
+    Status,
+)
+
+TARGET = LitertTarget()
+(VARIANT,) = TARGET.variants
+WAIT = 300.0
+installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
+
+
+class Net(nn.Module):
+    """Names that have an order of their own, every dtype, a value twice and an input given back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        y = self.layer(x) * mask
+        out = {f"b{n}": y[:, n] + n for n in range(3)}
+        return {"z": y, **out, "again": y, "x": x, "ids": ids + 1, "a": y.argmax(1), "mask": ~mask}
+
+
+@pytest.fixture(scope="module")
+def made(export: Callable[..., Any]) -> Any:
+    torch.manual_seed(0)
+    n = torch.export.Dim("n", min=1, max=8)
+    args = torch.rand(2, 16), torch.arange(2), torch.ones(2, 4, dtype=torch.bool)
+    return export(Net().eval(), args, dynamic_shapes=({0: n}, {0: n}, {0: n}))
+
+
+@pytest.fixture(scope="module")
+def artifact(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("litert")
+    (folder / "out").mkdir()
+    shapes = {"x": (2, 16), "ids": (2,), "mask": (2, 4)}
+    job = Job(made.model, VARIANT, program_file(made.capture, folder), folder / "out", shapes)
+    with Worker() as tools:
+        return convert(job, tools, WAIT)
+
+
+@installed
+@pytest.mark.slow
+def test_names_dtypes_and_sizes_are_the_contracts(made: Any, artifact: Artifact) -> None:
+    (path,) = artifact.files
+    assert (path.name, variant_of(path)) == ("model.tflite", VARIANT)
+    assert {"litert-torch", "ai-edge-litert"} <= convert_check(artifact).metrics.keys()
+    runner = LitertRunner(path)
+    assert [spec.name for spec in runner.inputs()] == ["x", "ids", "mask"]
+    names = [spec.name for spec in made.model.outputs]
+    # Two names of one value come in any order, and the contract's is what an app sees.
+    assert sorted(spec.name for spec in runner.outputs()) == sorted(names)
+    assert [spec.dtype for spec in runner.inputs()] == ["float32", "int32", "bool"]
+    assert str(path.parent).encode() not in path.read_bytes()
+
+    entry = ArtifactEntry(VARIANT, {}, artifact.names, artifact.shapes)
+    found = candidate(path, entry, made.model.inputs, made.model.outputs, WAIT)
+    assert [spec.name for spec in found.runner.outputs()] == names
+    feeds = (torch.randn(2, 16), torch.tensor([5, -7]), torch.rand(2, 4) > 0.5)
+    named = dict(zip(("x", "ids", "mask"), (tensor.numpy() for tensor in feeds), strict=True))
+    with found.process:
+        answers = found.runner.run(named)
+        with pytest.raises(ProbeRefusedError, match="its sizes are fixed, x to 2x16"):
+            found.runner.run({**named, "x": np.zeros((3, 16), np.float32)})
+        with pytest.raises(ProbeRefusedError, match="do not fit into int32"):
+            found.runner.run({**named, "ids": np.array([2**40, 0])})
+    assert [name for name, _ in answers] == names
+    for (name, array), wanted in zip(answers, made.loaded.module(*feeds).values(), strict=True):
+        torch.testing.assert_close(torch.from_numpy(array), wanted.detach(), msg=name)
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [0, 100, -2000])
+def test_a_file_that_is_not_whole(artifact: Artifact, tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(artifact.files[0].read_bytes()[:cut])
+    with (
+        runner_of(path, VARIANT, WAIT) as runner,
+        pytest.raises(ModelFileError, match=r"LiteRT cannot load model\.tflite"),
+    ):
+        runner.load()
+
+
+class Convolved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 4, 1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@installed
+@pytest.mark.slow
+def test_a_weight_changed_in_the_file_is_found_at_its_layer(tmp_path: Path) -> None:
+    net, bundle = Convolved().eval(), tmp_path / "b"
+    asked: dict[str, Any] = {
+        "inputs": ["x:float32[1,3,16,16]"], "parity": ParityOptions(probes=2)
+    }  # fmt: skip
+    result = torch2mobile.export(net, **asked, targets=["litert"], simplify=False, out=bundle)
+    assert result.passed, str(result)
+    file, bias = bundle / "model.tflite", net.layers[2].bias.detach()
+    raw = file.read_bytes()
+    assert raw.count(bias.numpy().tobytes()) == 1
+    file.write_bytes(raw.replace(bias.numpy().tobytes(), (bias + 0.05).numpy().tobytes()))
+    checks = torch2mobile.verify(bundle).report.checks
+    golden = {check.target: check.status for check in checks if check.name == "golden"}
+    assert golden == {"onnx": Status.PASSED, "litert": Status.FAILED}
+    report = torch2mobile.verify(bundle, net, **asked).report
+    (check,) = [c for c in report.checks if (c.name, c.target) == ("parity", "litert")]
+    assert check.status is Status.FAILED
+    assert check.metrics["layer kind"] == "CONV_2D"
+    assert float(str(check.metrics["before"])) < 1e-5
+    assert float(str(check.metrics["after"])) == pytest.approx(0.05, rel=0.01)
+    assert check.locations[0].module in {"layers.2", "layers.3"}
+    assert check.locations[0].code == "return self.layers(x)"
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["super_resolution", "transformer"])
+def test_samples(name: str, tmp_path: Path) -> None:
+    from torch2mobile.pipeline.export import export_request
+    from torch2mobile.records import Request
+
+    parity = ParityOptions(probes=2)
+    asked = Request(f"sample:{name}", targets=("litert",), simplify=False, parity=parity)
+    result = export_request(asked, out=tmp_path / "bundle")
+    assert result.report.status is Status.PASSED
+    (check,) = [c for c in result.report.checks if (c.name, c.target) == ("parity", "litert")]
+    assert any("its sizes are fixed" in note for note in check.notes)
+
+
+def test_the_order_is_the_files_and_a_value_has_every_name() -> None:
+    from torch2mobile.exporter.targets import litert
+
+    told = [{"index": 7, "name": "t7"}, {"index": 3, "name": "t3"}, {"index": 7, "name": "t7"}]
+    found = litert._tensors(told, {"again": 7, "first": 7})
+    assert [(name, each["index"]) for name, each in found] == [
+        ("again", 7), ("first", 7), ("t3", 3),
+    ]  # fmt: skip
+    spec = litert._spec("x", {"shape_signature": [-1, 3], "dtype": np.bool_})
+    assert spec == OutputSpec("x", "bool", ("?", 3))
+
+
+def test_weights_and_delegates_are_no_layers() -> None:
+    runner = object.__new__(LitertRunner)
+    operators = [
+        {"index": 0, "op_name": "CONV_2D", "inputs": [0, 9, -1], "outputs": [1]},
+        {"index": 1, "op_name": "ADD", "inputs": [1, 0], "outputs": [2]},
+        {"index": 2, "op_name": "DELEGATE", "inputs": [0, 9], "outputs": [2]},
+    ]
+    runner._plain = Namespace(_get_ops_details=lambda: operators)
+    runner._inputs = [("x", {"index": 0})]
+    assert [(each.kind, each.inputs, each.outputs) for each in runner.layers()] == [
+        ("Input", (), ("0",)), ("CONV_2D", ("0",), ("1",)), ("ADD", ("1", "0"), ("2",)),
+    ]  # fmt: skip
+
+
+def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
+    model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
+    with pytest.raises(NotApplicableError, match=r"LiteRT's converter .* was traced"):
+        Job(model, VARIANT, None, tmp_path).captured("LiteRT's converter")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype", "words"),
+    [
+        ("x:float32[N,2*h]", "int64", ""),
+        ("x:float16[2,4]", "float32", "LiteRT's converter has no float16, and x is float16"),
+        ("x:float32[2,4]", "float64", "LiteRT's converter has no float64, and y is float64"),
+    ],
+)
+def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
+    given = parse_input(inputs)
+    assert isinstance(given, InputSpec)
+    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", dtype, ()),), {})
+    assert TARGET.accepts(model, VARIANT) == words
+
+
+def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert TARGET.missing() == ["pip install 'torch2mobile[litert]'"]

@@ -1,0 +1,186 @@
+"""LiteRT, which was TensorFlow Lite: a .tflite of the captured program, run by its interpreter."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch2mobile.environments import Environment
+from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# What litert-torch makes of the types that it has not.
+_REPLACED = {"int64": "int32"}
+_DTYPES = ("float32", "int32", "bool", *_REPLACED)
+_TOOLS = ("litert-torch", "ai-edge-litert")
+# How the interpreter calls what a delegate computes, beside the operators that are its part.
+_DELEGATE = "DELEGATE"
+
+
+class LitertRunner:
+    """The first signature of a .tflite, on one thread, with XNNPACK for what that takes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._plain = self._open(keep=False)
+        told = self._plain
+        # Its names are those of a signature; older files have none, and then the tensors'.
+        nameless: dict[str, dict[str, int]] = {"inputs": {}, "outputs": {}}
+        named = next(iter(told._get_full_signature_list().values()), nameless)
+        self._inputs = _tensors(told.get_input_details(), named["inputs"])
+        self._outputs = _tensors(told.get_output_details(), named["outputs"])
+
+    def _open(self, *, keep: bool) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            with warnings.catch_warnings():
+                # Of the memory that keeping all values takes.
+                warnings.simplefilter("ignore")
+                opened = Interpreter(
+                    str(self._path), num_threads=1, experimental_preserve_all_tensors=keep
+                )
+            opened.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ModelFileError(
+                f"LiteRT cannot load {self._path.name}: {error}",
+                "Convert it again from its module.",
+            ) from error
+        return opened
+
+    def inputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and sizes of the inputs, in the file's order."""
+        return tuple(_spec(name, told) for name, told in self._inputs)
+
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Names, dtypes and sizes of the outputs, in the file's order."""
+        return tuple(_spec(name, told) for name, told in self._outputs)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """All outputs in the file's order."""
+        self._invoke(self._plain, feeds)
+        return [(name, self._plain.get_tensor(told["index"])) for name, told in self._outputs]
+
+    def _invoke(self, opened: Any, feeds: Mapping[str, np.ndarray]) -> None:
+        for name, told in self._inputs:
+            opened.set_tensor(told["index"], feeds[name])
+        opened.invoke()
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The inputs, and the operators in the file's order; values go by their numbers."""
+        made = {str(told["index"]) for _, told in self._inputs}
+        shown = [Layer(name, "Input", (), (str(told["index"]),)) for name, told in self._inputs]
+        for operator in self._plain._get_ops_details():
+            if operator["op_name"] == _DELEGATE:
+                continue
+            given = tuple(str(index) for index in operator["outputs"])
+            # Else it is a weight, which nothing makes.
+            read = tuple(index for index in map(str, operator["inputs"]) if index in made)
+            shown.append(Layer(str(operator["index"]), operator["op_name"], read, given))
+            made.update(given)
+        return tuple(shown)
+
+    def values(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Inner values by their numbers, from an interpreter that keeps them all."""
+        opened = self._open(keep=True)
+        self._invoke(opened, feeds)
+        return {name: opened.get_tensor(int(name)) for name in names}
+
+
+def _tensors(
+    told: Iterable[Mapping[str, Any]], signature: Mapping[str, int]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Inputs or outputs in the file's order, each by every name that a signature has for it."""
+    names: dict[int, list[str]] = {}
+    for name, index in signature.items():
+        names.setdefault(index, []).append(name)
+    once = {each["index"]: each for each in told}
+    return [(name, each) for at, each in once.items() for name in names.get(at, [each["name"]])]
+
+
+def _spec(name: str, told: Mapping[str, Any]) -> OutputSpec:
+    import numpy as np
+
+    dims = tuple("?" if size < 0 else int(size) for size in told["shape_signature"])
+    return OutputSpec(name, np.dtype(told["dtype"]).name, dims)
+
+
+class LitertTarget:
+    """``.tflite``, by litert-torch."""
+
+    name = "litert"
+    title = "LiteRT (TensorFlow Lite; Android, iOS)"
+    suffixes: tuple[str, ...] = (".tflite",)
+    variants: tuple[Variant, ...] = (
+        Variant(
+            "litert",
+            "litert",
+            source="program",
+            static=True,
+            own_names=True,
+            dtypes=_REPLACED,
+            settings={"delegate": "XNNPACK"},
+        ),
+    )
+    environment = Environment("this Python, for LiteRT", torch=True)
+    packages: tuple[str, ...] = ("ai-edge-litert", "numpy")
+
+    def missing(self) -> Sequence[str]:
+        """The command that installs the converter and the runtime, if one is not there."""
+        needed = [tool.replace("-", "_") for tool in _TOOLS]
+        absent = [name for name in needed if importlib.util.find_spec(name) is None]
+        return ["pip install 'torch2mobile[litert]'"] if absent else []
+
+    def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
+        """Why LiteRT has no form for it: dtypes."""
+        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
+        for spec in tensors:
+            if spec.dtype not in _DTYPES:
+                return f"LiteRT's converter has no {spec.dtype}, and {spec.name} is {spec.dtype}"
+        return ""
+
+    def convert(self, job: Job) -> Artifact:
+        """Write ``model.tflite`` with the example's sizes, and see that it loads."""
+        import litert_torch
+        import torch
+
+        program = torch.export.load(job.captured("LiteRT's converter"))
+        outputs = [spec.name for spec in job.model.outputs]
+
+        class Named(torch.nn.Module):
+            """The program with the contract's names, which become those of the signature."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.program = program.module(check_guards=False)
+                self.training = False
+
+            def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+                given = [inputs[spec.name] for spec in job.model.inputs]
+                return dict(zip(outputs, self.program(*given), strict=True))
+
+        example = {
+            spec.name: torch.zeros(job.shapes[spec.name], dtype=getattr(torch, spec.dtype))
+            for spec in job.model.inputs
+        }
+        path = job.path(".tflite")
+        litert_torch.convert(Named(), sample_kwargs=example).export(str(path))
+        try:
+            LitertRunner(path)
+        except ModelFileError as error:
+            raise ConversionError(f"wrote what does not load: {error.message}") from error
+        versions = {tool: importlib.metadata.version(tool) for tool in _TOOLS}
+        return Artifact(job.variant, (path,), versions, shapes=dict(job.shapes))
+
+    def load(self, path: Path, variant: Variant) -> LitertRunner:  # noqa: ARG002
+        """The interpreter of a .tflite file."""
+        return LitertRunner(path)
