@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import itertools
 import math
 import os
@@ -318,6 +319,19 @@ def test_a_copy_that_nothing_changed_is_used_again() -> None:
             assert own.module is not seen[0]()
             assert own.module is not model.module
     assert not model.copies.changing
+
+
+def test_the_memory_of_a_float64_copy_is_given_back_and_made_again() -> None:
+    model = loaded(nn.Linear(8, 8))
+    with fresh(model, "float64") as own:
+        first = weakref.ref(own.flat)
+    del own
+    assert first() is not None
+    model.copies.without_float64()
+    gc.collect()
+    assert first() is None
+    with fresh(model, "float64") as own:
+        assert own.flat(X.double())[0].dtype == torch.float64
 
 
 def test_two_at_a_time_are_two() -> None:

@@ -123,6 +123,10 @@ class Copies:
         made.notes += self.notes
         return made
 
+    def without_float64(self) -> None:
+        """Give back the memory of a copy in float64, which is made again once it is asked for."""
+        self._idle["float64"].clear()
+
     def _new(self) -> Any:
         """A copy that was never called; CopyError where there is none."""
         if self._original is None:

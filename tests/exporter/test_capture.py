@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, ClassVar
 from unittest.mock import Mock
@@ -151,6 +152,48 @@ def test_dims_in_torchs_own_form_are_captured_as_those_of_the_grammar(
         assert found.inputs[0].dims[0] == Dim(symbol="N", least=1, greatest=greatest)
         assert labels(found) == [["N", "4*h"]]
         assert "N >= 2" in [each.text for each, _ in assumptions.exceptions(found)]
+
+
+RUNS: list[type] = []
+
+
+class One(nn.Module):
+    """Its code has a case of its own for size 1; the runs that go on after it are noted."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with contextlib.suppress(Exception):  # what ends the capture is not for the module to catch
+            x = x * 2 if x.shape[0] != 1 else x + x
+        RUNS.append(type(x.shape[0]))
+        return x
+
+
+class OneAndSix(One):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y * 3 if x.shape[1] != 6 else y - 1
+
+
+def test_the_first_strategy_ends_where_size_1_is_lost() -> None:
+    RUNS.clear()
+    found = capture.capture(specified(One(), "x:float32[N=1..4,3]"))
+    assert found.strategy == "non-strict from size 2"
+    assert RUNS.count(torch.SymInt) == 1
+    first = found.attempts[0]
+    assert first.reason == (
+        "Constraints violated at size 1: N != 1 is not so at every declared size"
+    )
+    assert first.locations[0].code == "x = x * 2 if x.shape[0] != 1 else x + x"
+
+
+def test_it_says_all_where_size_1_is_not_the_only_reason() -> None:
+    RUNS.clear()
+    found = capture.capture(specified(OneAndSix(), "x:float32[N=1..4,C=2..8]"))
+    assert found.strategy == "non-strict, guards deferred"
+    assert RUNS.count(torch.SymInt) == 3
+    first = found.attempts[0]
+    assert first.strategy == "non-strict"
+    assert "Constraints violated (C, N)" in first.reason
+    assert [a.text for a, _ in assumptions.exceptions(found)] == ["N >= 2", "C != 6"]
 
 
 class Rounded(nn.Module):

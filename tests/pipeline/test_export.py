@@ -214,6 +214,23 @@ class TestGolden:
         )
         assert [case.probe for case in written] == ["p0", "p3", "p6", "p9", "p12", "p15", "p21"]
 
+    def test_of_a_heavy_module_the_smallest_sizes_and_no_run_for_decisions(
+        self, tmp_path: Path
+    ) -> None:
+        def case(number: int) -> Expected:
+            x = np.zeros((number, 4000), np.float32)
+            probe = Probe(f"N={number}", {"x": x})
+            return Expected(probe, [("y", x)], [x], heavy=True)
+
+        def sides(feeds: object) -> list[object]:
+            raise AssertionError("a run for decisions")
+
+        cases = [case(number) for number in (4, 9, 8, 7, 1, 6, 5, 3, 2, 4)]
+        written = bundle_contents.write_golden(
+            tmp_path, cases, ParityOptions(), {}, [], sides=sides
+        )
+        assert [each.probe for each in written] == [f"N={number}" for number in (4, 1, 2, 3, 5, 6)]
+
     def test_and_small_further_sizes(self, tmp_path: Path) -> None:
         def case(number: int, size: int) -> Expected:
             x = np.zeros((number, size), np.float32)

@@ -169,8 +169,14 @@ def _assumption(guard: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Assumption:
     return Assumption(PythonPrinter().doprint(named), symbols, holds, fixes)
 
 
-def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_: Any) -> bool:  # noqa: ARG001
-    """Whether a guard, as torch logs it while it captures, is not so at every declared size."""
+def broken_guard(
+    loaded: LoadedModel,
+    environment: Any,
+    prefix: str,  # noqa: ARG001
+    guard: Any,
+    *_: Any,
+) -> Assumption | None:
+    """A guard, as torch logs it while it captures, where it is not so at every declared size."""
     torchs: dict[sympy.Symbol, Dim] = {}
     for symbol in guard.free_symbols:
         for source in environment.var_to_sources.get(symbol, ()):
@@ -180,13 +186,9 @@ def is_broken(loaded: LoadedModel, environment: Any, prefix: str, guard: Any, *_
                 if dim.symbol is not None:
                     torchs.setdefault(symbol, dim)
     if not torchs or guard.free_symbols != set(torchs):
-        return False
-    shapes = {
-        spec.name: tuple(tensor.shape)
-        for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True)
-    }
-    sizes = sizing.sizes_of(loaded.specs, shapes)
-    return probe_sizes.exception(loaded.specs, sizes, _assumption(guard, torchs)) is not None
+        return None
+    assumed = _assumption(guard, torchs)
+    return assumed if not_always_so(loaded.specs, loaded.tensors, [assumed]) else None
 
 
 def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:

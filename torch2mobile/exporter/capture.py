@@ -20,7 +20,13 @@ from torch2mobile.exporter import assumptions, capture_words
 from torch2mobile.exporter.control_flow import capturing as flows
 from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
-from torch2mobile.exporter.lost_sizes import Guard, lost_at, specialised_at, watched
+from torch2mobile.exporter.lost_sizes import (
+    Guard,
+    OneLostError,
+    lost_at,
+    specialised_at,
+    watched,
+)
 from torch2mobile.exporter.strategies import (
     STRATEGIES,
     after_a_call,
@@ -60,6 +66,8 @@ def captures(
     found = flows.find(loaded, rewrites, partial(specialised_at, loaded))
     attempts.extend(flows.refused(found))
     flow = found if found is not None and found.places else None
+    finish = partial(_finish, outputs=outputs, notes=notes)
+    make = partial(_made, loaded, flow=flow, finish=finish)
     for name, strategy in STRATEGIES:
         if _is_pointless(strategy, loaded, attempts, held):
             continue
@@ -67,9 +75,10 @@ def captures(
             reason = "not tried: a trace would fix in the file what the others refuse"
             attempts.append(Attempt(name, succeeded=False, reason=reason))
             continue
-        made = _made(loaded, name, strategy, flow, partial(_finish, outputs=outputs, notes=notes))
+        made = make(name, strategy)
         if isinstance(made, Attempt):
             attempts.append(made)
+            _say_all(attempts, make)
         elif (fixing := _fixing(made)) is not None:
             held = held or made
             attempts.append(fixing)
@@ -84,18 +93,34 @@ def captures(
 
 
 def _made(
-    loaded: LoadedModel, name: str, strategy: Any, flow: Any, finish: Callable[..., Capture]
+    loaded: LoadedModel,
+    name: str,
+    strategy: Any,
+    *,
+    flow: Any,
+    finish: Callable[..., Capture],
+    stops: bool = True,
 ) -> Capture | Attempt:
-    """What a strategy makes of the module, or how it failed."""
+    """What a strategy makes of the module, or how it failed; the first ``stops`` at size 1."""
     watch: AbstractContextManager[list[Guard]] = (
-        watched() if strategy is non_strict else nullcontext([])
+        watched(loaded if stops else None) if strategy is non_strict else nullcontext([])
     )
     with watch as guards:
         try:
             made = finish(loaded, name, tried(loaded, strategy, flow))
+        except OneLostError as lost:
+            return Attempt(name, False, str(lost), (lost.place,) if lost.place else ())
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             return _failed(loaded, name, error, guards)
     return _refused_size(made) or replace(made, control_flow=flow)
+
+
+def _say_all(attempts: list[Attempt], make: Callable[..., Capture | Attempt]) -> None:
+    """What stopped the first strategy besides size 1, once another has failed without that."""
+    for number, attempt in enumerate(attempts[:-1]):
+        if attempt.reason.startswith(OneLostError.said):
+            made = make(attempt.strategy, non_strict, stops=False)
+            attempts[number] = made if isinstance(made, Attempt) else attempt
 
 
 # So many sizes that a graph was not captured for are tried on the module.

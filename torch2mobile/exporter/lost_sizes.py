@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
+
 from torch2mobile import user_code
 from torch2mobile.copies import fresh
 from torch2mobile.exporter import assumptions
@@ -26,9 +28,25 @@ class Guard:
     frames: Sequence[traceback.FrameSummary]
 
 
+class OneLostError(BaseException):
+    """A capture met a condition that is not so at size 1, by which it fails in the end.
+
+    No Exception, which the module's own code may catch.
+    """
+
+    said = "Constraints violated at size 1: "
+
+    def __init__(self, condition: str, place: Location | None) -> None:
+        super().__init__(f"{self.said}{condition} is not so at every declared size")
+        self.place = place
+
+
 @contextlib.contextmanager
-def watched() -> Iterator[list[Guard]]:
-    """Within it, captures tell where sizes meet conditions, which torch's errors do not say."""
+def watched(loaded: LoadedModel | None = None) -> Iterator[list[Guard]]:
+    """Within it, captures tell where sizes meet conditions, which torch's errors do not say.
+
+    Those of a ``loaded`` module end with OneLostError at once, where another may do without size 1.
+    """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     guards: list[Guard] = []
@@ -41,6 +59,8 @@ def watched() -> Iterator[list[Guard]]:
                 for code, line in reversed(stack)
             ]
             guards.append(Guard(name, args, frames))
+            if loaded is not None and name == "_log_guard":
+                _unless_one_is_lost(loaded, guards[-1])
             return original(*args, **options)
 
         return watch
@@ -51,6 +71,15 @@ def watched() -> Iterator[list[Guard]]:
             stack.callback(setattr, ShapeEnv, name, original)
             setattr(ShapeEnv, name, watching(name, original))
         yield guards
+
+
+def _unless_one_is_lost(loaded: LoadedModel, guard: Guard) -> None:
+    """Raise OneLostError where a size, as such, is to be another than 1."""
+    condition = guard.args[2]
+    if isinstance(condition, sympy.Ne) and condition.lhs.is_symbol and condition.rhs == 1:
+        broken = assumptions.broken_guard(loaded, *guard.args)
+        if broken is not None:
+            raise OneLostError(broken.text, _line_in_forward(guard.frames))
 
 
 def specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
@@ -87,7 +116,7 @@ def lost_at(loaded: LoadedModel, error: Exception, guards: Sequence[Guard]) -> L
         with contextlib.suppress(Exception):  # what it says of sizes may be of any form
             if method == "_set_replacement" and guard.args[2].is_number:
                 return place
-            if method == "_log_guard" and assumptions.is_broken(loaded, *guard.args):
+            if method == "_log_guard" and assumptions.broken_guard(loaded, *guard.args):
                 return place
     return found[0] if found else None
 

@@ -77,6 +77,7 @@ def write_golden(
     small further sizes. ``errors`` has by artefact, for each of the expected, how far it was off,
     by output. Variants that the user's tolerances hold to something else have limits of their own.
     Calls in a row of a module with state come last, all of each row.
+    Of a heavy module the smallest of other sizes, whatever decisions they take.
     Those of ``tied``, on which an artefact took equal values in another order, are left out; if all
     are, they are stored with what the artefacts gave, where all gave the same.
     """
@@ -205,11 +206,11 @@ def _more(
     """Cases that take new sides of decisions, most first, then those that were searched for."""
     first, rest = order[:GOLDEN_CASES], list(order[GOLDEN_CASES:])
     # A larger input shows no more, and takes longer to run.
-    example = sum(array.size for array in expected[0].probe.feeds.values())
+    example = 0 if expected[0].heavy else _elements(expected[0])
     known = {
         number: set(sides(expected[number].probe.feeds))
         for number in order
-        if sum(array.size for array in expected[number].probe.feeds.values()) <= example
+        if _elements(expected[number]) <= example
     }
     seen = set[object]().union(*(known.get(number, set()) for number in first))
     found: list[int] = []
@@ -249,6 +250,10 @@ def _sizes(expected: Sequence[Expected], order: Sequence[int], chosen: Sequence[
     return sorted(found)
 
 
+def _elements(case: Expected) -> int:
+    return sum(array.size for array in case.probe.feeds.values())
+
+
 def _bytes_of(case: Expected) -> int:
     arrays = [*case.probe.feeds.values(), *(array for _, array in case.outputs)]
     return sum(array.nbytes for array in arrays)
@@ -261,9 +266,12 @@ def _golden_order(expected: Sequence[Expected]) -> list[int]:
     seen: set[tuple[tuple[int, ...], ...]] = set()
     ranked = []
     for number in [small[0], *real, *(each for each in small[1:] if each not in real)]:
-        shapes = expected[number].probe.shapes
+        case = expected[number]
+        shapes = case.probe.shapes
         first = number == small[0] or number in real
-        ranked.append((number != small[0], not first, shapes in seen, number))
+        # Each needs its float64 run, if it has had none.
+        cost = _bytes_of(case) if case.heavy else 0
+        ranked.append((number != small[0], not first, shapes in seen, cost, number))
         seen.add(shapes)
     return [number for *_, number in sorted(ranked)]
 

@@ -247,6 +247,8 @@ class _Export:
 
         check, way = search.found(judge)
         self.stages.add(check)
+        # Room for both files, which are read whole.
+        self.loaded.copies.without_float64()
         model = raw if way is None or way.same else adopt(raw, way.path)
         if way is not None and not model.path.with_name(f"{model.path.name}.data").exists():
             # But for its notes, which nothing runs, it is the file that was judged.

@@ -124,7 +124,9 @@ def adopt(raw: OnnxModel, simplified: Path) -> OnnxModel:
 
     from torch2mobile.exporter import provenance
 
-    before = onnx.load(raw.path, load_external_data=False)
+    before = onnx.ModelProto()
+    # Without the weights, of which there are enough copies in memory.
+    before.graph.node.extend(onnx.load(raw.path, load_external_data=False).graph.node)
     external = simplified.with_name(simplified.name + ".data").exists()
     after = onnx.load(simplified, load_external_data=external)
     provenance.strip_proto(after)

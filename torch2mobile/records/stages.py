@@ -61,6 +61,9 @@ class FreshCopies(Protocol):
     def anew(self) -> FreshCopies:
         """Copies of the module as it is now, with none made yet."""
 
+    def without_float64(self) -> None:
+        """Give back the memory of a copy in float64."""
+
     def lend(
         self, use: Literal["reference", "observed", "float64", "scratch"]
     ) -> AbstractContextManager[Any]:

@@ -44,6 +44,7 @@ class Expected:
     ``later`` gives the truth where it was not needed so far; ``rough`` the outputs with all sums
     taken in a plain loop; ``roundings`` stand in for a truth where there is none; ``picks`` gives
     by output what its indices pick; ``order`` the outputs with equal values in another order.
+    ``heavy`` tells that a run of the module takes long.
     """
 
     probe: Probe
@@ -54,6 +55,7 @@ class Expected:
     later: Rough | None = None
     picks: Picks | None = None
     order: Order | None = None
+    heavy: bool = False
 
     @property
     def case(self) -> Case:

@@ -55,6 +55,7 @@ class Reference:
     later: Rough | None = None
     picks: Picks | None = None
     order: Order | None = None
+    heavy: bool = False
 
 
 def answered(references: Sequence[Reference]) -> list[Reference]:
@@ -176,7 +177,10 @@ def evaluate(
         double = Truth(loaded)
     at_once = _measured_on(probes, MEASURED_OF_HEAVY if heavy else MEASURED)
     twice = {0} if heavy else _run_twice(probes)
-    references = _evaluated(loaded, outputs, probes, double, at_once, twice, told)
+    references = [
+        replace(item, heavy=heavy)
+        for item in _evaluated(loaded, outputs, probes, double, at_once, twice, told)
+    ]
     checked = _undoubted(loaded, references)
     if any(item.truth is None and not item.refusal for item in (checked[n] for n in at_once)):
         # What stands in for the truth has to be measured on all probes.
