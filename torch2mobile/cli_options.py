@@ -143,7 +143,7 @@ device_option = click.option(
     multiple=True,
     metavar="DEVICE",
     help="Run every artefact on this processor as well: arm64, arm64:cortex-a53, "
-    "arm64:cortex-a76, arm64:max, all (of these), or web; see 'doctor --install arm64'.",
+    "arm64:cortex-a76, arm64:max, web, or all (web where it is installed); see 'doctor'.",
 )
 strict_option = _flag("--strict", "Exit 3 where a target was skipped, as it is not installed.")
 constant_option = _flag(

@@ -75,6 +75,7 @@ class IsolatedRunner:
         self._handle: int | None = None
         self._begun_at: int | None = None
         self.load_log = ""
+        self.load_seconds: float | None = None
 
     def begin(self) -> None:
         """Send the load without waiting for it; :meth:`load` fetches the answer.
@@ -84,13 +85,13 @@ class IsolatedRunner:
         if self._worker is None:
             self._worker = Worker(environment=self._environment)
         self._begun_at = self._worker.log_position()
-        self._worker.submit("torch2mobile.worker_process:make", self._loader, self._args)
+        self._worker.submit("torch2mobile.worker_process:timed", self._loader, self._args)
 
     def load(self) -> None:
         """Start the process if there is none, and load the file in it."""
         if self._begun_at is not None and self._worker is not None:
             start, self._begun_at = self._begun_at, None
-            self._handle = self._worker.result(self._timeout)
+            self._handle, self.load_seconds = self._worker.result(self._timeout)
             self.load_log = self._worker.log_since(start)
         if self._worker is None or not self._worker.alive:
             self.close()

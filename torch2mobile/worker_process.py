@@ -38,6 +38,12 @@ def make(loader: str, args: tuple[Any, ...]) -> int:
     return len(_objects) - 1
 
 
+def timed(loader: str, args: tuple[Any, ...]) -> tuple[int, float]:
+    """As :func:`make`, with the seconds that it took."""
+    start = time.monotonic()
+    return make(loader, args), time.monotonic() - start
+
+
 def method(handle: int, name: str, args: tuple[Any, ...]) -> Any:
     """Call a method of an object kept by :func:`make`."""
     return getattr(_objects[handle], name)(*args)

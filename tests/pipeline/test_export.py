@@ -651,10 +651,15 @@ class TestTargets:
         (table,) = check(result, "devices").tables
         rows = {row[0]: row for row in table.rows}
         assert rows["missing"][1:] == (
-            "this machine", None, None, None, "skipped", "convert: missing is not installed"
+            "this machine", None, None, None, None, "skipped", "convert: missing is not installed"
         )  # fmt: skip
         size = sum(path.stat().st_size for path in other_targets.glob("model.*copy*"))
-        assert rows["copy"][1:] == ("this machine", *rows["onnx"][2:4], size, "passed", "")
+        load = rows["copy"][5]
+        assert rows["copy"][1:] == ("this machine", *rows["onnx"][2:4], size, load, "passed", "")
+        assert isinstance(load, float)
+        assert 0 < load < 60
+        # The same request gives the same bytes: a bundle has no seconds.
+        assert "load seconds" not in (other_targets / "report.json").read_text()
 
     def test_a_bundle_whose_runtime_is_not_installed_is_verified_by_the_rest(
         self, other_targets: Path, monkeypatch: pytest.MonkeyPatch

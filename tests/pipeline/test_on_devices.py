@@ -16,7 +16,9 @@ from torch2mobile import devices, web
 from torch2mobile.environments import Environment
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.targets import TARGETS
-from torch2mobile.pipeline import candidates
+from torch2mobile.interfaces import SilentObserver
+from torch2mobile.pipeline import candidates, on_devices
+from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
 
 A53, A76, LATEST = devices.DEVICES
@@ -53,7 +55,27 @@ def test_a_bundle_is_replayed_side_by_side(pair: Any, pretended: None) -> None:
     assert [row[:2] for row in table.rows] == [
         (label, device) for label in ("onnx", "ort") for device in ("this machine", A53, A76)
     ]
-    assert all(isinstance(row[2], float) for row in table.rows)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert all(isinstance(row["error"], float) for row in rows)
+    assert all(0 < row["load seconds"] < 60 for row in rows)
+    files = {"onnx": ["model.onnx"], "ort": ["model.ort", "operators.config"]}
+    sizes = {
+        label: sum((pair.path / name).stat().st_size for name in names)
+        for label, names in files.items()
+    }
+    assert [row["bytes"] for row in rows] == [sizes[row["artefact"]] for row in rows]
+
+
+@pytest.mark.parametrize("there", [None, {"onnxruntime-web": "1"}])
+def test_all_are_the_processors_and_web_where_it_is_installed(
+    there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "installed", lambda: there)
+    found = on_devices.find(["all"])
+    assert found == (*devices.DEVICES, *(["web"] if there else []))
+    stages = Stages(SilentObserver())
+    on_devices.side_by_side(stages, found)
+    assert [web.INSTALL in note for note in stages.checks[0].notes] == [True] * (not there)
 
 
 def test_a_device_that_dies_is_an_error_and_stops_no_other(pair: Any, pretended: None) -> None:

@@ -71,24 +71,26 @@ class Proof:
     def _onnx(self, known: Answers | None) -> None:
         from torch2mobile.validators.contract import contract_check
 
-        found = self._candidate(self.model.path, ArtifactEntry(ONNX))
+        beside = self.model.path.with_name(f"{self.model.path.name}.data")
+        files = [path for path in (self.model.path, beside) if path.exists()]
+        found = self._candidate(files, ArtifactEntry(ONNX))
         with found.process as runner:
             self.stages.observer.started("contract")
             opset = self.request.opset
             self.stages.add(contract_check(self.model, *self.interface, opset, runner))
             self._judge(found, known)
             judging.look_up(self.stages, self.model.path, self.capture.loaded.module)
-        self._on_devices(found, self.model.path)
+        self._on_devices(found, files)
 
     def _candidate(
-        self, path: Path, entry: ArtifactEntry, device: str = ""
+        self, files: Sequence[Path], entry: ArtifactEntry, device: str = ""
     ) -> candidates.Candidate:
-        timeout = self.options.timeout
-        return candidates.candidate(path, entry, *self.interface, timeout, self.tools, device)
+        own = files[0], entry, *self.interface, self.options.timeout, self.tools
+        return candidates.candidate(*own, device, sum(path.stat().st_size for path in files))
 
-    def _on_devices(self, found: candidates.Candidate, path: Path) -> None:
+    def _on_devices(self, found: candidates.Candidate, files: Sequence[Path]) -> None:
         """The same file on the devices that were asked for."""
-        on, labels = partial(self._candidate, path, found.entry), self.request.devices
+        on, labels = partial(self._candidate, files, found.entry), self.request.devices
         on_devices.parity(
             self.stages, found.label, on, labels, self.expected, self.options, self.localiser
         )
@@ -103,14 +105,14 @@ class Proof:
             return None
         self.stages.add(convert_check(artifact))
         entry = ArtifactEntry(job.variant, artifact.tools, artifact.names, artifact.shapes)
-        found = self._candidate(artifact.files[0], entry)
+        found = self._candidate(artifact.files, entry)
         with found.process:
             look = partial(candidates.interface, found, *self.interface)
             check = self.stages.attempt("contract", look, target=label)
             if check is not None:
                 self.stages.add(check)
                 self._judge(found)
-                self._on_devices(found, artifact.files[0])
+                self._on_devices(found, artifact.files)
         return artifact
 
     def _judge(self, found: candidates.Candidate, known: Answers | None = None) -> None:

@@ -26,6 +26,7 @@ from torch2mobile.onnx_files import is_ort, read_model, reading
 from torch2mobile.pipeline.bound_runner import BoundRunner
 from torch2mobile.pipeline.stages import error_check
 from torch2mobile.records import (
+    LOAD_SECONDS,
     ArtifactEntry,
     Bundle,
     Check,
@@ -52,13 +53,15 @@ _ANYTHING = Tolerance(atol=math.inf)
 class Candidate:
     """An artefact to be judged: how it was made, its process, and that under the contract.
 
-    ``device`` is where it runs, if that is not this machine.
+    ``device`` is where it runs, if that is not this machine; ``size`` that of its files in bytes,
+    where it is known.
     """
 
     entry: ArtifactEntry
     process: IsolatedRunner
     runner: Runner
     device: str = ""
+    size: int | None = None
 
     @property
     def label(self) -> str:
@@ -78,8 +81,13 @@ class Candidate:
     def verdict(self, check: Check, gate: ParityOptions) -> Check:
         """What a check that passed is worth: nothing was held to anything without a gate.
 
-        Where something stands in for the runtime, a note says so.
+        With its size and how long it took to load; where something stands in for the runtime, a
+        note says so.
         """
+        took = self.process.load_seconds
+        figures = {"bytes": self.size, LOAD_SECONDS: None if took is None else round(took, 4)}
+        known = {name: value for name, value in figures.items() if value is not None}
+        check = replace(check, metrics={**check.metrics, **known})
         target = TARGETS.get(self.entry.variant.target)
         if target is not None and target.environment.stand_in and not self.device:
             check = replace(check, notes=(*check.notes, target.environment.stand_in))
@@ -137,10 +145,11 @@ def candidate(
     timeout: float,
     worker: Worker | None = None,
     device: str = "",
+    size: int | None = None,
 ) -> Candidate:
     """An artefact under the contract that these inputs and outputs are."""
     process = runner_of(path, entry.variant, timeout, worker, device)
-    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs), device)
+    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs), device, size)
 
 
 def interface(
@@ -195,6 +204,12 @@ def recorded_entry(manifest: Manifest, label: str) -> ArtifactEntry:
     return manifest.artifacts.get(label) or ArtifactEntry(find_variant(label))
 
 
+def size_in(manifest: Manifest, label: str) -> int:
+    """The bytes of an artefact's files, as a bundle's manifest has them."""
+    files = manifest.targets.get(label, (MODEL, f"{MODEL}.data"))
+    return sum(manifest.files[name].size for name in files if name in manifest.files)
+
+
 def of_bundle(
     bundle: Bundle, options: ParityOptions, name: str, worker: Worker | None = None
 ) -> tuple[list[Candidate], list[Check]]:
@@ -223,5 +238,6 @@ def of_bundle(
             absent.append(error_check(name, error, target=entry.variant.label))
             continue
         own = bundle.file(file), entry, manifest.inputs, manifest.outputs
-        found.append(candidate(*own, options.timeout, worker))
+        size = size_in(manifest, entry.variant.label)
+        found.append(candidate(*own, options.timeout, worker, size=size))
     return found, absent

@@ -13,7 +13,7 @@ from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.installed_tools import Installed
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import Check, Metric, ParityOptions, Status, Table
+from torch2mobile.records import LOAD_SECONDS, Check, Metric, ParityOptions, Status, Table
 
 if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
@@ -30,8 +30,13 @@ On = Callable[[str], Candidate]
 
 
 def find(labels: Sequence[str]) -> tuple[str, ...]:
-    """The devices that labels name, each once; UsageError for an unknown one."""
-    return tuple(dict.fromkeys(name for label in labels for name in devices.find(label)))
+    """The devices that labels name, each once; UsageError for an unknown one.
+
+    ``all`` are the processors, and ``web`` where it is installed.
+    """
+    found = [name for label in labels for name in devices.find(label)]
+    there = "all" in labels and web.installed() is not None
+    return tuple(dict.fromkeys([*found, *[web.WEB] * there]))
 
 
 def packages() -> list[str]:
@@ -170,7 +175,6 @@ def side_by_side(stages: Stages, labels: Sequence[str], *, several: bool = False
     """
     if not labels and not several:
         return
-    made = {check.target: check for check in stages.checks if check.name == "convert"}
     names = {"parity", "golden"}
     compared = [
         check
@@ -183,13 +187,14 @@ def side_by_side(stages: Stages, labels: Sequence[str], *, several: bool = False
             check.target,
             check.device or _HERE,
             *_figures(check),
-            made[check.target].metrics.get("bytes") if check.target in made else None,
+            check.metrics.get("bytes"),
+            check.metrics.get(LOAD_SECONDS),
             check.status.value,
             "" if check.status is Status.PASSED else f"{check.name}: {check.summary}",
         )
         for check in sorted(compared, key=lambda check: _order(compared, check))
     )
-    columns = ("artefact", "device", "error", "noise", "bytes", "status", "reason")
+    columns = ("artefact", "device", "error", "noise", "bytes", LOAD_SECONDS, "status", "reason")
     table = Table("on each device", columns, rows)
     wrong = [check for check in compared if check.status is not Status.PASSED]
     wrong.sort(key=lambda check: _GRAVE.index(check.status))
@@ -198,7 +203,10 @@ def side_by_side(stages: Stages, labels: Sequence[str], *, several: bool = False
     else:
         count, where = len({row[0] for row in rows}), ", ".join((_HERE, *labels))
         status, summary = Status.PASSED, f"{count} artefacts on {where}"
-    stages.add(Check("devices", status, summary, tables=(table,)))
+    left = web.WEB not in labels and set(devices.DEVICES) <= set(labels)
+    note = f"{web.WEB} is not installed, and no device of this run: {web.INSTALL}"
+    notes = (note,) if left and web.installed() is None else ()
+    stages.add(Check("devices", status, summary, tables=(table,), notes=notes))
 
 
 def _order(compared: Sequence[Check], check: Check) -> int:

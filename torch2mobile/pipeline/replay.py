@@ -98,6 +98,7 @@ def on_device(
         manifest.outputs,
         options.timeout,
         device=device,
+        size=candidates.size_in(manifest, found.label),
     )
 
 

@@ -23,6 +23,7 @@ from torch2mobile.records.inputs import (
     Values,
 )
 from torch2mobile.records.report import (
+    LOAD_SECONDS,
     NOT_INSTALLED,
     SCHEMA_VERSION,
     Check,
@@ -64,6 +65,7 @@ from torch2mobile.records.stages import (
 
 __all__ = [
     "ABOUT_MODULE",
+    "LOAD_SECONDS",
     "MIN_CAUGHT",
     "NOT_INSTALLED",
     "SCHEMA_VERSION",

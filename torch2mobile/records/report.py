@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from torch2mobile.errors import ExitCode
@@ -76,6 +76,13 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError("a row has not as many figures as there are columns")
 
+    def without(self, column: str) -> Table:
+        """The table without a column, where it has it."""
+        kept = [number for number, name in enumerate(self.columns) if name != column]
+        columns = tuple(self.columns[number] for number in kept)
+        rows = tuple(tuple(row[number] for number in kept) for row in self.rows)
+        return replace(self, columns=columns, rows=rows)
+
 
 class Severity(str, Enum):
     """How much a finding matters: ERROR stands in the way, WARNING may, INFO is worth knowing."""
@@ -135,9 +142,17 @@ class Check:
     notes: tuple[str, ...] = ()
     seconds: float | None = None
 
+    def timeless(self) -> Check:
+        """The check without how long anything took, which the same run gives again."""
+        metrics = {name: value for name, value in self.metrics.items() if name != LOAD_SECONDS}
+        tables = tuple(table.without(LOAD_SECONDS) for table in self.tables)
+        return replace(self, seconds=None, metrics=metrics, tables=tables)
+
 
 # The metric of a check that was skipped for want of a runtime: the command that installs it.
 NOT_INSTALLED = "not installed"
+# The metric, and the column, of how long a runtime took to load a file.
+LOAD_SECONDS = "load seconds"
 
 
 @dataclass(frozen=True)
