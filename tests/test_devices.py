@@ -131,6 +131,10 @@ def test_a_mirror_that_refuses_is_quoted_and_nothing_is_installed(
     assert devices.installed(RUNTIME) is None
 
 
+def test_a_distribution_is_imported_by_the_name_of_its_module() -> None:
+    assert devices.imported(["numpy", "ml-dtypes"]) == ["numpy", "ml_dtypes"]
+
+
 @on_x86
 def test_doctor_shows_what_is_there(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(["doctor"])

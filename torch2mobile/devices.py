@@ -135,7 +135,7 @@ def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
 
 def imported(packages: Sequence[str]) -> list[str]:
     """Import distributions by name, in the emulator; ImportError where one does not load."""
-    return [importlib.import_module(name).__name__ for name in packages]
+    return [importlib.import_module(name.replace("-", "_")).__name__ for name in packages]
 
 
 def _parts(packages: Sequence[str]) -> Iterator[installing.Part | None]:

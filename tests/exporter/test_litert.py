@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import torch2mobile
+from torch2mobile import devices
 from torch2mobile.environments import Worker
 from torch2mobile.errors import ModelFileError, NotApplicableError, ProbeRefusedError
 from torch2mobile.exporter.loading.grammar import parse_input
@@ -96,6 +97,23 @@ def test_names_dtypes_and_sizes_are_the_contracts(made: Any, artifact: Artifact)
     assert [name for name, _ in answers] == names
     for (name, array), wanted in zip(answers, made.loaded.module(*feeds).values(), strict=True):
         torch.testing.assert_close(torch.from_numpy(array), wanted.detach(), msg=name)
+
+
+@installed
+@pytest.mark.skipif(
+    devices.installed(TARGET.packages) is None, reason=f"not there: {devices.INSTALL}"
+)
+@pytest.mark.slow
+def test_it_runs_on_the_kernels_of_a_phones_processor(made: Any, artifact: Artifact) -> None:
+    x, ids, mask = torch.randn(2, 16), torch.tensor([5, -7]), torch.rand(2, 4) > 0.5
+    feeds = {"x": x.numpy(), "ids": ids.numpy(), "mask": mask.numpy()}
+    entry = ArtifactEntry(VARIANT, {}, artifact.names, artifact.shapes)
+    given = artifact.files[0], entry, made.model.inputs, made.model.outputs, WAIT
+    found = candidate(*given, device="arm64:cortex-a53")
+    with found.process:
+        answers = dict(found.runner.run(feeds))
+    wanted = made.loaded.module(x, ids, mask)["z"].detach()
+    torch.testing.assert_close(torch.from_numpy(answers["z"]), wanted)
 
 
 @installed

@@ -7,11 +7,10 @@ import functools
 import importlib.metadata
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch2mobile import __version__
 
 TOOLS = (
     "torch",
@@ -79,7 +78,9 @@ def machine() -> dict[str, str]:
 def installed() -> list[Installed]:
     """This program and every tool that export needs, with its version or how to get it."""
     # Run from a checkout it is no distribution that is installed, and there all the same.
-    own = Installed("torch2mobile", __version__, "pip install torch2mobile")
+    # Its version is in the package itself, which imports what is above this.
+    version = sys.modules["torch2mobile"].__version__
+    own = Installed("torch2mobile", version, "pip install torch2mobile")
     command = "pip install -c constraints.txt"
     return [own, *(Installed(name, _version(name), f"{command} {name}") for name in TOOLS)]
 
