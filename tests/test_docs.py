@@ -48,6 +48,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
     *sorted(DOCS.rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
 ]
 FENCE = re.compile(
     r"^(?:<!-- (?P<mark>run|output|file: (?P<name>\S+)) -->\n)?"

@@ -25,13 +25,14 @@ from torch2mobile.errors import InstallError, NotApplicableError, UsageError, di
 from torch2mobile.web import WEB
 
 # QEMU chooses instructions by its -cpu, and libraries read what a processor is from /proc/cpuinfo,
-# which QEMU 7 takes from the host: there ONNX Runtime dies of it.
+# which QEMU 7 takes from the host: there ONNX Runtime dies of it. It also dies of one that it does
+# not know, so that "max" is called what has the most of its instructions, a Neoverse N2.
 _BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 _NEWER = f"{_BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 _PROCESSORS: Mapping[str, tuple[str, str, str]] = {
     "cortex-a53": ("0x41", "0xd03", _BASE),
     "cortex-a76": ("0x41", "0xd0b", f"{_NEWER} ssbs"),
-    "max": ("0x00", "0x051", f"{_NEWER} jscvt fcma sha3 sha512 sve asimdfhm sve2 i8mm bf16"),
+    "max": ("0x41", "0xd49", f"{_NEWER} jscvt fcma sha3 sha512 sve asimdfhm sve2 i8mm bf16"),
 }
 ARM64 = "arm64"
 # What phones of the last years have at least: arithmetic in float16, and dot products.
@@ -124,6 +125,8 @@ def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
         if installing.part(_folder() / "system") is None:
             told("system: ARM64 packages, and the emulator")
             _install_system(_folder() / "system")
+        for processor in _PROCESSORS:  # also of a system that an earlier version made
+            _processor(_folder() / "system", processor)
         for name in packages:
             if installing.part(_wheel(name)) is None:
                 told(f"{name} {importlib.metadata.version(name)} for ARM64")
@@ -232,8 +235,6 @@ def _install_system(folder: Path) -> None:
             if program.name not in _EMULATORS:  # for twenty other processors
                 program.unlink()
         (staged / "python3").symlink_to(f"usr/bin/python{python}")
-        for processor in _PROCESSORS:
-            _processor(staged, processor)
     shutil.rmtree(downloads)
 
 
@@ -250,7 +251,7 @@ def _processor(system: Path, name: str) -> None:
     """A root for one processor: the system, under what its /proc/cpuinfo says."""
     implementer, part, features = _PROCESSORS[name]
     root = system / name
-    (root / "proc").mkdir(parents=True)
+    (root / "proc").mkdir(parents=True, exist_ok=True)
     (root / "proc" / "cpuinfo").write_text(
         f"processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: {features}\n"
         f"CPU implementer\t: {implementer}\nCPU architecture: 8\nCPU variant\t: 0x0\n"
@@ -260,7 +261,8 @@ def _processor(system: Path, name: str) -> None:
     for each in ("usr", "lib", "etc"):
         # Newer systems have all libraries below usr.
         kept = each if (system / each).exists() else f"usr/{each}"
-        (root / each).symlink_to(f"../{kept}")
+        if not (root / each).is_symlink():
+            (root / each).symlink_to(f"../{kept}")
 
 
 def _install_wheel(name: str) -> None:

@@ -185,11 +185,11 @@ def read_state(bundle: Bundle) -> dict[str, np.ndarray]:
 def write_case(
     path: Path, feeds: Mapping[str, np.ndarray], outputs: Sequence[tuple[str, np.ndarray]]
 ) -> None:
-    """One golden case as .npz: ``inputs/NAME`` and ``outputs/NAME``."""
+    """One golden case as .npz: ``inputs/NAME`` and ``outputs/NAME``, row by row."""
     import numpy as np
 
-    arrays = {f"inputs/{name}": array for name, array in feeds.items()}
-    arrays |= {f"outputs/{name}": array for name, array in outputs}
+    arrays = {f"inputs/{name}": np.asarray(array, order="C") for name, array in feeds.items()}
+    arrays |= {f"outputs/{name}": np.asarray(array, order="C") for name, array in outputs}
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
         np.savez(path, **arrays)  # type: ignore[arg-type]

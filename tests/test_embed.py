@@ -1,0 +1,418 @@
+"""examples/embed: compiled, and run on bundles that are right and on bundles that are damaged.
+
+The programs must exit as ``torch2mobile verify`` does. ``EMBED_LIBRARIES`` is a folder of
+scripts/embed_libraries.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+import torch2mobile
+from torch2mobile import devices
+from torch2mobile.cli import run as torch2mobile_command
+from torch2mobile.exporter.bundle import read_case, write_case
+from torch2mobile.records import ParityOptions
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "embed"
+LIBRARIES = Path(os.environ.get("EMBED_LIBRARIES", "there/is/none")).resolve()
+CROSS = "aarch64-linux-gnu-g++"
+WORST = re.compile(r"PASSED  (\S+)  (\S+)  worst error (\S+) of (\S+) allowed \(case (.*)\)")
+FAST: dict[str, Any] = {"simplify": False, "parity": ParityOptions(probes=2)}
+
+
+# --- without a compiler -----------------------------------------------------------------------
+
+
+def test_cmake_compiles_every_source() -> None:
+    listed = set(re.findall(r"\b\w+\.cpp\b", (EXAMPLE / "CMakeLists.txt").read_text("utf-8")))
+    assert listed == {path.name for path in EXAMPLE.glob("*.cpp")}
+
+
+def test_the_readme_shows_what_the_programs_print() -> None:
+    text = (EXAMPLE / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^PASSED .*$", text, re.MULTILINE)
+    assert {said[1] for said in map(WORST.fullmatch, shown) if said} == {"onnx", "ort", "ncnn"}
+
+
+def test_dtypes_have_numpys_names_and_sizes() -> None:
+    table = re.findall(
+        r'\{"(\S\w\d)", "(\w+)", (\d)\}', (EXAMPLE / "npz.cpp").read_text(encoding="utf-8")
+    )
+    assert len(table) == 12
+    for descr, name, size in table:
+        dtype = np.dtype(descr)
+        assert (dtype.name, dtype.itemsize) == (name, int(size))
+
+
+def test_golden_data_is_row_by_row_and_not_compressed(tmp_path: Path) -> None:
+    by_column = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    assert not by_column.flags.c_contiguous
+    write_case(tmp_path / "case.npz", {"x": by_column}, [("y", np.float32(1)[()])])
+    text = (tmp_path / "case.npz").read_bytes()
+    assert by_column.tobytes() in text
+    assert b"'fortran_order': True" not in text
+    feeds, outputs = read_case(tmp_path / "case.npz")
+    np.testing.assert_array_equal(feeds["x"], by_column)
+    assert outputs[0][1].shape == ()
+
+
+# --- compiled ---------------------------------------------------------------------------------
+
+
+def need(*programs: str) -> None:
+    """Skip with the reason where something is not there."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"not there: {program}")
+    if not (LIBRARIES / "include").is_dir():
+        pytest.skip("EMBED_LIBRARIES is no folder of scripts/embed_libraries.py")
+
+
+def build(folder: Path, *options: str) -> Path:
+    """The example, compiled into a folder that workers share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        settings = [f"-DJSON_ROOT={LIBRARIES}", "-DCMAKE_CXX_FLAGS=-Werror", *options]
+        for command in (
+            ["cmake", "-S", EXAMPLE, "-B", folder, *settings],
+            ["cmake", "--build", folder],
+        ):
+            ended = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=600
+            )
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+def onnxruntime_root(folder: Path, package: Path) -> str:
+    """What a release of ONNX Runtime unpacks to: headers, and the library of a Python wheel."""
+    found = list((package / "capi").glob("libonnxruntime.so.*"))
+    if not found:
+        pytest.skip("this onnxruntime has no library of its own")
+    (folder / "lib").mkdir(parents=True, exist_ok=True)
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        link = folder / "lib" / name
+        if not link.exists():
+            link.symlink_to(found[0])
+    if not (folder / "include").exists():
+        (folder / "include").symlink_to(LIBRARIES / "include" / "onnxruntime")
+    return f"-DONNXRUNTIME_ROOT={folder}"
+
+
+Replay = Callable[[Path], "tuple[int, str]"]
+
+
+def program(*command: str | Path) -> Replay:
+    def replay(bundle: Path) -> tuple[int, str]:
+        ended = subprocess.run(
+            [*command, bundle], capture_output=True, text=True, check=False, timeout=300
+        )
+        return ended.returncode, ended.stdout + ended.stderr
+
+    return replay
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent / "embed" if "PYTEST_XDIST_WORKER" in os.environ else base / "embed"
+
+
+@pytest.fixture(scope="session")
+def replay(shared: Path) -> Replay:
+    """``replay``, for this machine."""
+    need("cmake", "c++")
+    root = onnxruntime_root(shared / "onnxruntime", Path(onnxruntime.__file__).parent)
+    return program(build(shared / "build", root) / "replay")
+
+
+class Pair(nn.Module):
+    """Two inputs, one of them whole numbers, and outputs of three dtypes."""
+
+    INPUTS = ("x:float32[N=1..3,4]", "ids:int64[N]")
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.linear = nn.Embedding(5, 4), nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.linear(x + self.table(ids))
+        return y, y.argmax(1), y > 0
+
+
+class Mean(nn.Module):
+    """A mean that is carried from call to call."""
+
+    INPUTS = ("x:float32[2,4]",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.full((4,), 2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.level.copy_(self.level * 0.9 + x.mean(0) * 0.1)
+        return x - self.level
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "pair"
+    values = ["ids=0..4"]
+    result = torch2mobile.export(Pair().eval(), inputs=Pair.INPUTS, values=values, out=path, **FAST)
+    assert result.exit_code == 0, result.report
+    return path
+
+
+def rows(text: str) -> dict[tuple[str, str], str]:
+    """The verdict's words by artefact and output."""
+    found = re.findall(r"^(?:PASSED|FAILED)  (\S+)  (\S*)  (.*)$", text, re.MULTILINE)
+    return {(label, output): said for label, output, said in found}
+
+
+def agrees_with_the_manifest(bundle: Path, text: str) -> None:
+    """Each error is what was measured at the export, on the same library."""
+    cases = json.loads((bundle / "manifest.json").read_text("utf-8"))["golden"]
+    for line in text.splitlines():
+        found = WORST.fullmatch(line)
+        if found is None:
+            assert line.endswith("  equal")
+            continue
+        label, output, error, allowed, probe = found.groups()
+        (case,) = (each for each in cases if each["probe"] == probe)
+        assert float(error) == pytest.approx(case["errors"][label][output], rel=0.01)
+        assert float(error) <= float(allowed)
+
+
+@pytest.mark.slow
+def test_a_bundle_that_is_right(replay: Replay, pair: Path) -> None:
+    code, text = replay(pair)
+    assert code == 0, text
+    found = rows(text)
+    assert len(found) == 6
+    assert {output for _, output in found} == set(outputs_of(pair))
+    agrees_with_the_manifest(pair, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "detector"])
+def test_samples(replay: Replay, tmp_path: Path, name: str) -> None:
+    bundle = tmp_path / name
+    command = ["export", f"sample:{name}", "--no-simplify", "--probes", "2", "--out", str(bundle)]
+    assert torch2mobile_command(command) == 0
+    code, text = replay(bundle)
+    assert code == 0, text
+    assert {output for _, output in rows(text)} == set(outputs_of(bundle))
+    agrees_with_the_manifest(bundle, text)
+
+
+@pytest.mark.slow
+def test_calls_in_a_row_carry_the_state(replay: Replay, tmp_path: Path) -> None:
+    bundle = tmp_path / "mean"
+    result = torch2mobile.export(Mean().eval(), inputs=Mean.INPUTS, state=True, out=bundle, **FAST)
+    assert result.exit_code == 0, result.report
+    assert replay(bundle)[0] == 0
+    # The file that an app starts from counts, and not what the golden data say it was.
+    state = bundle / "state.bin"
+    state.write_bytes(np.full(4, 3.0, np.float32).tobytes())
+    assert codes(replay, bundle) == (1, 1)
+    state.write_bytes(b"")
+    assert codes(replay, bundle) == (1, 1)
+
+
+def outputs_of(bundle: Path) -> list[str]:
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    return [output["name"] for output in manifest["outputs"]]
+
+
+def codes(replay: Replay, bundle: Path) -> tuple[int, int]:
+    """The exit codes of the program and of ``torch2mobile verify``."""
+    return replay(bundle)[0], torch2mobile_command(["verify", str(bundle), "--quiet"])
+
+
+# --- damaged ----------------------------------------------------------------------------------
+
+
+def example(bundle: Path) -> Path:
+    return bundle / "golden" / "0_example.npz"
+
+
+def weight(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    tensor = next(t for t in model.graph.initializer if t.name == "linear.weight")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
+    onnx.save(model, bundle / "model.onnx")
+
+
+def flipped_bit(bundle: Path) -> None:
+    _, outputs = read_case(example(bundle))
+    data = bytearray(example(bundle).read_bytes())
+    data[data.index(outputs[0][1].tobytes())] ^= 1
+    example(bundle).write_bytes(data)
+
+
+def cut(bundle: Path) -> None:
+    example(bundle).write_bytes(example(bundle).read_bytes()[:200])
+
+
+def compressed(bundle: Path) -> None:
+    with np.load(example(bundle)) as arrays:
+        np.savez_compressed(example(bundle), **dict(arrays))
+
+
+def changed(name: str, change: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[Path], None]:
+    """One array of the example's golden data replaced, or left out."""
+
+    def damage(bundle: Path) -> None:
+        with np.load(example(bundle)) as loaded:
+            arrays = dict(loaded)
+        replaced = change(arrays.pop(name) if name in arrays else np.zeros(2, np.float32))
+        # At its old place: order counts.
+        found = {k: arrays.get(k, replaced) for k in [*loaded.files, name]}
+        np.savez(example(bundle), **{k: v for k, v in found.items() if v is not None})
+
+    return damage
+
+
+def poked(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array.flat[0] = value
+        return array
+
+    return change
+
+
+def manifest(**fields: Any) -> Callable[[Path], None]:
+    def damage(bundle: Path) -> None:
+        path = bundle / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), "utf-8")
+
+    return damage
+
+
+def leads_out(bundle: Path) -> None:
+    golden = json.loads((bundle / "manifest.json").read_text("utf-8"))["golden"]
+    manifest(golden=[{**golden[0], "file": "../outside.npz"}])(bundle)
+
+
+def written(name: str, data: bytes) -> Callable[[Path], None]:
+    def damage(bundle: Path) -> None:
+        (bundle / name).write_bytes(data)
+
+    return damage
+
+
+def gone(name: str) -> Callable[[Path], None]:
+    def damage(bundle: Path) -> None:
+        (bundle / name).unlink()
+
+    return damage
+
+
+FIRST, INDEX, SIGN = "outputs/output_0", "outputs/output_1", "outputs/output_2"
+EXAMPLE_FILE = "golden/0_example.npz"
+DAMAGE: dict[str, tuple[Callable[[Path], None], int, str]] = {
+    "weight": (weight, 1, r"FAILED  onnx  output_0  worst error \S+ of \S+ allowed"),
+    "flipped bit": (flipped_bit, 1, "damaged: its checksum differs"),
+    "cut": (cut, 1, "it is no .npz"),
+    "golden gone": (gone(EXAMPLE_FILE), 1, "0_example.npz cannot be read"),
+    "golden empty": (written(EXAMPLE_FILE, b""), 1, "it is no .npz"),
+    "compressed": (compressed, 1, "it is compressed"),
+    "one output less": (changed(INDEX, lambda _: None), 1, "3 outputs for 2"),
+    "one output more": (changed("outputs/z", lambda a: a), 1, "3 outputs for 4"),
+    "one input less": (changed("inputs/ids", lambda _: None), 1, "ids"),
+    "a NaN": (changed(FIRST, poked(np.nan)), 1, "gives .* for nan"),
+    "infinity": (changed(FIRST, poked(np.inf)), 1, "gives .* for inf"),
+    "another value": (changed(FIRST, poked(9.0)), 1, "FAILED  ort  output_0  worst error"),
+    "another index": (changed(INDEX, lambda a: a + 1), 1, "must be equal"),
+    "another truth": (changed(SIGN, lambda a: ~a), 1, "must be equal"),
+    "dtype": (changed(FIRST, lambda a: a.astype(np.float64)), 1, r"is float32\[.*not float64"),
+    "dtype of an input": (changed("inputs/ids", lambda a: a.astype(np.int32)), 1, "ids"),
+    "a dtype of no use": (changed(FIRST, lambda a: a.astype(complex)), 1, "has the dtype <c16"),
+    "shape": (changed(FIRST, lambda a: a[..., None]), 1, "is float32.*, and not float32"),
+    "by column": (changed(FIRST, np.asfortranarray), 1, "is by column"),
+    "model gone": (gone("model.onnx"), 1, "FAILED  onnx    model.onnx does not load"),
+    "no model": (written("model.ort", b"no model"), 1, "FAILED  ort    model.ort does not load"),
+    "no golden": (manifest(golden=[]), 3, "nothing was compared"),
+    "schema": (manifest(schema_version=99), 2, "another kind or schema version"),
+    "kind": (manifest(kind="other"), 2, "another kind or schema version"),
+    "no list": (manifest(golden=3), 2, "is not as torch2mobile writes it"),
+    "manifest gone": (gone("manifest.json"), 2, "is no bundle"),
+    "no JSON": (written("manifest.json", b"{"), 2, "is not as torch2mobile writes it"),
+    "leads out": (leads_out, 2, "not in the bundle"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_has_the_exit_code_of_verify(
+    replay: Replay, pair: Path, tmp_path: Path, name: str
+) -> None:
+    damage, code, said = DAMAGE[name]
+    bundle = tmp_path / "pair"
+    shutil.copytree(pair, bundle)
+    damage(bundle)
+    found, text = replay(bundle)
+    assert re.search(said, text), text
+    assert (found, codes(replay, bundle)[1]) == (code, code)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_no_bundle(replay: Replay, tmp_path: Path) -> None:
+    assert codes(replay, tmp_path) == codes(replay, tmp_path / "none") == (2, 2)
+
+
+# --- for ARM64 --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def arm64(shared: Path) -> Callable[[str, str], Replay]:
+    """A program on an emulated processor."""
+    need("cmake", CROSS)
+    packages = ("onnxruntime", "numpy")
+    if devices.installed(packages) is None:
+        pytest.skip(f"not there: {devices.INSTALL}")
+    place = devices.environment(devices.DEVICES[0], packages)
+    wheel = Path(place.needs[0]) / "onnxruntime"
+    root = onnxruntime_root(shared / "onnxruntime-arm64", wheel)
+    system = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
+    built = build(shared / "build-arm64", *system, f"-DCMAKE_CXX_COMPILER={CROSS}", root)
+
+    def on(name: str, device: str) -> Replay:
+        launcher = devices.environment(device, packages).launcher
+        return program(*launcher, "-E", "LD_LIBRARY_PATH=", built / name)
+
+    return on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", devices.DEVICES)
+def test_on_an_emulated_processor(
+    arm64: Callable[[str, str], Replay], pair: Path, tmp_path: Path, device: str
+) -> None:
+    replay = arm64("replay", device)
+    code, text = replay(pair)
+    assert code == 0, text
+    assert len(rows(text)) == 6
+    shutil.copytree(pair, tmp_path / "pair")
+    weight(tmp_path / "pair")
+    assert replay(tmp_path / "pair")[0] == 1
