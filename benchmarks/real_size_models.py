@@ -37,6 +37,10 @@ class Encoder(nn.Module):
         self.tokens = nn.Embedding(30522, 768)
         layer = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True)
         self.layers = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
+        # The layers are copies of one: a simplifier would store their weights once.
+        for weight in self.layers.parameters():
+            if weight.dim() > 1:
+                nn.init.xavier_uniform_(weight)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """From tokens to features."""

@@ -98,6 +98,9 @@ def candidate(name: str, source: str, target: str, external_data: bool) -> dict[
 
 def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
     """Whether two graphs have the same nodes and weights by the same names."""
+    # Weights are long to compare, and most simplified graphs have fewer nodes.
+    if len(before.graph.node) != len(after.graph.node):
+        return False
     return before.opset_import == after.opset_import and _content(before) == _content(after)
 
 

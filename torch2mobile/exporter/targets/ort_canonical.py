@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import flatbuffers  # type: ignore[import-untyped]
+import numpy as np
 from flatbuffers import number_types
 
 from torch2mobile.errors import ConversionError
@@ -45,6 +46,7 @@ _BITS = {
 }
 # ONNX Runtime itself aligns weights to 4 bytes only.
 _ALIGNMENT = 16
+_CHUNK = 1 << 20
 
 
 @dataclass
@@ -61,6 +63,21 @@ class _Array:
 
     data: memoryview
     count: int
+
+    def __eq__(self, other: object) -> bool:
+        # memoryviews compare element by element, which takes seconds for large weights.
+        return (
+            isinstance(other, _Array)
+            and self.count == other.count
+            and len(self.data) == len(other.data)
+            and all(
+                np.array_equal(self._bytes(start), other._bytes(start))
+                for start in range(0, len(self.data), _CHUNK)
+            )
+        )
+
+    def _bytes(self, start: int) -> Any:
+        return np.frombuffer(self.data[start : start + _CHUNK], np.uint8)
 
 
 class _Field(NamedTuple):
@@ -207,7 +224,7 @@ def _write_value(builder: Any, value: _Value, field: _Field) -> int:
     return cast("int", builder.EndVector())
 
 
-def _parse(data: bytes | bytearray) -> _Table:
+def _parse(data: bytes | memoryview) -> _Table:
     """The whole file, its maps sorted."""
     session = _module("InferenceSession").InferenceSession
     if not session.InferenceSessionBufferHasIdentifier(data, 0):
@@ -215,14 +232,15 @@ def _parse(data: bytes | bytearray) -> _Table:
     return _read(session.GetRootAs(data, 0))
 
 
-def _rebuild(data: bytes) -> bytearray:
+def _rebuild(data: bytes) -> memoryview:
     """The same model in the layout that follows from its contents."""
     model = _parse(data)
     # The alignment of the weights takes a little more than the file had; a builder grows.
     size = min(len(data) + 2**16, flatbuffers.Builder.MAX_BUFFER_SIZE)
     builder = flatbuffers.Builder(size)
     builder.Finish(_write(builder, model), file_identifier=_IDENTIFIER)
-    rebuilt: bytearray = builder.Output()
+    # What Output() gives, but no copy.
+    rebuilt = memoryview(builder.Bytes)[builder.head :]
     if _parse(rebuilt) != model:
         raise ValueError("the copy has another meaning")
     return rebuilt
