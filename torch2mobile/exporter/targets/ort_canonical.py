@@ -58,7 +58,7 @@ class _Table:
 
 
 @dataclass
-class _Array:
+class _Array:  # noqa: PLW1641 (a dataclass has none where it compares)
     """A vector of numbers or structs, as the bytes in the file."""
 
     data: memoryview
