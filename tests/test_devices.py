@@ -90,7 +90,7 @@ def test_a_runtime_of_another_version_is_missing(
         with installing.filling(empty / "torch2mobile" / "arm64" / name, {"name": name}, []):
             pass
     assert devices.installed(RUNTIME) is None
-    monkeypatch.setattr(devices.importlib.metadata, "version", lambda _: "0.1")
+    monkeypatch.setattr(devices.beside, "version", lambda _: "0.1")
     assert devices.installed(RUNTIME) == {"name": "numpy-0.1"}
 
 

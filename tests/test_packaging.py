@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import torch2mobile
+from torch2mobile import beside
 from torch2mobile.pipeline import installed_tools
 
 if sys.version_info >= (3, 11):
@@ -120,6 +121,13 @@ def test_doctor_knows_every_extra_and_what_it_installs() -> None:
         if extra != "test"
     }
     assert named == dict(installed_tools.EXTRAS)
+
+
+@pytest.mark.parametrize("name", beside.PINS)
+def test_what_is_installed_beside_this_python_is_pinned_alike(name: str) -> None:
+    if sys.version_info >= (3, 11):
+        found = {own: pins()[canonicalize_name(own)] for own in beside.PINS[name]}
+        assert found == dict(beside.PINS[name])
 
 
 def test_only_the_test_extra_needs_test_tools() -> None:

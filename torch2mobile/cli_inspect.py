@@ -124,9 +124,9 @@ def samples(**options: Any) -> int:
 @click.command()
 @click.option(
     "--install",
-    type=click.Choice(["arm64", "web"]),
-    help="Make this device in your cache first: an emulated ARM64, at the versions of this Python, "
-    "or onnxruntime-web for Node.",
+    type=click.Choice(["arm64", "web", "litert"]),
+    help="Make this in your cache first: an emulated ARM64 at the versions of this Python, "
+    "onnxruntime-web for Node, or what the target litert needs.",
 )
 @common
 def doctor(install: str | None, **options: Any) -> int:

@@ -9,17 +9,14 @@ it is the machine.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 import platform
 import re
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from torch2mobile import installing
+from torch2mobile import beside, installing
 from torch2mobile.environments import HERE, Environment, Worker
 from torch2mobile.errors import InstallError, NotApplicableError, UsageError, did_you_mean
 from torch2mobile.web import WEB
@@ -129,7 +126,7 @@ def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
             _processor(_folder() / "system", processor)
         for name in packages:
             if installing.part(_wheel(name)) is None:
-                told(f"{name} {importlib.metadata.version(name)} for ARM64")
+                told(f"{name} {beside.version(name)} for ARM64")
                 _install_wheel(name)
         told("a first run")
         with Worker(environment=environment(DEVICES[0], packages)) as worker:
@@ -152,11 +149,7 @@ def _folder() -> Path:
 
 def _wheel(name: str) -> Path:
     """Where the aarch64 wheel of a distribution is, of the version that is installed here."""
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        version = "none"
-    return _folder() / f"{name}-{version}"
+    return _folder() / f"{name}-{beside.version(name) or 'none'}"
 
 
 _EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
@@ -268,35 +261,11 @@ def _processor(system: Path, name: str) -> None:
 def _install_wheel(name: str) -> None:
     system = installing.part(_folder() / "system")
     python = system.versions["python"] if system else ""
-    version = importlib.metadata.version(name)
-    downloads = _folder() / "downloads" / f"{name}-{version}"
-    downloads.mkdir(parents=True, exist_ok=True)
-    command = [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--python-version", python, "--implementation", "cp"]
+    version = beside.version(name) or "none"
+    options = ["--python-version", python, "--implementation", "cp"]
     for abi in (f"cp{python.replace('.', '')}", "abi3", "none"):
-        command += ["--abi", abi]
+        options += ["--abi", abi]
     for tag in (*(f"manylinux_2_{minor}" for minor in range(40, 16, -1)), "manylinux2014"):
-        command += ["--platform", f"{tag}_aarch64"]
-    installing.run(
-        [*command, "--dest", str(downloads), f"{name}=={version}"],
-        f"the download of {name} {version} for ARM64 and Python {python}",
-    )
-    archives = list(downloads.glob("*.whl"))
-    with installing.filling(_wheel(name), {name: version}, archives) as staged:
-        for archive in archives:
-            try:
-                with zipfile.ZipFile(archive) as wheel:
-                    wheel.extractall(staged)
-            except zipfile.BadZipFile as error:
-                archive.unlink()
-                raise InstallError(
-                    f"{archive.name} is broken: {error}", f"Run it again: {INSTALL}"
-                ) from error
-    shutil.rmtree(downloads, ignore_errors=True)
-
-
-def _pip() -> list[str]:
-    """The command of a pip: this Python's, or one on the PATH."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
-    return [shutil.which("pip3") or "pip"]
+        options += ["--platform", f"{tag}_aarch64"]
+    what = f"the download of {name} {version} for ARM64 and Python {python}"
+    installing.wheels(_wheel(name), {name: version}, options, what, INSTALL)

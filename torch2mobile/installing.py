@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +96,40 @@ def filling(folder: Path, versions: Mapping[str, str], archives: Sequence[Path])
         staged.rename(folder)
         for path in archives:
             path.unlink()
+
+
+def wheels(
+    folder: Path, pins: Mapping[str, str], options: Sequence[str], what: str, again: str
+) -> None:
+    """Fill a folder with the wheels of these distributions and of nothing that they ask for.
+
+    ``options`` are pip's own. One that is broken is removed, so that the next run, by the command
+    ``again``, loads it anew.
+    """
+    downloads = folder.with_name(f"{folder.name}.downloads")
+    downloads.mkdir(parents=True, exist_ok=True)
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:", *options]
+    wanted = [f"{name}=={version}" for name, version in pins.items()]
+    run([*command, "--dest", str(downloads), *wanted], what)
+    archives = list(downloads.glob("*.whl"))
+    with filling(folder, pins, archives) as staged:
+        for archive in archives:
+            try:
+                with zipfile.ZipFile(archive) as wheel:
+                    wheel.extractall(staged)
+            except zipfile.BadZipFile as error:
+                archive.unlink()
+                raise InstallError(
+                    f"{archive.name} is broken: {error}", f"Run it again: {again}"
+                ) from error
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _pip() -> list[str]:
+    """The command of a pip: this Python's, or one on the PATH."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    return [shutil.which("pip3") or "pip"]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace as Namespace
@@ -71,11 +72,14 @@ def artifact(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @installed
 @pytest.mark.slow
-def test_names_dtypes_and_sizes_are_the_contracts(made: Any, artifact: Artifact) -> None:
+def test_names_dtypes_and_sizes_are_the_contracts(
+    made: Any, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
     (path,) = artifact.files
     assert (path.name, variant_of(path)) == ("model.tflite", VARIANT)
     assert {"litert-torch", "ai-edge-litert"} <= convert_check(artifact).metrics.keys()
-    runner = LitertRunner(path)
+    runner = TARGET.load(path, VARIANT)
     assert [spec.name for spec in runner.inputs()] == ["x", "ids", "mask"]
     names = [spec.name for spec in made.model.outputs]
     # Two names of one value come in any order, and the contract's is what an app sees.
@@ -230,6 +234,9 @@ def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
     assert TARGET.accepts(model, VARIANT) == words
 
 
-def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert TARGET.missing() == ["pip install 'torch2mobile[litert]'"]
+    assert TARGET.missing() == ["torch2mobile doctor --install litert"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import platform
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch2mobile import beside
 
 TOOLS = (
     "torch",
@@ -82,22 +83,16 @@ def installed() -> list[Installed]:
     version = sys.modules["torch2mobile"].__version__
     own = Installed("torch2mobile", version, "pip install torch2mobile")
     command = "pip install -c constraints.txt"
-    return [own, *(Installed(name, _version(name), f"{command} {name}") for name in TOOLS)]
+    return [own, *(Installed(name, beside.version(name), f"{command} {name}") for name in TOOLS)]
 
 
 def extras() -> list[Installed]:
     """Every extra, with the versions of what it is for, or how to get it."""
     found = []
     for name, parts in EXTRAS.items():
-        versions = [_version(part) for part in parts]
+        versions = [beside.version(part) for part in parts]
         told = ", ".join(f"{part} {v}" for part, v in zip(parts, versions, strict=True))
-        command = f"pip install 'torch2mobile[{name}]'"
+        own = name in beside.PINS
+        command = beside.command(name) if own else f"pip install 'torch2mobile[{name}]'"
         found.append(Installed(f"[{name}]", told if all(versions) else None, command, needed=False))
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch2mobile import devices, web
+from torch2mobile import beside, devices, web
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets.ort import ONNX
@@ -61,9 +61,11 @@ def as_tools() -> list[Installed]:
     ]
 
 
-def install(device: str, told: Callable[[str], None]) -> None:
-    """Make a device in the user's cache; InstallError where it cannot be made."""
-    if device == web.WEB:
+def install(what: str, told: Callable[[str], None]) -> None:
+    """Make a device, or a target's packages, in the user's cache; InstallError where it fails."""
+    if what in beside.PINS:
+        beside.install(what, told)
+    elif what == web.WEB:
         web.install(told)
     else:
         devices.install(packages(), told)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch2mobile import beside
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
@@ -136,9 +136,7 @@ class LitertTarget:
 
     def missing(self) -> Sequence[str]:
         """The command that installs the converter and the runtime, if one is not there."""
-        needed = [tool.replace("-", "_") for tool in _TOOLS]
-        absent = [name for name in needed if importlib.util.find_spec(name) is None]
-        return ["pip install 'torch2mobile[litert]'"] if absent else []
+        return beside.missing(self.name, *_TOOLS)
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why LiteRT has no form for it: dtypes."""
@@ -150,6 +148,7 @@ class LitertTarget:
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.tflite`` with the example's sizes, and see that it loads."""
+        digest = beside.see(self.name, *_TOOLS)
         import litert_torch
         import torch
 
@@ -179,8 +178,10 @@ class LitertTarget:
         except ModelFileError as error:
             raise ConversionError(f"wrote what does not load: {error.message}") from error
         versions = {tool: importlib.metadata.version(tool) for tool in _TOOLS}
+        versions |= {"sha256 of their archives": digest} if digest else {}
         return Artifact(job.variant, (path,), versions, shapes=dict(job.shapes))
 
     def load(self, path: Path, variant: Variant) -> LitertRunner:  # noqa: ARG002
         """The interpreter of a .tflite file."""
+        beside.see(self.name, "ai-edge-litert")
         return LitertRunner(path)
