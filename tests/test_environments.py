@@ -209,6 +209,27 @@ def test_torch_is_there_only_where_it_is_wanted(shared: Worker) -> None:
         assert worker.call("torch:get_num_threads", timeout=WAIT) >= 1
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("socket:create_connection", (("127.0.0.1", 9), 1.0)),
+        ("socket:gethostbyname_ex", ("localhost",)),
+        ("socket:getaddrinfo", ("localhost", 80)),
+        ("urllib.request:urlopen", ("http://127.0.0.1:9/count", None, 1.0)),
+    ],
+)
+def test_a_worker_that_tries_the_network_is_refused(
+    shared: Worker, function: str, arguments: tuple[Any, ...]
+) -> None:
+    with pytest.raises(WorkerCallError, match="there is no network for converters"):
+        shared.call(function, *arguments, timeout=WAIT)
+
+
+def test_a_worker_may_talk_to_its_own_machine_by_files(shared: Worker) -> None:
+    with pytest.raises(WorkerCallError, match="FileNotFoundError"):
+        shared.call("multiprocessing.connection:Client", "/no/such/socket", timeout=WAIT)
+
+
 def test_another_python_sees_nothing_that_was_made_for_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

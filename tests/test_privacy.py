@@ -80,3 +80,30 @@ def test_no_verb_leaves_or_sends_anything(tmp_path: Path, monkeypatch: pytest.Mo
         assert re.findall(r".*AF_INET.*", calls) == []
         # The C library asks a local daemon for the user's name.
         assert [c for c in re.findall(r"connect\(.*", calls) if "nscd" not in c] == []
+
+
+WITHOUT_NETWORK = """
+import torch, torch2mobile as t
+from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.records import ParityOptions, Tolerance
+there = [v for target in TARGETS.values() if not target.missing() for v in target.variants]
+loose = {f"@{v.label}": Tolerance(atol=0.1) for v in there if v.lossy}
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+asked = {"inputs": ["x:float32[1,3,8,8]"], "targets": [v.label for v in there]}
+made = t.export(net, **asked, out="out", parity=ParityOptions(2, 0, loose))
+assert made.passed, str(made)
+assert t.verify("out", strict=True).passed
+print(*(v.label for v in there))
+"""
+
+
+@pytest.mark.slow
+def test_every_target_that_is_installed_is_made_and_run_without_a_network(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    apart = [unshare or "unshare", "--user", "--map-root-user", "--net"]
+    if unshare is None or subprocess.run([*apart, "true"], capture_output=True).returncode:  # noqa: PLW1510
+        pytest.skip("this system makes no namespace without a network")
+    command = [*apart, sys.executable, "-c", WITHOUT_NETWORK]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "ort" in done.stdout.split()

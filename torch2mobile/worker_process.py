@@ -88,6 +88,17 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def _without_network(event: str, args: tuple[Any, ...]) -> None:
+    """Refuse the network to Python's own sockets: some converters tell of every use of them."""
+    if event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        asked: Any = args[0]
+    elif event in {"socket.connect", "socket.sendto"} and isinstance(args[1], tuple):
+        asked = args[1][0]
+    else:
+        return
+    raise PermissionError(f"there is no network for converters and runtimes: it asked for {asked}")
+
+
 def serve() -> None:
     """Answer requests from stdin until it closes, or until the parent dies in the middle of one.
 
@@ -103,6 +114,7 @@ def serve() -> None:
     if sys.argv[1] == "0":
         sys.modules["torch"] = None  # type: ignore[assignment]
     limits.cap_memory(int(sys.argv[2]))
+    sys.addaudithook(_without_network)
     for name in sys.argv[3:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

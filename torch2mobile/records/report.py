@@ -152,7 +152,7 @@ class Check:
 # The metric of a check that was skipped for want of a runtime: the command that installs it.
 NOT_INSTALLED = "not installed"
 # The metric, and the column, of how long a runtime took to load a file.
-LOAD_SECONDS = "load seconds"
+LOAD_SECONDS = "load s"
 
 
 @dataclass(frozen=True)
