@@ -38,6 +38,7 @@ from torch2mobile.records import (
     Tolerance,
     Variant,
 )
+from torch2mobile.reporters.figures import round_up
 
 if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 _LOADER = "torch2mobile.exporter.targets:load"
 
 
+# So far off, relatively, is what was computed of values in float16.
+_ROUNDING = 2.0**-7
 # What holds a lossy artefact where the user gave nothing: its structure only.
 _ANYTHING = Tolerance(atol=math.inf)
 
@@ -91,6 +94,8 @@ class Candidate:
         target = TARGETS.get(self.entry.variant.target)
         if target is not None and target.environment.stand_in and not self.device:
             check = replace(check, notes=(*check.notes, target.environment.stand_in))
+        if check.status is Status.FAILED and self.entry.variant.lossy:
+            check = replace(check, hint=self._rounded(check) or check.hint)
         if check.status is not Status.PASSED or gate.tolerances.get("") is not _ANYTHING:
             return check
         atol = [
@@ -102,6 +107,18 @@ class Candidate:
             status=Status.SKIPPED,
             summary=f"no tolerance is given for {self.entry.variant.precision}: off by {worst:.2g}",
             hint=f"Say how far it may be off: --atol @{self.label}=A, or --rtol @{self.label}=R.",
+        )
+
+    def _rounded(self, check: Check) -> str:
+        """What to do where large values are off by no more than its precision rounds them."""
+        needed = [one.least_rtol for one in check.mismatches]
+        known = [rtol for rtol in needed if rtol is not None and rtol <= _ROUNDING]
+        if not known or len(known) < len(needed):
+            return ""
+        precision, rtol = self.entry.variant.precision, round_up(max(known))
+        return (
+            f"{precision} rounds large values by more than an absolute tolerance lets pass: add "
+            f"--rtol @{self.label}={rtol}, or say with --values what the inputs can be."
         )
 
 
