@@ -2,18 +2,24 @@
 
 Headers of ONNX Runtime and of nlohmann/json come from Debian's packages, whichever system this is:
 they are unpacked, not installed. The C API has a version of its own, so that headers of 1.21 serve
-for any later library. All is checked by its SHA-256.
+for any later library. ncnn is compiled from its sources on PyPI, for this machine and, if there is
+a compiler, for ARM64: with the layers of the tests only, which takes a minute or two. All is
+checked by its SHA-256.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 POOL = "http://deb.debian.org/debian/pool/main"
@@ -25,6 +31,25 @@ HEADERS = {
         "741a6a32f61a14eaf9560ba1814b27da8e78fa3b9bed9e8867ab46316ddf3793"
     ),
 }
+# By its address: pip takes no sdist by name whose version it finds to be another, as this one's is.
+NCNN = (
+    "https://files.pythonhosted.org/packages/b7/50/"
+    "32b5172afe7d3e0dce410b7d8f4a5b7b84b942a0d69affbaedf669de52bc/ncnn-1.0.20261020.tar.gz"
+    "#sha256=ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200"
+)
+LAYERS = {"input", "split", "convolution", "innerproduct", "embed", "relu"}
+LAYERS |= {"padding", "packing", "cast", "flatten"}  # what these make for themselves
+WITHOUT = "RUNTIME_CPU OPENMP INT8 BF16 WEIGHT_QUANT PIXEL PIXEL_ROTATE PIXEL_AFFINE PIXEL_DRAWING"
+WITHOUT += " C_API AVX ARM82 BUILD_TOOLS BUILD_EXAMPLES BUILD_BENCHMARK"
+CROSS = "aarch64-linux-gnu-g++"
+SYSTEMS = {
+    "ncnn": [],
+    "ncnn-arm64": [
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        f"-DCMAKE_CXX_COMPILER={CROSS}",
+    ],
+}
 SECONDS = 60
 
 
@@ -34,11 +59,36 @@ def add_headers(folder: Path, scratch: Path) -> None:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
             data = answer.read()
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise SystemExit(f"{url} is not what it was: its SHA-256 differs")
+            raise OSError(f"{url} is not what it was: its SHA-256 differs")
         archive = scratch / url.rpartition("/")[2]
         archive.write_bytes(data)
         subprocess.run(["dpkg-deb", "-x", archive, scratch], check=True)
     shutil.copytree(scratch / "usr" / "include", folder / "include", dirs_exist_ok=True)
+
+
+def ncnn_sources(scratch: Path) -> Path:
+    """The unpacked sources."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch, NCNN]
+    subprocess.run(command, check=True)
+    (archive,) = scratch.glob("ncnn-*.tar.gz")
+    with tarfile.open(archive) as sources:
+        sources.extractall(scratch, filter="data")
+    return archive.with_name(archive.name.removesuffix(".tar.gz"))
+
+
+def add_ncnn(folder: Path, sources: Path, system: Sequence[str]) -> None:
+    """A static library with its headers, as a release of ncnn unpacks to."""
+    cmake = (sources / "src" / "CMakeLists.txt").read_text(encoding="utf-8")
+    layers = {name.lower() for name in re.findall(r"^ncnn_add_layer\((\w+)", cmake, re.MULTILINE)}
+    settings = [f"-DWITH_LAYER_{layer}=OFF" for layer in sorted(layers - LAYERS)]
+    settings += [f"-DNCNN_{option}=OFF" for option in WITHOUT.split()]
+    # Half of the time that -O3 takes.
+    settings += ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
+    built = sources.parent / folder.name
+    configure = ["cmake", "-S", sources, "-B", built, f"-DCMAKE_INSTALL_PREFIX={folder}"]
+    build = ["cmake", "--build", built, "--target", "install", "--parallel", str(os.cpu_count())]
+    for command in ([*configure, *settings, *system], build):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -46,12 +96,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
+    wanted = [name for name in SYSTEMS if name == "ncnn" or shutil.which(CROSS)]
     try:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as scratch:
             if not (folder / "include").is_dir():
-                add_headers(folder, Path(name))
+                add_headers(folder, Path(scratch))
+            missing = [name for name in wanted if not (folder / name).is_dir()]
+            sources = ncnn_sources(Path(scratch)) if missing else Path()
+            for name in missing:
+                add_ncnn(folder / name, sources, SYSTEMS[name])
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"cannot be had: {error}")
+        sys.exit(f"not all can be had: {error}")
 
 
 if __name__ == "__main__":

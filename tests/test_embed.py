@@ -28,7 +28,8 @@ import torch2mobile
 from torch2mobile import devices
 from torch2mobile.cli import run as torch2mobile_command
 from torch2mobile.exporter.bundle import read_case, write_case
-from torch2mobile.records import ParityOptions
+from torch2mobile.exporter.targets.ncnn import NcnnTarget
+from torch2mobile.records import ParityOptions, Tolerance
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "embed"
 LIBRARIES = Path(os.environ.get("EMBED_LIBRARIES", "there/is/none")).resolve()
@@ -137,12 +138,30 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base.parent / "embed" if "PYTEST_XDIST_WORKER" in os.environ else base / "embed"
 
 
+def with_ncnn(folder: str) -> list[str]:
+    """The option for ncnn, where it was compiled."""
+    found = LIBRARIES / folder / "lib" / "cmake" / "ncnn"
+    return [f"-Dncnn_DIR={found}"] if found.is_dir() else []
+
+
 @pytest.fixture(scope="session")
-def replay(shared: Path) -> Replay:
-    """``replay``, for this machine."""
+def built(shared: Path) -> Path:
+    """The folder of both programs, for this machine."""
     need("cmake", "c++")
     root = onnxruntime_root(shared / "onnxruntime", Path(onnxruntime.__file__).parent)
-    return program(build(shared / "build", root) / "replay")
+    return build(shared / "build", root, *with_ncnn("ncnn"))
+
+
+@pytest.fixture(scope="session")
+def replay(built: Path) -> Replay:
+    return program(built / "replay")
+
+
+@pytest.fixture(scope="session")
+def replay_ncnn(built: Path) -> Replay:
+    if not with_ncnn("ncnn"):
+        pytest.skip("EMBED_LIBRARIES has no ncnn")
+    return program(built / "replay_ncnn")
 
 
 class Pair(nn.Module):
@@ -158,6 +177,20 @@ class Pair(nn.Module):
     def forward(self, x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
         y = self.linear(x + self.table(ids))
         return y, y.argmax(1), y > 0
+
+
+class Two(nn.Module):
+    """What ncnn takes without its first dimension: an image and a row."""
+
+    INPUTS = ("image:float32[N=1..2,3,H=4..9,W=4..9]", "x:float32[N,8]")
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 6)
+
+    def forward(self, image: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.conv(image).relu(), self.head(x)
 
 
 class Mean(nn.Module):
@@ -179,6 +212,24 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "pair"
     values = ["ids=0..4"]
     result = torch2mobile.export(Pair().eval(), inputs=Pair.INPUTS, values=values, out=path, **FAST)
+    assert result.exit_code == 0, result.report
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if NcnnTarget().missing():
+        pytest.skip(f"not there: {NcnnTarget().missing()}")
+    path = tmp_path_factory.mktemp("bundles") / "two"
+    half = {"@ncnn-fp16": Tolerance(0.02, 0.0)}
+    result = torch2mobile.export(
+        Two().eval(),
+        inputs=Two.INPUTS,
+        targets=["ncnn", "ncnn-fp16"],
+        out=path,
+        simplify=False,
+        parity=ParityOptions(probes=2, tolerances=half),
+    )
     assert result.exit_code == 0, result.report
     return path
 
@@ -381,6 +432,94 @@ def test_a_folder_that_is_no_bundle(replay: Replay, tmp_path: Path) -> None:
     assert codes(replay, tmp_path) == codes(replay, tmp_path / "none") == (2, 2)
 
 
+# --- ncnn -------------------------------------------------------------------------------------
+
+
+def holds_for_ncnn(replay: Replay, bundle: Path) -> None:
+    code, text = replay(bundle)
+    assert code == 0, text
+    found = [said.groups() for said in map(WORST.fullmatch, text.splitlines()) if said]
+    assert [(label, output) for label, output, *_ in found] == [
+        (label, output) for label in ("ncnn", "ncnn-fp16") for output in ("output_0", "output_1")
+    ]
+    # The one was proven in float32 arithmetic, the other in float16.
+    assert all(float(error) < 1e-5 for label, _, error, *_ in found if label == "ncnn")
+    assert all(float(error) > 1e-5 for label, _, error, *_ in found if label == "ncnn-fp16")
+    assert "cases on ncnn: it takes no batch" in text
+
+
+@pytest.mark.slow
+def test_ncnn(replay_ncnn: Replay, two: Path) -> None:
+    holds_for_ncnn(replay_ncnn, two)
+
+
+def ncnn_weight(bundle: Path) -> None:
+    """The last number of the file, of a bias."""
+    data = (bundle / "model.ncnn.bin").read_bytes()
+    (bundle / "model.ncnn.bin").write_bytes(data[:-4] + np.float32(0.5).tobytes())
+
+
+def only_batches(bundle: Path) -> None:
+    golden = json.loads((bundle / "manifest.json").read_text("utf-8"))["golden"]
+    twos = [c for c in golden if read_case(bundle / c["file"])[0]["x"].shape[0] == 2]
+    assert twos
+    manifest(golden=twos)(bundle)
+
+
+NCNN_DAMAGE: dict[str, tuple[Callable[[Path], None], int, str]] = {
+    "weight": (ncnn_weight, 1, "FAILED  ncnn  output_1  worst error"),
+    "no net": (written("model.ncnn.param", b"no net"), 1, "model.ncnn.param does not load"),
+    "no weights": (gone("model.ncnn.bin"), 1, "model.ncnn.param does not load"),
+    "batches only": (only_batches, 3, "no golden case fits"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NCNN_DAMAGE)
+def test_damage_of_what_ncnn_reads(
+    replay_ncnn: Replay, two: Path, tmp_path: Path, name: str
+) -> None:
+    damage, code, said = NCNN_DAMAGE[name]
+    shutil.copytree(two, tmp_path / "two")
+    damage(tmp_path / "two")
+    found, text = replay_ncnn(tmp_path / "two")
+    assert re.search(said, text), text
+    assert found == code
+
+
+@pytest.mark.slow
+def test_a_bundle_without_a_model_for_it(replay_ncnn: Replay, pair: Path) -> None:
+    code, text = replay_ncnn(pair)
+    assert (code, "no model for this runtime" in text) == (3, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("last", "code"), [(4, 0), (2**40, 3)])
+def test_token_ids_are_int32_in_ncnn(
+    replay_ncnn: Replay, two: Path, tmp_path: Path, last: int, code: int
+) -> None:
+    """A table looked up, in a net by hand: pnnx makes none of an .onnx."""
+    bundle = tmp_path / "two"
+    shutil.copytree(two, bundle)
+    table = np.arange(20, dtype=np.float32).reshape(5, 4)
+    net = "7767517\n2 2\nInput in0:1 0 1 in0\nEmbed table 1 1 in0 out0 0=4 1=5 2=0 3=20\n"
+    (bundle / "model.ncnn.param").write_text(net, "utf-8")
+    (bundle / "model.ncnn.bin").write_bytes(bytes(4) + table.tobytes())
+    ids = np.array([[3, 0, last]])
+    write_case(example(bundle), {"ids": ids}, [("rows", table[np.minimum(ids, 4)])])
+    known = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    entry = {**known["artifacts"]["ncnn"], "names": {"ids": "in0", "rows": "out0"}}
+    dims = [{**known["inputs"][0]["dims"][0], "symbol": None, "size": size} for size in (1, 3)]
+    manifest(
+        targets={"ncnn": known["targets"]["ncnn"]},
+        artifacts={"ncnn": entry},
+        golden=[{**known["golden"][0], "file": EXAMPLE_FILE, "allowed": {"rows": 0.0}}],
+        inputs=[{**known["inputs"][0], "name": "ids", "dims": dims}],
+        outputs=[{**known["outputs"][0], "name": "rows"}],
+    )(bundle)
+    assert replay_ncnn(bundle)[0] == code
+
+
 # --- for ARM64 --------------------------------------------------------------------------------
 
 
@@ -395,11 +534,15 @@ def arm64(shared: Path) -> Callable[[str, str], Replay]:
     wheel = Path(place.needs[0]) / "onnxruntime"
     root = onnxruntime_root(shared / "onnxruntime-arm64", wheel)
     system = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64")
-    built = build(shared / "build-arm64", *system, f"-DCMAKE_CXX_COMPILER={CROSS}", root)
+    compiler = f"-DCMAKE_CXX_COMPILER={CROSS}"
+    ncnn = with_ncnn("ncnn-arm64")
+    folder = build(shared / "build-arm64", *system, compiler, root, *ncnn)
 
     def on(name: str, device: str) -> Replay:
+        if name == "replay_ncnn" and not ncnn:
+            pytest.skip("EMBED_LIBRARIES has no ncnn for ARM64")
         launcher = devices.environment(device, packages).launcher
-        return program(*launcher, "-E", "LD_LIBRARY_PATH=", built / name)
+        return program(*launcher, "-E", "LD_LIBRARY_PATH=", folder / name)
 
     return on
 
@@ -416,3 +559,15 @@ def test_on_an_emulated_processor(
     shutil.copytree(pair, tmp_path / "pair")
     weight(tmp_path / "pair")
     assert replay(tmp_path / "pair")[0] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", devices.DEVICES)
+def test_ncnn_on_an_emulated_processor(
+    arm64: Callable[[str, str], Replay], two: Path, tmp_path: Path, device: str
+) -> None:
+    replay = arm64("replay_ncnn", device)
+    holds_for_ncnn(replay, two)
+    shutil.copytree(two, tmp_path / "two")
+    ncnn_weight(tmp_path / "two")
+    assert replay(tmp_path / "two")[0] == 1
