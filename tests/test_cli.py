@@ -373,7 +373,7 @@ BAD = [
     (
         ["export", "nets.py:model", "--input", INPUT, "--target", "tpu"],
         2,
-        "There is: coreml, coreml-fp16, executorch, executorch-portable, litert, mnn,",
+        "There is: coreml, coreml-fp16, executorch, executorch-portable, litert,",
         None,
     ),
     (

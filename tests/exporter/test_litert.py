@@ -16,7 +16,12 @@ from torch import nn
 import torch2mobile
 from torch2mobile import devices
 from torch2mobile.environments import Worker
-from torch2mobile.errors import ModelFileError, NotApplicableError, ProbeRefusedError
+from torch2mobile.errors import (
+    ConversionError,
+    ModelFileError,
+    NotApplicableError,
+    ProbeRefusedError,
+)
 from torch2mobile.exporter.loading.grammar import parse_input
 from torch2mobile.exporter.targets import variant_of
 from torch2mobile.exporter.targets.litert import LitertRunner, LitertTarget
@@ -31,10 +36,11 @@ from torch2mobile.records import (
     OutputSpec,
     ParityOptions,
     Status,
+    Tolerance,
 )
 
 TARGET = LitertTarget()
-(VARIANT,) = TARGET.variants
+VARIANT, HALF = TARGET.variants
 WAIT = 300.0
 installed = pytest.mark.skipif(bool(TARGET.missing()), reason=f"{TARGET.missing()}")
 
@@ -179,12 +185,35 @@ def test_samples(name: str, tmp_path: Path) -> None:
     from torch2mobile.pipeline.export import export_request
     from torch2mobile.records import Request
 
-    parity = ParityOptions(probes=2)
-    asked = Request(f"sample:{name}", targets=("litert",), simplify=False, parity=parity)
+    parity = ParityOptions(probes=2, tolerances={f"@{HALF.label}": Tolerance(atol=0.02)})
+    labels = VARIANT.label, HALF.label
+    asked = Request(f"sample:{name}", targets=labels, simplify=False, parity=parity)
     result = export_request(asked, out=tmp_path / "bundle")
     assert result.report.status is Status.PASSED
-    (check,) = [c for c in result.report.checks if (c.name, c.target) == ("parity", "litert")]
-    assert any("its sizes are fixed" in note for note in check.notes)
+    compared = [c for c in result.report.checks if c.name == "parity" and c.target in labels]
+    assert len(compared) == 2
+    for check in compared:
+        assert any("its sizes are fixed" in note for note in check.notes)
+    exact, half = (tmp_path / "bundle" / f"model{own}.tflite" for own in ("", ".litert-fp16"))
+    assert half.stat().st_size < 0.7 * exact.stat().st_size
+    assert [variant_of(path) for path in (exact, half)] == [VARIANT, HALF]
+
+
+class Ruled(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x,))
+
+
+@installed
+@pytest.mark.slow
+def test_what_it_cannot_convert_is_named(export: Callable[..., Any], tmp_path: Path) -> None:
+    made = export(Ruled().eval(), (torch.rand(2, 3),))
+    (tmp_path / "out").mkdir()
+    program = program_file(made.capture, tmp_path)
+    shapes = {made.model.inputs[0].name: (2, 3)}
+    with Worker() as tools, pytest.raises(ConversionError) as caught:
+        convert(Job(made.model, VARIANT, program, tmp_path / "out", shapes), tools, WAIT)
+    assert str(caught.value.message).endswith("litert stopped: Lowering not found: cond")
 
 
 def test_the_order_is_the_files_and_a_value_has_every_name() -> None:
@@ -204,7 +233,8 @@ def test_weights_and_delegates_are_no_layers() -> None:
     operators = [
         {"index": 0, "op_name": "CONV_2D", "inputs": [0, 9, -1], "outputs": [1]},
         {"index": 1, "op_name": "ADD", "inputs": [1, 0], "outputs": [2]},
-        {"index": 2, "op_name": "DELEGATE", "inputs": [0, 9], "outputs": [2]},
+        {"index": 2, "op_name": "DEQUANTIZE", "inputs": [9], "outputs": [3]},
+        {"index": 3, "op_name": "DELEGATE", "inputs": [0, 9], "outputs": [2]},
     ]
     runner._plain = Namespace(_get_ops_details=lambda: operators)
     runner._inputs = [("x", {"index": 0})]

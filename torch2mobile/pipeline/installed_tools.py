@@ -30,7 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "mnn": ("MNN",),
     "coreml": ("coremltools",),
     "qnn": ("onnxruntime-qnn",),
-    "litert": ("ai-edge-litert", "litert-torch"),
+    "litert": ("ai-edge-litert", "ai-edge-quantizer", "litert-torch"),
     "timm": ("timm",),
     "hf": ("transformers",),
     "images": ("pillow",),

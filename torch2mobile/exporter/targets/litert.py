@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 _REPLACED = {"int64": "int32"}
 _DTYPES = ("float32", "int32", "bool", *_REPLACED)
 _TOOLS = ("litert-torch", "ai-edge-litert")
+_SETTINGS = {"delegate": "XNNPACK"}
+# In the quantizer's own words: weights as float16, which are float32 again before they are used.
+_HALVES = {
+    "regex": ".*",
+    "operation": "*",
+    "algorithm_key": "float_casting",
+    "op_config": {
+        "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT", "symmetric": True},
+        "compute_precision": "FLOAT",
+        "explicit_dequantize": True,
+        "skip_checks": False,
+        "min_weight_elements": 0,
+    },
+}
 # How the interpreter calls what a delegate computes, beside the operators that are its part.
 _DELEGATE = "DELEGATE"
 
@@ -78,11 +92,11 @@ class LitertRunner:
         made = {str(told["index"]) for _, told in self._inputs}
         shown = [Layer(name, "Input", (), (str(told["index"]),)) for name, told in self._inputs]
         for operator in self._plain._get_ops_details():
-            if operator["op_name"] == _DELEGATE:
-                continue
             given = tuple(str(index) for index in operator["outputs"])
-            # Else it is a weight, which nothing makes.
+            # Else it is a weight, which nothing makes, or something makes of weights alone.
             read = tuple(index for index in map(str, operator["inputs"]) if index in made)
+            if operator["op_name"] == _DELEGATE or not read:
+                continue
             shown.append(Layer(str(operator["index"]), operator["op_name"], read, given))
             made.update(given)
         return tuple(shown)
@@ -128,7 +142,17 @@ class LitertTarget:
             static=True,
             own_names=True,
             dtypes=_REPLACED,
-            settings={"delegate": "XNNPACK"},
+            settings=_SETTINGS,
+        ),
+        Variant(
+            "litert-fp16",
+            "litert",
+            precision="float16",
+            source="program",
+            static=True,
+            own_names=True,
+            dtypes=_REPLACED,
+            settings={**_SETTINGS, "weights": "float16", "arithmetic": "float32"},
         ),
     )
     environment = Environment("this Python, for LiteRT", torch=True)
@@ -149,35 +173,22 @@ class LitertTarget:
     def convert(self, job: Job) -> Artifact:
         """Write ``model.tflite`` with the example's sizes, and see that it loads."""
         digest = beside.see(self.name, *_TOOLS)
-        import litert_torch
-        import torch
+        path, tools = job.path(".tflite"), list(_TOOLS)
+        _write(job, path)
+        if job.variant.lossy:
+            from ai_edge_quantizer.quantizer import Quantizer
 
-        program = torch.export.load(job.captured("LiteRT's converter"))
-        outputs = [spec.name for spec in job.model.outputs]
-
-        class Named(torch.nn.Module):
-            """The program with the contract's names, which become those of the signature."""
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.program = program.module(check_guards=False)
-                self.training = False
-
-            def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-                given = [inputs[spec.name] for spec in job.model.inputs]
-                return dict(zip(outputs, self.program(*given), strict=True))
-
-        example = {
-            spec.name: torch.zeros(job.shapes[spec.name], dtype=getattr(torch, spec.dtype))
-            for spec in job.model.inputs
-        }
-        path = job.path(".tflite")
-        litert_torch.convert(Named(), sample_kwargs=example).export(str(path))
+            path.write_bytes(Quantizer(str(path), [_HALVES]).quantize().quantized_model)
+            tools.append("ai-edge-quantizer")
         try:
             LitertRunner(path)
         except ModelFileError as error:
-            raise ConversionError(f"wrote what does not load: {error.message}") from error
-        versions = {tool: importlib.metadata.version(tool) for tool in _TOOLS}
+            raise ConversionError(
+                f"wrote what does not load: {error.message}",
+                "The runtime lacks an operator that the converter writes: write it otherwise, or "
+                "leave out the target.",
+            ) from error
+        versions = {tool: importlib.metadata.version(tool) for tool in tools}
         versions |= {"sha256 of their archives": digest} if digest else {}
         return Artifact(job.variant, (path,), versions, shapes=dict(job.shapes))
 
@@ -185,3 +196,37 @@ class LitertTarget:
         """The interpreter of a .tflite file."""
         beside.see(self.name, "ai-edge-litert")
         return LitertRunner(path)
+
+
+def _write(job: Job, path: Path) -> None:
+    """The .tflite of a program; ConversionError with the operator that is not converted."""
+    import litert_torch
+    import torch
+
+    program = torch.export.load(job.captured("LiteRT's converter"))
+    outputs = [spec.name for spec in job.model.outputs]
+
+    class Named(torch.nn.Module):
+        """The program with the contract's names, which become those of the signature."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program.module(check_guards=False)
+            self.training = False
+
+        def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            given = [inputs[spec.name] for spec in job.model.inputs]
+            return dict(zip(outputs, self.program(*given), strict=True))
+
+    example = {
+        spec.name: torch.zeros(job.shapes[spec.name], dtype=getattr(torch, spec.dtype))
+        for spec in job.model.inputs
+    }
+    try:
+        litert_torch.convert(Named(), sample_kwargs=example).export(str(path))
+    except RuntimeError as error:
+        # What follows are lines of ours, and how to look at torch's logs.
+        said = str(error).split("\n\nWhile executing", 1)[0]
+        raise ConversionError(
+            f"stopped: {said}", "Write it with other operators, or leave out the target."
+        ) from error
