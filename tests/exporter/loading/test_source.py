@@ -542,6 +542,10 @@ def test_a_folder_of_data(project: Write, tmp_path: Path) -> None:
     np.save(folder / "x.npy", np.zeros((4, 3), np.float32))
     found = load(f"{path}:Net", data=(str(folder),))
     assert [case["x"].shape[0] for case in found.data] == [1, 2, 4]
+    np.savez(folder / "odd.npz", z=np.zeros((1, 3), np.float32))
+    with pytest.raises(InputError, match=r"^odd\.npz has no array for the input 'x'"):
+        load(f"{path}:Net", data=(str(folder),))
+    (folder / "odd.npz").unlink()
     np.save(folder / "y.npy", np.zeros(4, np.float32))
     with pytest.raises(InputError, match=r"the file y\.npy fits no input"):
         load(f"{path}:Net", data=(str(folder),))

@@ -12,6 +12,7 @@ import numpy as np
 
 from torch2mobile import limits
 from torch2mobile.errors import InputError, ModelFileError, near_path
+from torch2mobile.records import RealCase
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -38,7 +39,7 @@ def read_npz(path: Path, budget: limits.Budget, remedy: str) -> dict[str, np.nda
     return arrays
 
 
-def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.ndarray]:
+def load_npz(path: Path, budget: limits.Budget | None = None) -> RealCase:
     """The arrays of an .npz file by name; ModelFileError for a missing, empty or corrupt file."""
     if not path.exists():
         raise ModelFileError(
@@ -51,7 +52,7 @@ def load_npz(path: Path, budget: limits.Budget | None = None) -> dict[str, np.nd
     loaded = read_npz(path, budget or limits.Budget(), remedy)
     if not loaded:
         raise ModelFileError(f"{path} holds no arrays", "Save one array for each input, by name.")
-    return loaded
+    return RealCase(loaded, path.name)
 
 
 class OfFiles(dict[str, np.ndarray]):
@@ -60,7 +61,9 @@ class OfFiles(dict[str, np.ndarray]):
 
 def of_files(files: Sequence[Path], budget: limits.Budget) -> list[dict[str, np.ndarray]]:
     """One example from each ``.npz``, and one of all ``.npy`` together, an input each."""
-    cases = [load_npz(file, budget) for file in files if file.suffix.lower() == ".npz"]
+    cases: list[dict[str, np.ndarray]] = [
+        load_npz(file, budget) for file in files if file.suffix.lower() == ".npz"
+    ]
     whole = [file for file in files if file.suffix.lower() == ".npy"]
     arrays = {file.stem: _read_npy(file, budget) for file in whole}
     return [*cases, OfFiles(arrays)] if arrays else cases
@@ -83,8 +86,9 @@ def _read_npy(path: Path, budget: limits.Budget) -> np.ndarray:
 def pick(data: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """The array of one input; InputError that names what is there instead."""
     if name not in data:
+        source = data.origin if isinstance(data, RealCase) else "the data"
         raise InputError(
-            f"the data has no array for the input {name!r}",
+            f"{source} has no array for the input {name!r}",
             f"It has: {', '.join(data)}. Name the arrays after the inputs.",
         )
     return data[name]
