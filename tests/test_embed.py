@@ -6,13 +6,14 @@ scripts/embed_libraries.py.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,18 @@ def need(*programs: str) -> None:
         pytest.skip("EMBED_LIBRARIES is no folder of scripts/embed_libraries.py")
 
 
-def build(folder: Path, *options: str) -> Path:
-    """The example, compiled into a folder that workers share."""
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One worker at a time in a folder that they share."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build(folder: Path, *options: str) -> Path:
+    """The example, compiled into a folder."""
+    with alone(folder):
         settings = [f"-DJSON_ROOT={LIBRARIES}", "-DCMAKE_CXX_FLAGS=-Werror", *options]
         for command in (
             ["cmake", "-S", EXAMPLE, "-B", folder, *settings],
@@ -108,13 +116,14 @@ def onnxruntime_root(folder: Path, package: Path) -> str:
     found = list((package / "capi").glob("libonnxruntime.so.*"))
     if not found:
         pytest.skip("this onnxruntime has no library of its own")
-    (folder / "lib").mkdir(parents=True, exist_ok=True)
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        link = folder / "lib" / name
-        if not link.exists():
-            link.symlink_to(found[0])
-    if not (folder / "include").exists():
-        (folder / "include").symlink_to(LIBRARIES / "include" / "onnxruntime")
+    with alone(folder):
+        (folder / "lib").mkdir(parents=True, exist_ok=True)
+        for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+            link = folder / "lib" / name
+            if not link.exists():
+                link.symlink_to(found[0])
+        if not (folder / "include").exists():
+            (folder / "include").symlink_to(LIBRARIES / "include" / "onnxruntime")
     return f"-DONNXRUNTIME_ROOT={folder}"
 
 
