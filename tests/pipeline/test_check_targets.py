@@ -11,6 +11,7 @@ from small_nets import Looked
 import torch2mobile
 from torch2mobile.errors import ConversionError, NotApplicableError
 from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.pipeline import check_targets
 from torch2mobile.records import Artifact, Check, Job, Status
@@ -64,6 +65,38 @@ def test_what_has_no_form_and_what_converts(
     assert set(found) == {"ncnn", "ncnn-fp16"}
     assert jobs[0].shapes == {"ids": (1, 6)}
     assert [output.dtype for output in jobs[0].model.outputs] == ["float32"]
+
+
+def test_a_file_is_converted_at_sizes_that_it_takes_and_that_are_told(
+    there: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    jobs: list[Job] = []
+
+    def convert(job: Job, *_: Any) -> Artifact:
+        jobs.append(job)
+        raise ConversionError("it does not know Gather")
+
+    monkeypatch.setattr(check_targets, "convert", convert)
+    monkeypatch.setattr(CoremlTarget, "missing", lambda _: [])
+    out = tmp_path / "bundle"
+    made = torch2mobile.export(
+        Looked().eval(), inputs=["ids:int64[N=1..3,T=2..9]"], out=out, targets=[], simplify=False
+    )
+    assert made.passed, str(made)
+    for source in (out, out / "model.onnx"):
+        result = torch2mobile.check(source, targets=["ncnn", "coreml"])
+        asked = {one.target: one for one in result.report.checks if one.name == "target"}
+        (finding,) = asked["ncnn"].findings
+        assert finding.location.op == "Gather"
+        assert bool(finding.location.code) is source.is_dir()
+        batch, length = jobs[-1].shapes["ids"]
+        assert finding.message.endswith(
+            f", at N=1, T={length} (a file of others: simplify --fix-dim)"
+        )
+        assert batch == 1
+        assert not source.is_dir() or 2 <= length <= 9
+        assert asked["coreml"].status is Status.SKIPPED
+        assert "name the module, not a file" in asked["coreml"].summary
 
 
 def test_what_is_not_installed_is_skipped_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

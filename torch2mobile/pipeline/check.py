@@ -63,8 +63,9 @@ def check_file(
     """Check an .onnx file, or the model of a bundle, whose lines it then names."""
     from torch2mobile.pipeline.inspection import stored_model
 
+    inputs = load_bundle(path).manifest.inputs if path.is_dir() else ()
     if path.is_dir():
-        refuse_sizes(options.fixed, load_bundle(path).manifest.inputs)
+        refuse_sizes(options.fixed, inputs)
     model, origins = stored_model(path)
     stages = Stages(observer or SilentObserver())
     folder = (path if path.is_dir() else path.parent).absolute()
@@ -78,6 +79,7 @@ def check_file(
         fixed=options.fixed,
         model=model,
         origins=origins,
+        inputs=inputs,
     )
     try:
         with understood(str(path)):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile import sizing
 from torch2mobile.environments import Worker
 from torch2mobile.errors import MissingToolError, NotApplicableError, Torch2MobileError
 from torch2mobile.exporter.targets import TARGETS
@@ -18,7 +19,7 @@ from torch2mobile.pipeline.conversion import (
     find_variants,
     program_file,
 )
-from torch2mobile.records import Capture, Finding, Job, Location, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Finding, InputSpec, Job, Location, OnnxModel, OutputSpec, Variant
 from torch2mobile.validators.coverage.lint_context import Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
 
@@ -50,37 +51,55 @@ def _not_asked(subject: Subject, variant: Variant) -> str:
         return f"{variant.label} is not installed; run: {'; '.join(missing)}"
     if subject.model is None:
         return subject.no_model or "there is no model to convert"
-    if subject.capture is None:
-        return "a file has no example, by which it is converted: name the module"
+    return "" if subject.capture is not None else _not_of_a_file(subject.model, variant)
+
+
+def _not_of_a_file(model: onnx.ModelProto, variant: Variant) -> str:
+    from onnx.external_data_helper import uses_external_data
+
+    if variant.source != "onnx":
+        return f"{variant.label} is converted from a captured program: name the module, not a file"
+    if any(map(uses_external_data, model.graph.initializer)):
+        return "the weights of the file lie in another one, which is not read: name the module"
     return ""
 
 
 def _section(subject: Subject, variant: Variant, folder: Path, tools: Worker) -> Section:
     found: tuple[Finding, ...] = ()
-    capture, summary = subject.capture, ""
-    assert capture is not None
+    summary = at = ""
     try:
-        artifact = convert(_job(subject, capture, variant, folder), tools, _SECONDS)
-        summary = f"converted in memory and loaded: {convert_check(artifact).summary}"
+        job = _job(subject, variant, folder)
+        at = _drawn(subject, job)
+        artifact = convert(job, tools, _SECONDS)
+        summary = f"converted in memory and loaded{at}: {convert_check(artifact).summary}"
     except MissingToolError as error:
         return Section("target", target=variant.label, skipped=f"{error.message}; {error.remedy}")
     except NotApplicableError as error:
         found = (RULES["T2M502"].found(Location(), error.message, target=variant.label),)
     except Torch2MobileError as error:
-        found = tuple(_findings(subject, variant, error))
+        found = tuple(_findings(subject, variant, f"{error.message}{at}"))
     return Section("target", found, summary=summary, target=variant.label)
 
 
-def _findings(subject: Subject, variant: Variant, error: Torch2MobileError) -> Iterator[Finding]:
+def _drawn(subject: Subject, job: Job) -> str:
+    """The sizes that nobody gave, of a file: its converter may refuse these alone."""
+    if subject.capture is not None:
+        return ""
+    sizes = sizing.sizes_of(job.model.inputs, job.shapes)
+    told = [f"{name}={size}" for name, size in sizes.items() if name not in subject.fixed]
+    return f", at {', '.join(told)} (a file of others: simplify --fix-dim)" if told else ""
+
+
+def _findings(subject: Subject, variant: Variant, message: str) -> Iterator[Finding]:
     """One for each node whose operator the converter names; one without a place for none."""
-    rule, words = RULES["T2M501"], set(re.findall(r"\w+", error.message))
+    rule, words = RULES["T2M501"], set(re.findall(r"\w+", message))
     named = [node for node in subject.graph.every_node if node.op in words]
     places = [subject.place_of(node) for node in named] or [Location()]
     for place in places:
-        yield rule.found(place, error.message, target=variant.label)
+        yield rule.found(place, message, target=variant.label)
 
 
-def _job(subject: Subject, capture: Capture, variant: Variant, folder: Path) -> Job:
+def _job(subject: Subject, variant: Variant, folder: Path) -> Job:
     import onnx
 
     assert subject.model is not None
@@ -88,11 +107,37 @@ def _job(subject: Subject, capture: Capture, variant: Variant, folder: Path) -> 
     onnx.save(subject.model, path)
     outputs = tuple(map(_output, subject.model.graph.output))
     opset = next((one.version for one in subject.model.opset_import if not one.domain), 0)
-    model = OnnxModel(path, opset, capture.inputs, outputs, {})
-    program = program_file(capture, folder) if variant.source == "program" else None
     out = folder / "out"
     out.mkdir()
+    capture = subject.capture
+    if capture is None:
+        specs = subject.inputs or _inputs_of(subject.model)
+        model = OnnxModel(path, opset, specs, outputs, {})
+        return Job(model, variant, None, out, _shapes(specs, subject.fixed, variant))
+    model = OnnxModel(path, opset, capture.inputs, outputs, {})
+    program = program_file(capture, folder) if variant.source == "program" else None
     return Job(model, variant, program, out, example_shapes(capture, variant))
+
+
+def _inputs_of(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
+    """The inputs of a file that are no weights."""
+    from torch2mobile.pipeline.simplify_file import specs_of
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return specs_of([_output(given) for given in model.graph.input if given.name not in weights])
+
+
+def _shapes(
+    specs: Sequence[InputSpec], fixed: Mapping[str, int], variant: Variant
+) -> dict[str, tuple[int, ...]]:
+    """Sizes for a file that says none, within its ranges; a batch of 1 where it takes no other."""
+    sizes = {**sizing.example_sizes(specs), **fixed}
+    shapes = {}
+    for spec in specs:
+        shape = tuple(dim.at(sizes) for dim in spec.dims)
+        single = not variant.batch and spec.dims and spec.dims[0].symbol is not None
+        shapes[spec.name] = (1, *shape[1:]) if single else shape
+    return shapes
 
 
 def _output(value: onnx.ValueInfoProto) -> OutputSpec:

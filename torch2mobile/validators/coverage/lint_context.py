@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.records import Capture, Finding, LoadedModel, Location, Metric, Origin, Table
+from torch2mobile.records import (
+    Capture,
+    Finding,
+    InputSpec,
+    LoadedModel,
+    Location,
+    Metric,
+    Origin,
+    Table,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +43,8 @@ class Subject:
     ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols;
     ``ort_version`` is the app's pinned runtime, or None for the installed one.
     ``no_model`` says why a module has no ONNX model where one was asked for; ``refusal`` gives the
-    exporter's error where its translation fails, for which it may have to translate. ``call`` is
+    exporter's error where its translation fails, for which it may have to translate. ``inputs`` are
+    a bundle's. ``call`` is
     forward's args and kwargs with an InputSpec for each tensor. ``mended`` has the operators that
     export translates in place of the exporter, and what is wrong with its own.
     """
@@ -48,6 +58,7 @@ class Subject:
     error: CaptureError | None = None
     model: onnx.ModelProto | None = None
     origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    inputs: tuple[InputSpec, ...] = ()
     call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     no_model: str = ""
     refusal: Callable[[], TranslateError | None] = lambda: None
