@@ -158,7 +158,7 @@ def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["rules", "--format", "json"]) == 0
     assert [row["code"] for row in json.loads(capsys.readouterr().out)] == list(RULES)
     assert run(["rules"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(RULES)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(RULES)
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,9 @@ def test_torch_is_there_only_where_it_is_wanted(shared: Worker) -> None:
     [
         ("socket:create_connection", (("127.0.0.1", 9), 1.0)),
         ("socket:gethostbyname_ex", ("localhost",)),
+        ("socket:gethostbyaddr", ("127.0.0.1",)),
         ("socket:getaddrinfo", ("localhost", 80)),
+        ("socket:getnameinfo", (("127.0.0.1", 80), 0)),
         ("urllib.request:urlopen", ("http://127.0.0.1:9/count", None, 1.0)),
     ],
 )

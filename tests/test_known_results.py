@@ -273,6 +273,8 @@ def exact(x: np.ndarray) -> np.ndarray:
 class Kernel:
     """A runner of one operator, as a processor computes it."""
 
+    load_seconds = None
+
     def __init__(self, compute: Callable[[np.ndarray], np.ndarray]) -> None:
         self.compute = compute
 

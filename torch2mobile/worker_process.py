@@ -88,11 +88,16 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+_SENDING = {"socket.connect", "socket.sendto", "socket.sendmsg"}
+
+
 def _without_network(event: str, args: tuple[Any, ...]) -> None:
     """Refuse the network to Python's own sockets: some converters tell of every use of them."""
-    if event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+    if event in {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}:
         asked: Any = args[0]
-    elif event in {"socket.connect", "socket.sendto"} and isinstance(args[1], tuple):
+    elif event == "socket.getnameinfo":
+        asked = args[0][0]
+    elif event in _SENDING and isinstance(args[1], tuple):
         asked = args[1][0]
     else:
         return

@@ -167,6 +167,25 @@ class One(nn.Module):
         return x
 
 
+class Caught(nn.Module):
+    """What ends a capture is caught, and another way is gone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            y = x * 2 if x.shape[0] != 1 else x + x
+        except:  # noqa: E722
+            y = x * 0
+        return y + 1
+
+
+def test_a_module_that_catches_everything_is_not_captured_on_its_way_out() -> None:
+    found = capture.capture(specified(Caught(), "x:float32[N=1..4,3]"))
+    assert found.strategy == "non-strict from size 2"
+    assert found.program is not None
+    x = torch.ones(3, 3)
+    assert torch.equal(found.program.module()(x)[0], x * 2 + 1)
+
+
 class OneAndSix(One):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)

@@ -204,6 +204,18 @@ def bits(value):
     return [bits(item) for item in value] if isinstance(value, list) else value.tobytes()
 
 
+@pytest.mark.parametrize("place", [0, ort_canonical._CHUNK + 7, 3 * ort_canonical._CHUNK - 1])
+def test_one_byte_of_large_weights_makes_another_file(place):
+    data = bytes(3 * ort_canonical._CHUNK)
+    other = bytearray(data)
+    arrays = [ort_canonical._Array(memoryview(each), 1) for each in (data, other)]
+    assert arrays[0] == arrays[1]
+    other[place] = 1
+    assert arrays[0] != arrays[1]
+    assert arrays[0] != ort_canonical._Array(memoryview(data)[:-1], 1)
+    assert arrays[0] != ort_canonical._Array(memoryview(data), 2)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_processes_agree_on_every_byte(conversions, name):
     files = [(out / name / f"{name}.ort").read_bytes() for out in conversions]

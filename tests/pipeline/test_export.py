@@ -22,11 +22,11 @@ import torch2mobile
 from torch2mobile.errors import ExitCode, UsageError
 from torch2mobile.exporter import targets as target_registry
 from torch2mobile.exporter.bundle import load_bundle, read_case, tampered_files
-from torch2mobile.pipeline import bundle_contents, conversion
+from torch2mobile.pipeline import artifacts, conversion, golden_cases
 from torch2mobile.pipeline.export import export_request
 from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
-from torch2mobile.validators.parity.expected import Expected
+from torch2mobile.validators.parity.expected import Expected, Rough
 from torch2mobile.validators.parity.probes import Probe
 
 QUICK = ParityOptions(probes=2)
@@ -78,7 +78,7 @@ class TestStages:
             "report.json",
             "manifest.json",
         }
-        most = bundle_contents.GOLDEN_CASES + bundle_contents.MORE_CASES
+        most = golden_cases.GOLDEN_CASES + golden_cases.MORE_CASES
         assert 1 <= len(names - fixed) <= most
         assert tampered_files(load_bundle(pair.path)) == []
         assert [path.name for path in pair.path.parent.iterdir()] == [pair.path.name]
@@ -177,34 +177,34 @@ class TestGolden:
         return Expected(Probe(label or f"p{number}", {"x": x}), [("y", x)], [x])
 
     def test_large_cases_are_left_out(self, tmp_path: Path) -> None:
-        large = bundle_contents.GOLDEN_BYTES
+        large = golden_cases.GOLDEN_BYTES
         cases = [self.case(0, 4, "example"), self.case(1, large), self.case(2, 4)]
-        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["example", "p2"]
 
     def test_but_never_all(self, tmp_path: Path) -> None:
-        cases = [self.case(number, bundle_contents.GOLDEN_BYTES // 4) for number in range(3)]
-        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        cases = [self.case(number, golden_cases.GOLDEN_BYTES // 4) for number in range(3)]
+        written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["p0"]
 
     def test_the_example_then_other_sizes_then_other_values(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 1, 4, 2, 5)]
-        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [case.probe for case in written] == ["p0", "p1", "p2", "p3", "p6", "p4"]
-        assert len({case.file for case in written}) == bundle_contents.GOLDEN_CASES
+        assert len({case.file for case in written}) == golden_cases.GOLDEN_CASES
 
     def test_two_more_of_the_users_data_come_before_other_sizes(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in range(12)]
         real = [replace(case, probe=replace(case.probe, real=True)) for case in cases[8:]]
         cases[8:] = real
-        cases[9] = self.case(9, bundle_contents.GOLDEN_BYTES)
-        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        cases[9] = self.case(9, golden_cases.GOLDEN_BYTES)
+        written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         # p8 and p10 have the sizes of p2 and p1.
         assert [case.probe for case in written] == ["p0", "p8", "p10", "p1", "p2", "p3"]
 
     def test_then_what_takes_decisions_as_none_of_these_does(self, tmp_path: Path) -> None:
         cases = [self.case(number, 4) for number in (0, 3, 6, 9, 12, 15, 18, 21)]
-        written = bundle_contents.write_golden(
+        written = golden_cases.write_golden(
             tmp_path,
             cases,
             ParityOptions(),
@@ -217,19 +217,30 @@ class TestGolden:
     def test_of_a_heavy_module_the_smallest_sizes_and_no_run_for_decisions(
         self, tmp_path: Path
     ) -> None:
-        def case(number: int) -> Expected:
+        count = 0
+
+        def case(number: int, *, known: bool = False) -> Expected:
             x = np.zeros((number, 4000), np.float32)
             probe = Probe(f"N={number}", {"x": x})
-            return Expected(probe, [("y", x)], [x], heavy=True)
+            found: Any = {"truth": [x]} if known else {"later": Rough(runs)}
+            return Expected(probe, [("y", x)], heavy=True, **found)
+
+        def runs() -> None:
+            nonlocal count
+            count += 1
 
         def sides(feeds: object) -> list[object]:
             raise AssertionError("a run for decisions")
 
-        cases = [case(number) for number in (4, 9, 8, 7, 1, 6, 5, 3, 2, 4)]
-        written = bundle_contents.write_golden(
-            tmp_path, cases, ParityOptions(), {}, [], sides=sides
-        )
+        cases = [case(number) for number in (9, 8, 7, 6, 5, 3, 2, 4)]
+        cases = [case(4, known=True), *cases, case(1), case(1), case(4, known=True)]
+        written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [], sides=sides)
         assert [each.probe for each in written] == [f"N={number}" for number in (4, 1, 2, 3, 5, 6)]
+        assert count == 5
+        assert len({each.file for each in written}) == 6
+        few = [cases[0], case(4), cases[-2], cases[-1]]
+        written = golden_cases.write_golden(tmp_path, few, ParityOptions(), {}, [], sides=sides)
+        assert [each.probe for each in written] == ["N=4", "N=1", "N=4"]
 
     def test_and_small_further_sizes(self, tmp_path: Path) -> None:
         def case(number: int, size: int) -> Expected:
@@ -237,7 +248,7 @@ class TestGolden:
             return Expected(Probe(f"N={number}", {"x": x}), [("y", x)], [x])
 
         cases = [case(2, 9), *(case(number, 9) for number in range(3, 30)), case(30, 9000)]
-        written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [])
+        written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [])
         assert [each.probe for each in written] == [f"N={number}" for number in range(2, 30)]
 
     def test_ties_are_left_out_or_stored_as_the_artefacts_have_them(self, tmp_path: Path) -> None:
@@ -248,7 +259,7 @@ class TestGolden:
             ({0: other}, ["p1", "p2"], 1),
             ({0: other, 1: none, 2: other}, ["p0", "p2"], 7),
         ):
-            written = bundle_contents.write_golden(tmp_path, cases, ParityOptions(), {}, [], tied)
+            written = golden_cases.write_golden(tmp_path, cases, ParityOptions(), {}, [], tied)
             assert [case.probe for case in written] == probes
             assert read_case(tmp_path / written[0].file)[1][0][1][0] == first
 
@@ -266,7 +277,7 @@ class TestGolden:
         assert torch2mobile.verify(out).passed
 
     def test_a_label_makes_no_path(self, tmp_path: Path) -> None:
-        (written,) = bundle_contents.write_golden(
+        (written,) = golden_cases.write_golden(
             tmp_path, [self.case(0, 4, "../../N=1 a/b")], ParityOptions(), {}, []
         )
         assert Path(written.file).parent == Path("golden")
@@ -637,6 +648,24 @@ class TestTargets:
         bundle = check(result, "bundle")
         assert bundle.hint == f"For a bundle of the rest leave out --target {name}."
         assert bundle.notes[0].endswith("b.failed/model.onnx; it passed")
+
+    @pytest.mark.parametrize(
+        ("failed", "hint"),
+        [
+            (
+                [("parity", "a", ""), ("parity", "a", "d"), ("parity", "b", "d")],
+                "--target a --device d",
+            ),
+            ([("convert", "ort", "")], ""),
+            ([("parity", "ort", "d")], "--device d"),
+        ],
+    )
+    def test_what_to_leave_out_is_named_once_and_not_the_default(
+        self, failed: list[tuple[str, str, str]], hint: str
+    ) -> None:
+        checks = [Check(n, Status.FAILED, "", target=t, device=d) for n, t, d in failed]
+        said = f"For a bundle of the rest leave out {hint}." if hint else ""
+        assert artifacts.left_out(checks) == (said, "; it passed")
 
     def test_the_command_that_installs_what_is_missing(self, other_targets: Path) -> None:
         asked = ("missing", "copy")

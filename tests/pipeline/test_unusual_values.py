@@ -23,7 +23,7 @@ from torch2mobile.exporter.bundle import read_case
 from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import SilentObserver
-from torch2mobile.pipeline import bundle_contents
+from torch2mobile.pipeline import golden_cases
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status
@@ -175,7 +175,7 @@ def replayed(model: LoadedModel, expected: Sequence[Expected], folder: Path) -> 
     """What a bundle would hold of these."""
     (folder / "golden").mkdir()
     options, sides = ParityOptions(), partial(taken_sides, model)
-    cases = bundle_contents.write_golden(folder, expected, options, {}, [ONNX], (), sides)
+    cases = golden_cases.write_golden(folder, expected, options, {}, [ONNX], (), sides)
     return [
         Golden(case.probe, *read_case(folder / case.file, limits.Budget()), case.allowed)
         for case in cases

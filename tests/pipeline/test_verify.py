@@ -467,6 +467,8 @@ class TestJudging:
         from torch2mobile.errors import WorkerCrashError
 
         class Dies:
+            load_seconds = None
+
             def run(self, feeds: Any) -> Any:
                 raise WorkerCrashError("the worker process died of SIGILL")
 
@@ -477,6 +479,8 @@ class TestJudging:
 
     def test_an_artefact_that_is_right_passes(self, stages: Stages) -> None:
         class Right:
+            load_seconds = None
+
             def run(self, feeds: Any) -> Any:
                 return [("y", feeds["x"])]
 
@@ -489,6 +493,8 @@ class TestJudging:
         self, stages: Stages, right: bool
     ) -> None:
         class Runs:
+            load_seconds = None
+
             def run(self, feeds: Any) -> Any:
                 raise AssertionError("it ran")
 

@@ -23,6 +23,7 @@ from torch2mobile.exporter.example_call import check_example
 from torch2mobile.exporter.lost_sizes import (
     Guard,
     OneLostError,
+    Watch,
     lost_at,
     specialised_at,
     watched,
@@ -102,16 +103,21 @@ def _made(
     stops: bool = True,
 ) -> Capture | Attempt:
     """What a strategy makes of the module, or how it failed; the first ``stops`` at size 1."""
-    watch: AbstractContextManager[list[Guard]] = (
-        watched(loaded if stops else None) if strategy is non_strict else nullcontext([])
+    watch: AbstractContextManager[Watch] = (
+        watched(loaded if stops else None) if strategy is non_strict else nullcontext(Watch())
     )
-    with watch as guards:
+    made: Capture | Attempt
+    with watch as seen:
         try:
             made = finish(loaded, name, tried(loaded, strategy, flow))
-        except OneLostError as lost:
-            return Attempt(name, False, str(lost), (lost.place,) if lost.place else ())
+        except OneLostError:
+            pass
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
-            return _failed(loaded, name, error, guards)
+            made = _failed(loaded, name, error, seen.guards)
+    if seen.lost is not None:  # also where the module's own code has caught it
+        return Attempt(name, False, str(seen.lost), (seen.lost.place,) if seen.lost.place else ())
+    if isinstance(made, Attempt):
+        return made
     return _refused_size(made) or replace(made, control_flow=flow)
 
 

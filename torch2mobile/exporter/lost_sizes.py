@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -41,15 +41,23 @@ class OneLostError(BaseException):
         self.place = place
 
 
+@dataclass
+class Watch:
+    """The guards that a capture met, and what it ended with, whether or not the code caught it."""
+
+    guards: list[Guard] = field(default_factory=list)
+    lost: OneLostError | None = None
+
+
 @contextlib.contextmanager
-def watched(loaded: LoadedModel | None = None) -> Iterator[list[Guard]]:
+def watched(loaded: LoadedModel | None = None) -> Iterator[Watch]:
     """Within it, captures tell where sizes meet conditions, which torch's errors do not say.
 
     Those of a ``loaded`` module end with OneLostError at once, where another may do without size 1.
     """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    guards: list[Guard] = []
+    seen = Watch()
 
     def watching(name: str, original: Any) -> Any:
         def watch(*args: Any, **options: Any) -> Any:
@@ -58,9 +66,11 @@ def watched(loaded: LoadedModel | None = None) -> Iterator[list[Guard]]:
                 traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
                 for code, line in reversed(stack)
             ]
-            guards.append(Guard(name, args, frames))
+            seen.guards.append(Guard(name, args, frames))
             if loaded is not None and name == "_log_guard":
-                _unless_one_is_lost(loaded, guards[-1])
+                seen.lost = seen.lost or _one_lost(loaded, seen.guards[-1])
+                if seen.lost is not None:
+                    raise seen.lost
             return original(*args, **options)
 
         return watch
@@ -70,16 +80,19 @@ def watched(loaded: LoadedModel | None = None) -> Iterator[list[Guard]]:
             original = getattr(ShapeEnv, name)
             stack.callback(setattr, ShapeEnv, name, original)
             setattr(ShapeEnv, name, watching(name, original))
-        yield guards
+        yield seen
 
 
-def _unless_one_is_lost(loaded: LoadedModel, guard: Guard) -> None:
-    """Raise OneLostError where a size, as such, is to be another than 1."""
-    condition = guard.args[2]
-    if isinstance(condition, sympy.Ne) and condition.lhs.is_symbol and condition.rhs == 1:
-        broken = assumptions.broken_guard(loaded, *guard.args)
-        if broken is not None:
-            raise OneLostError(broken.text, _line_in_forward(guard.frames))
+def _one_lost(loaded: LoadedModel, guard: Guard) -> OneLostError | None:
+    """The error of a guard by which a size, as such, is to be another than 1."""
+    _, prefix, condition, *_ = guard.args
+    # Others that are logged never stop a capture.
+    if prefix != "eval" or not isinstance(condition, sympy.Ne):
+        return None
+    if not condition.lhs.is_symbol or condition.rhs != 1:
+        return None
+    broken = assumptions.broken_guard(loaded, *guard.args)
+    return OneLostError(broken.text, _line_in_forward(guard.frames)) if broken else None
 
 
 def specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
@@ -87,13 +100,13 @@ def specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
     with (
         fresh(loaded, "scratch") as own,
         quiet(),
-        watched() as guards,
+        watched() as seen,
         # The same failure again; only the watching matters.
         contextlib.suppress(Exception),
         attention_in_operators(),
     ):
         non_strict(own)
-    return lost_at(loaded, error, guards)
+    return lost_at(loaded, error, seen.guards)
 
 
 def lost_at(loaded: LoadedModel, error: Exception, guards: Sequence[Guard]) -> Location | None:

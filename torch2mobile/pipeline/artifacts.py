@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile.environments import Worker
-from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
 from torch2mobile.pipeline import bundle_contents, candidates, judging, on_devices
 from torch2mobile.pipeline.conversion import (
     convert,
@@ -146,5 +146,12 @@ def left_out(wrong: Sequence[Check]) -> tuple[str, str]:
     apart = [c for c in wrong if c.device or c.target not in {"", ONNX.label}]
     if any(c not in apart and c.name != "devices" for c in wrong):
         return "", ", for torch2mobile debug"
-    asked = [f"--device {c.device}" if c.device else f"--target {c.target}" for c in apart]
-    return f"For a bundle of the rest leave out {' '.join(dict.fromkeys(asked))}.", "; it passed"
+    targets = {c.target for c in apart if not c.device}
+    asked = [
+        f"--device {c.device}" if c.device else f"--target {c.target}"
+        for c in apart
+        if not c.device or c.target not in targets
+    ]
+    # Who asks for no target gets that one.
+    rest = "" if OrtTarget.name in targets else " ".join(dict.fromkeys(asked))
+    return f"For a bundle of the rest leave out {rest}." if rest else "", "; it passed"

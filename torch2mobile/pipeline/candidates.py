@@ -110,7 +110,14 @@ class Candidate:
         )
 
     def _rounded(self, check: Check) -> str:
-        """What to do where large values are off by no more than its precision rounds them."""
+        """What to do where large values are off by no more than its precision rounds them.
+
+        Golden data that differ are another file, and of more than are shown nobody knows.
+        """
+        from torch2mobile.validators.parity.gate import SHOWN
+
+        if check.name != "parity" or len(check.mismatches) >= SHOWN:
+            return ""
         needed = [one.least_rtol for one in check.mismatches]
         known = [rtol for rtol in needed if rtol is not None and rtol <= _ROUNDING]
         if not known or len(known) < len(needed):

@@ -18,7 +18,14 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
-from torch2mobile.pipeline import bundle_contents, candidates, consistency, on_devices, rewriting
+from torch2mobile.pipeline import (
+    bundle_contents,
+    candidates,
+    consistency,
+    golden_cases,
+    on_devices,
+    rewriting,
+)
 from torch2mobile.pipeline.artifacts import Proof, left_out
 from torch2mobile.pipeline.capturing import capture_check, captured, translate_check
 from torch2mobile.pipeline.conversion import find_variants
@@ -271,7 +278,7 @@ class _Export:
         try:
             with writing(self.folder):
                 variants = [ONNX, *(artifact.variant for artifact in artifacts)]
-                golden = bundle_contents.write_golden(
+                golden = golden_cases.write_golden(
                     self.folder,
                     expected,
                     self.request.parity,

@@ -364,8 +364,8 @@ def test_a_global_of_that_name_counts_where_it_is_text(photo: Path) -> None:
     assert "the model's own resize=8x8" in source.load(Request(source=f"{path}:Net"), {}).real[0]
 
 
-def test_every_suffix_is_one_that_pillow_knows() -> None:
-    assert set(Image.registered_extensions()) >= images.SUFFIXES
+def test_every_suffix_is_one_that_pillow_knows_but_for_its_plug_ins() -> None:
+    assert set(Image.registered_extensions()) >= images.SUFFIXES - {".heic", ".heif"}
 
 
 def test_a_heic_photo_is_called_that_and_read_by_pillows_plug_in(

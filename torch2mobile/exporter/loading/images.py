@@ -67,7 +67,7 @@ def place(specs: Sequence[InputSpec], name: str, path: str) -> tuple[InputSpec, 
         f"{path} has images, and no input is for images"
         + (f": {', '.join(map(format_input, specs))}" if specs else ""),
         "The model takes ids of a text: give --data texts.txt and --tokenizer, or an .npz."
-        if any(spec.dtype in {"int32", "int64"} and len(spec.dims) < 3 for spec in specs)
+        if specs and all(s.dtype in {"int32", "int64"} and len(s.dims) < 3 for s in specs)
         else "Describe it with 1 or 3 channels, in uint8 or a float: --input "
         "'image:float32[N,3,224,224]', or [N,224,224,3].",
     )

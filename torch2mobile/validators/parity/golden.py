@@ -18,7 +18,7 @@ from torch2mobile.validators.parity.answers import Answers, none_fits, refusals,
 from torch2mobile.validators.parity.channels import Yardstick, is_float, wide
 from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.expected import Expected
-from torch2mobile.validators.parity.gate import limits_of
+from torch2mobile.validators.parity.gate import SHOWN, limits_of
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import Limit, exact_limit, user_limit
 
@@ -191,7 +191,7 @@ def golden_check(
         status=Status.FAILED,
         summary=f"gives something else than the module did on {failing} of {count} cases",
         hint="The file is not what was proven at export: export the model again.",
-        mismatches=tuple(wrong[:12]),
+        mismatches=tuple(wrong[:SHOWN]),
     )
 
 
