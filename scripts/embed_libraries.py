@@ -10,17 +10,18 @@ checked by its SHA-256.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+
+from torch2mobile import installing
+from torch2mobile.errors import InstallError
 
 POOL = "http://deb.debian.org/debian/pool/main"
 HEADERS = {
@@ -51,28 +52,40 @@ SYSTEMS = {
     ],
 }
 SECONDS = 60
+LAST_LINES = 20
+
+
+def run(*command: str | Path) -> None:
+    """Run a program; InstallError with its last lines where it does not succeed."""
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    try:
+        ended = subprocess.run(command, stdout=pipe, stderr=both, errors="replace", check=False)
+    except FileNotFoundError:
+        raise InstallError(f"{command[0]} is not there") from None
+    if ended.returncode != 0:
+        said = "\n".join(ended.stdout.splitlines()[-LAST_LINES:])
+        raise InstallError(f"{command[0]} failed:\n{said}")
 
 
 def add_headers(folder: Path, scratch: Path) -> None:
     """``include/onnxruntime`` and ``include/nlohmann``."""
     for url, sha256 in HEADERS.items():
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            data = answer.read()
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise OSError(f"{url} is not what it was: its SHA-256 differs")
-        archive = scratch / url.rpartition("/")[2]
-        archive.write_bytes(data)
-        subprocess.run(["dpkg-deb", "-x", archive, scratch], check=True)
-    shutil.copytree(scratch / "usr" / "include", folder / "include", dirs_exist_ok=True)
+            archive = scratch / url.rpartition("/")[2]
+            archive.write_bytes(answer.read())
+        if installing.file_sha256(archive) != sha256:
+            raise InstallError(f"{url} is not what it was: its SHA-256 differs")
+        run("dpkg-deb", "-x", archive, scratch)
+    with installing.filling(folder / "include", {}, ()) as staged:
+        shutil.copytree(scratch / "usr" / "include", staged, dirs_exist_ok=True)
 
 
 def ncnn_sources(scratch: Path) -> Path:
     """The unpacked sources."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch, NCNN]
-    subprocess.run(command, check=True)
+    run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch, NCNN)
     (archive,) = scratch.glob("ncnn-*.tar.gz")
-    with tarfile.open(archive) as sources:
-        sources.extractall(scratch, filter="data")
+    # Not by tarfile: its filters are newer than the oldest Python here, and newer ones want one.
+    run("tar", "-xzf", archive, "-C", scratch)
     return archive.with_name(archive.name.removesuffix(".tar.gz"))
 
 
@@ -85,10 +98,10 @@ def add_ncnn(folder: Path, sources: Path, system: Sequence[str]) -> None:
     # Half of the time that -O3 takes.
     settings += ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
     built = sources.parent / folder.name
-    configure = ["cmake", "-S", sources, "-B", built, f"-DCMAKE_INSTALL_PREFIX={folder}"]
-    build = ["cmake", "--build", built, "--target", "install", "--parallel", str(os.cpu_count())]
-    for command in ([*configure, *settings, *system], build):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with installing.filling(folder, {}, ()) as staged:
+        prefix = f"-DCMAKE_INSTALL_PREFIX={staged}"
+        run("cmake", "-S", sources, "-B", built, prefix, *settings, *system)
+        run("cmake", "--build", built, "--target", "install", "--parallel", str(os.cpu_count()))
 
 
 def main() -> None:
@@ -99,13 +112,13 @@ def main() -> None:
     wanted = [name for name in SYSTEMS if name == "ncnn" or shutil.which(CROSS)]
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            if not (folder / "include").is_dir():
+            if installing.part(folder / "include") is None:
                 add_headers(folder, Path(scratch))
-            missing = [name for name in wanted if not (folder / name).is_dir()]
+            missing = [name for name in wanted if installing.part(folder / name) is None]
             sources = ncnn_sources(Path(scratch)) if missing else Path()
             for name in missing:
                 add_ncnn(folder / name, sources, SYSTEMS[name])
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, InstallError) as error:
         sys.exit(f"not all can be had: {error}")
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from torch import nn
 import torch2mobile
 from torch2mobile import devices
 from torch2mobile.cli import run as torch2mobile_command
+from torch2mobile.errors import InstallError
 from torch2mobile.exporter.bundle import read_case, write_case
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.records import ParityOptions, Tolerance
@@ -73,6 +76,45 @@ def test_golden_data_is_row_by_row_and_not_compressed(tmp_path: Path) -> None:
     feeds, outputs = read_case(tmp_path / "case.npz")
     np.testing.assert_array_equal(feeds["x"], by_column)
     assert outputs[0][1].shape == ()
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script that makes EMBED_LIBRARIES."""
+    monkeypatch.syspath_prepend(EXAMPLE.parents[1] / "scripts")
+    monkeypatch.delitem(sys.modules, "embed_libraries", raising=False)
+    return importlib.import_module("embed_libraries")
+
+
+def test_a_library_that_does_not_compile_says_why_and_is_not_there(
+    libraries: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, cmake = tmp_path / "sources", tmp_path / "bin" / "cmake"
+    for folder in (sources / "src", cmake.parent):
+        folder.mkdir(parents=True)
+    (sources / "src" / "CMakeLists.txt").write_text("ncnn_add_layer(ReLU)\n", "utf-8")
+    stopped = "[ $1 = --build ] && echo no room >&2 && exit 1"
+    made = 'for each; do case $each in *PREFIX=*) mkdir -p "${each#*=}/lib";; esac; done'
+    cmake.write_text(f"#!/bin/sh\n{stopped}\n{made}\n", "utf-8")
+    cmake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(cmake.parent), prepend=os.pathsep)
+    with pytest.raises(InstallError, match="cmake failed:\nno room"):
+        libraries.add_ncnn(tmp_path / "ncnn", sources, [])
+    assert not (tmp_path / "ncnn").exists()
+
+
+def test_headers_whose_copy_is_interrupted_are_not_there(
+    libraries: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(source: Path, into: Path, **options: Any) -> None:
+        into.mkdir(exist_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(libraries, "HEADERS", {})
+    monkeypatch.setattr(libraries.shutil, "copytree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        libraries.add_headers(tmp_path, tmp_path)
+    assert not (tmp_path / "include").exists()
 
 
 # --- compiled ---------------------------------------------------------------------------------
@@ -251,7 +293,7 @@ def rows(text: str) -> dict[tuple[str, str], str]:
 
 def agrees_with_the_manifest(bundle: Path, text: str) -> None:
     """Each error is what was measured at the export, on the same library."""
-    cases = json.loads((bundle / "manifest.json").read_text("utf-8"))["golden"]
+    cases = known(bundle)["golden"]
     for line in text.splitlines():
         found = WORST.fullmatch(line)
         if found is None:
@@ -300,8 +342,7 @@ def test_calls_in_a_row_carry_the_state(replay: Replay, tmp_path: Path) -> None:
 
 
 def outputs_of(bundle: Path) -> list[str]:
-    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    return [output["name"] for output in manifest["outputs"]]
+    return [output["name"] for output in known(bundle)["outputs"]]
 
 
 def codes(replay: Replay, bundle: Path) -> tuple[int, int]:
@@ -363,15 +404,18 @@ def poked(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def manifest(**fields: Any) -> Callable[[Path], None]:
     def damage(bundle: Path) -> None:
-        path = bundle / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), "utf-8")
+        (bundle / "manifest.json").write_text(json.dumps({**known(bundle), **fields}), "utf-8")
 
     return damage
 
 
+def known(bundle: Path) -> dict[str, Any]:
+    """The manifest as it is."""
+    return dict(json.loads((bundle / "manifest.json").read_text("utf-8")))
+
+
 def leads_out(bundle: Path) -> None:
-    golden = json.loads((bundle / "manifest.json").read_text("utf-8"))["golden"]
-    manifest(golden=[{**golden[0], "file": "../outside.npz"}])(bundle)
+    manifest(golden=[{**known(bundle)["golden"][0], "file": "../outside.npz"}])(bundle)
 
 
 def written(name: str, data: bytes) -> Callable[[Path], None]:
@@ -409,6 +453,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "dtype of an input": (changed("inputs/ids", lambda a: a.astype(np.int32)), 1, "ids"),
     "a dtype of no use": (changed(FIRST, lambda a: a.astype(complex)), 1, "has the dtype <c16"),
     "shape": (changed(FIRST, lambda a: a[..., None]), 1, "is float32.*, and not float32"),
+    "a batch of one": (changed(FIRST, lambda a: a[None]), 1, r"and not float32\[1,\d,6\]"),
     "by column": (changed(FIRST, np.asfortranarray), 1, "is by column"),
     "model gone": (gone("model.onnx"), 1, "FAILED  onnx    model.onnx does not load"),
     "no model": (written("model.ort", b"no model"), 1, "FAILED  ort    model.ort does not load"),
@@ -469,7 +514,7 @@ def ncnn_weight(bundle: Path) -> None:
 
 
 def only_batches(bundle: Path) -> None:
-    golden = json.loads((bundle / "manifest.json").read_text("utf-8"))["golden"]
+    golden = known(bundle)["golden"]
     twos = [c for c in golden if read_case(bundle / c["file"])[0]["x"].shape[0] == 2]
     assert twos
     manifest(golden=twos)(bundle)
@@ -497,15 +542,55 @@ def test_damage_of_what_ncnn_reads(
 
 
 @pytest.mark.slow
+def test_a_lossy_artefact_without_a_tolerance_is_held_to_its_structure(
+    replay_ncnn: Replay, two: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "two"
+    shutil.copytree(two, bundle)
+    files = known(bundle)["targets"]
+    manifest(golden=[{**case, "limits": {}} for case in known(bundle)["golden"]])(bundle)
+    assert codes(replay_ncnn, bundle) == (0, 0)
+    _, text = replay_ncnn(bundle)
+    assert [label for label, _ in rows(text)] == ["ncnn", "ncnn"]
+    found = re.findall(r"SKIPPED  ncnn-fp16  \S+  worst error (\S+), held to no tolerance", text)
+    assert [float(error) > 1e-5 for error in found] == [True, True]
+    manifest(targets={"ncnn-fp16": files["ncnn-fp16"]})(bundle)
+    code, text = replay_ncnn(bundle)
+    assert (code, "no tolerance that values were held to" in text) == (3, True)
+    file = next(bundle / c["file"] for c in known(bundle)["golden"] if c["probe"] == "N=1")
+    feeds, outputs = read_case(file)
+    write_case(file, feeds, [(name, array[..., None]) for name, array in outputs])
+    code, text = replay_ncnn(bundle)
+    assert (code, "FAILED  ncnn-fp16  output_0  is float32" in text) == (1, True)
+
+
+@pytest.mark.slow
 def test_a_bundle_without_a_model_for_it(replay_ncnn: Replay, pair: Path) -> None:
     code, text = replay_ncnn(pair)
     assert (code, "no model for this runtime" in text) == (3, True)
 
 
+FITS, WIDE = 4, 2**40  # the last id, of a table with five rows
+CALLS = {"ids": "rows"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("last", "code"), [(4, 0), (2**40, 3)])
+@pytest.mark.parametrize(
+    ("calls", "code", "skipped"),
+    [
+        ([(FITS, {})], 0, 0),
+        ([(WIDE, {})], 3, 1),
+        # A call that is refused leaves the next one without a state to carry on.
+        ([(WIDE, {}), (FITS, CALLS), (FITS, CALLS), (FITS, {})], 0, 3),
+    ],
+)
 def test_token_ids_are_int32_in_ncnn(
-    replay_ncnn: Replay, two: Path, tmp_path: Path, last: int, code: int
+    replay_ncnn: Replay,
+    two: Path,
+    tmp_path: Path,
+    calls: list[tuple[int, dict[str, str]]],
+    code: int,
+    skipped: int,
 ) -> None:
     """A table looked up, in a net by hand: pnnx makes none of an .onnx."""
     bundle = tmp_path / "two"
@@ -514,19 +599,25 @@ def test_token_ids_are_int32_in_ncnn(
     net = "7767517\n2 2\nInput in0:1 0 1 in0\nEmbed table 1 1 in0 out0 0=4 1=5 2=0 3=20\n"
     (bundle / "model.ncnn.param").write_text(net, "utf-8")
     (bundle / "model.ncnn.bin").write_bytes(bytes(4) + table.tobytes())
-    ids = np.array([[3, 0, last]])
-    write_case(example(bundle), {"ids": ids}, [("rows", table[np.minimum(ids, 4)])])
-    known = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    entry = {**known["artifacts"]["ncnn"], "names": {"ids": "in0", "rows": "out0"}}
-    dims = [{**known["inputs"][0]["dims"][0], "symbol": None, "size": size} for size in (1, 3)]
+    before, golden = known(bundle), []
+    for number, (last, carries) in enumerate(calls):
+        ids, file = np.array([[3, 0, last]]), f"golden/call_{number}.npz"
+        write_case(bundle / file, {"ids": ids}, [("rows", table[np.minimum(ids, 4)])])
+        case = {"file": file, "allowed": {"rows": 0.0}, "limits": {}, "carries": carries}
+        golden.append({**before["golden"][0], **case})
+    entry = {**before["artifacts"]["ncnn"], "names": {"ids": "in0", "rows": "out0"}}
+    dims = [{**before["inputs"][0]["dims"][0], "symbol": None, "size": size} for size in (1, 3)]
     manifest(
-        targets={"ncnn": known["targets"]["ncnn"]},
+        targets={"ncnn": before["targets"]["ncnn"]},
         artifacts={"ncnn": entry},
-        golden=[{**known["golden"][0], "file": EXAMPLE_FILE, "allowed": {"rows": 0.0}}],
-        inputs=[{**known["inputs"][0], "name": "ids", "dims": dims}],
-        outputs=[{**known["outputs"][0], "name": "rows"}],
+        golden=golden,
+        inputs=[{**before["inputs"][0], "name": "ids", "dims": dims}],
+        outputs=[{**before["outputs"][0], "name": "rows", "dims": [1, 3, 4]}],
     )(bundle)
-    assert replay_ncnn(bundle)[0] == code
+    found, text = replay_ncnn(bundle)
+    assert found == code, text
+    said = f"skipped {skipped} cases on ncnn: its values do not fit into int32"
+    assert (said in text) == bool(skipped)
 
 
 # --- for ARM64 --------------------------------------------------------------------------------

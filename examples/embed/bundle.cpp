@@ -18,11 +18,16 @@ std::string inside(const std::string& name) {
 
 std::vector<Artefact> artefacts(const json& manifest) {
     // The .onnx is always there. It has no entry of its own: ONNX Runtime loads it as it is.
-    std::vector<Artefact> found{{"onnx", "ort", "model.onnx", {}, {}}};
+    std::vector<Artefact> found{{"onnx", "ort", "model.onnx", "float32", {}, {}}};
     for (const auto& [label, files] : manifest.at("targets").items()) {
         const json& entry = manifest.at("artifacts").at(label);
         const json& variant = entry.at("variant");
-        Artefact one{label, variant.at("target"), inside(files.at(0)), entry.at("names"), {}};
+        Artefact one{label,
+                     variant.at("target"),
+                     inside(files.at(0)),
+                     variant.at("precision"),
+                     entry.at("names"),
+                     {}};
         for (const auto& [name, value] : variant.at("settings").items())
             if (value.is_boolean()) one.settings[name] = value;
         found.push_back(one);
@@ -67,7 +72,8 @@ Bundle read_bundle(const fs::path& folder) {
             bundle.cases.push_back({inside(each.at("file")), each.at("probe"), each.at("allowed"),
                                     each.at("limits"), each.at("carries")});
         for (const json& output : manifest.at("outputs"))
-            bundle.outputs.push_back(output.at("name"));
+            bundle.outputs.emplace_back(output.at("name").get<std::string>(),
+                                        output.at("dims").size());
         for (const json& input : manifest.at("inputs"))
             if (!input.at("dims").empty() && !input.at("dims").at(0).at("symbol").is_null())
                 bundle.batched.insert(input.at("name"));

@@ -53,6 +53,7 @@ struct Golden {
 
 struct Artefact {
     std::string label, target, file;
+    std::string precision;  // "float32", or what it computes in, less exactly
     std::map<std::string, std::string> names;  // the runtime's own, by the contract's
     std::map<std::string, bool> settings;      // part of what was proven: an app must set them too
 };
@@ -61,9 +62,9 @@ struct Bundle {
     std::filesystem::path folder;
     std::vector<Artefact> artefacts;
     std::vector<Case> cases;
-    std::vector<std::string> outputs;  // in the contract's order
-    std::set<std::string> batched;     // inputs whose first size may vary
-    Tensors state;                     // with --state: what the app starts from
+    std::vector<std::pair<std::string, size_t>> outputs;  // and how many dimensions, in order
+    std::set<std::string> batched;  // inputs whose first size may vary
+    Tensors state;                  // with --state: what the app starts from
 };
 
 Bundle read_bundle(const std::filesystem::path& folder);

@@ -78,6 +78,7 @@ struct NcnnModel : Model {
 
     Named run(const Tensors& inputs) override {
         ncnn::Extractor extractor = net.create_extractor();
+        bool single = false;  // whether a first dimension was left out
         for (const auto& [name, given] : inputs) {
             const std::string& own = names.count(name) ? names.at(name) : name;
             Tensor tensor = given.dtype == "int64" ? narrowed(given) : given;
@@ -86,18 +87,23 @@ struct NcnnModel : Model {
             // There is no batch: a first dimension that may vary must be 1, and is mostly left out.
             if (bundle.batched.count(name) && tensor.shape.at(0) != 1)
                 throw Refused("it takes no batch");
-            if (tensor.shape.size() == ranks[own] + 1 && tensor.shape[0] == 1)
+            if (tensor.shape.size() == ranks[own] + 1 && tensor.shape[0] == 1) {
                 tensor.shape.erase(tensor.shape.begin());
+                single = true;
+            }
             if (extractor.input(own.c_str(), mat_of(tensor)) != 0)
                 throw Wrong("it has no input " + own);
         }
         Named found;
-        for (const std::string& name : bundle.outputs) {
+        for (const auto& [name, rank] : bundle.outputs) {
             ncnn::Mat mat;
             const std::string& own = names.count(name) ? names.at(name) : name;
             if (extractor.extract(own.c_str(), mat) != 0)
                 throw Wrong("ncnn could not compute " + own);
-            found.emplace_back(name, tensor_of(mat));
+            Tensor tensor = tensor_of(mat);
+            if (single && tensor.shape.size() + 1 == rank)
+                tensor.shape.insert(tensor.shape.begin(), 1);
+            found.emplace_back(name, std::move(tensor));
         }
         return found;
     }
