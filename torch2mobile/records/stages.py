@@ -72,12 +72,16 @@ class FreshCopies(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a runtime's own graph: its name and kind, and the values it takes and gives."""
+    """One layer of a runtime's own graph: its name and kind, and the values it takes and gives.
+
+    With ``channels_last`` values of four dimensions that it gives may have their channels last.
+    """
 
     name: str
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ class LitertRunner:
             read = tuple(index for index in map(str, operator["inputs"]) if index in made)
             if operator["op_name"] == _DELEGATE or not read:
                 continue
-            shown.append(Layer(str(operator["index"]), operator["op_name"], read, given))
+            own = str(operator["index"]), operator["op_name"]
+            shown.append(Layer(*own, read, given, channels_last=True))
             made.update(given)
         return tuple(shown)
 

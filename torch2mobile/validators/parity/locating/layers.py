@@ -8,7 +8,7 @@ none (laid out otherwise, or ruined) counts as wrong, unless what is made of it 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,8 @@ def first_wrong(
 
     None where no layer does: rounding adds up, or the fault is in what is made of the outputs.
     """
-    reached = _reached(shown, wanted)
+    last = {name for layer in layers if layer.channels_last for name in layer.outputs}
+    reached = _reached(shown, wanted, last)
     producer = {name: layer for layer in layers for name in layer.outputs}
     read = {name for layer in layers for name in layer.inputs}
     outputs = [name for name in producer if name not in read]
@@ -92,7 +93,7 @@ def _starts(outputs: Iterable[str], producer: Mapping[str, Layer], wrong: set[st
 
 
 def _reached(
-    shown: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
+    shown: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], last: Container[str]
 ) -> dict[str, Reached]:
     by_size = defaultdict(list)
     for name, array in wanted.items():
@@ -101,16 +102,16 @@ def _reached(
             by_size[flat.size].append((name, flat))
     return {
         name: min(
-            (_nearest(form, by_size[array.size]) for form in _forms(array)),
+            (_nearest(form, by_size[array.size]) for form in _forms(array, last=name in last)),
             key=lambda one: one.relative,
         )
         for name, array in shown.items()
     }
 
 
-def _forms(array: np.ndarray) -> list[np.ndarray]:
-    """A value as it is, and with its channels first, which some runtimes keep last."""
-    return [array, array.transpose(0, 3, 1, 2)] if array.ndim == 4 else [array]
+def _forms(array: np.ndarray, *, last: bool) -> list[np.ndarray]:
+    """A value as it is, and with its channels first where they may be last."""
+    return [array, array.transpose(0, 3, 1, 2)] if last and array.ndim == 4 else [array]
 
 
 def _nearest(array: np.ndarray, candidates: Sequence[tuple[str, np.ndarray]]) -> Reached:
