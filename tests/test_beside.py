@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from torch2mobile import beside, installing
 from torch2mobile.errors import InstallError
+from torch2mobile.pipeline import installed_tools
 
 PINS = {"some-tool": "1.0", "other": "2"}
 COMMAND = "torch2mobile doctor --install made"
@@ -49,7 +52,7 @@ def test_what_is_installed_is_seen_by_the_process_that_asks(
 ) -> None:
     pip(place, monkeypatch)
     assert beside.missing("made", "some-tool") == [COMMAND]
-    assert beside.see("made", "some-tool") == ""
+    assert beside.see("made") == ""
     assert beside.version("some-tool") is None
     said: list[str] = []
     beside.install("made", said.append)
@@ -60,16 +63,53 @@ def test_what_is_installed_is_seen_by_the_process_that_asks(
     with pytest.raises(ImportError):
         importlib.import_module("some_tool")
     importlib.invalidate_caches()
-    assert len(beside.see("made", "some-tool", "other")) == 64
+    before = len(sys.path)
+    digest = beside.see("made")
+    assert len(digest) == 64
+    assert beside.see("made") == digest
+    assert len(sys.path) == before + 1
     assert importlib.import_module("some_tool").number == "1.0"
     del sys.modules["some_tool"]
-    # It is there now, and nothing more is put before this Python's own packages.
-    assert beside.see("made", "some-tool", "other") == ""
 
 
 def test_what_this_python_has_needs_nothing_beside_it() -> None:
     assert beside.missing("made", "numpy", "ml-dtypes") == []
-    assert beside.see("made", "numpy") == ""
+    assert beside.see("made") == ""
+
+
+def test_what_is_beside_this_python_goes_before_its_own(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = place / "own" / "other-1.dist-info"
+    own.mkdir(parents=True)
+    (own / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (place / "own" / "other").mkdir()
+    (place / "own" / "other" / "__init__.py").write_text("number = '1'")
+    sys.path.append(str(place / "own"))
+    pip(place, monkeypatch)
+    assert beside.version("other") == "1"
+    beside.install("made", lambda _: None)
+    assert (beside.version("other"), beside.own_version("other")) == ("2", "1")
+    importlib.invalidate_caches()
+    beside.see("made")
+    assert importlib.import_module("other").number == "2"
+    del sys.modules["other"]
+    # An emulated Python sees its own, as what is beside this one is for another processor.
+    monkeypatch.setattr(platform, "machine", lambda: "other")
+    assert (beside.see("made"), beside.version("other")) == ("", "1")
+
+
+def test_only_the_extra_that_pins_a_distribution_has_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip(place, monkeypatch)
+    monkeypatch.setattr(installed_tools, "EXTRAS", {"made": ("other",), "another": ("other",)})
+    beside.install("made", lambda _: None)
+    made, another = installed_tools.extras()
+    assert (made.version, made.command) == ("other 2", COMMAND)
+    assert (another.version, another.command) == (None, "pip install 'torch2mobile[another]'")
+    monkeypatch.setattr(installed_tools, "TOOLS", ("other",))
+    assert installed_tools.installed()[-1].version is None
 
 
 def test_other_versions_than_the_pinned_ones_are_missing(
@@ -79,8 +119,19 @@ def test_other_versions_than_the_pinned_ones_are_missing(
     beside.install("made", lambda _: None)
     monkeypatch.setattr(beside, "PINS", {"made": {**PINS, "other": "3"}})
     assert beside.missing("made", "some-tool") == [COMMAND]
+    # Of a run that was stopped.
+    (installed,) = (place / "torch2mobile" / "beside").glob("made-*")
+    downloads = installed.with_name(f"{installed.name}.downloads")
+    downloads.mkdir()
+    for name in ("some_tool-1.0", "other-2"):
+        with zipfile.ZipFile(downloads / f"{name}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("old.py", "")
     beside.install("made", lambda _: None)
     assert beside.version("other") == "3"
+    record = installing.part(installed)
+    assert record is not None
+    assert set(record.archives) == {"some_tool-1.0-py3-none-any.whl", "other-3-py3-none-any.whl"}
+    assert not (installed / "old.py").exists()
 
 
 def test_a_broken_download_is_named_and_loaded_anew(

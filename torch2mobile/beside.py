@@ -1,13 +1,14 @@
 """Packages beside this Python: at versions of their own, in the user's cache, seen by one target.
 
 For a converter whose requirements clash with those of others. Nothing of this Python changes: only
-the processes in which the target works look there.
+the processes in which the target works look there, and there they go before what this Python has.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import platform
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,23 +46,29 @@ def missing(name: str, *distributions: str) -> list[str]:
     return [] if all(map(_there, distributions)) or _part(name) else [command(name)]
 
 
-def see(name: str, *distributions: str) -> str:
-    """Let this process import them; the digest of the archives, if they are beside this Python."""
+def see(name: str) -> str:
+    """Let this process import them first; the digest of their archives, if they are there."""
     part = _part(name)
-    if part is None or all(map(_there, distributions)):
+    if part is None:
         return ""
-    sys.path.insert(0, str(part.folder))
+    if str(part.folder) not in sys.path:
+        sys.path.insert(0, str(part.folder))
     return installing.digest([part])
 
 
 def version(distribution: str) -> str | None:
-    """The version of a distribution in this Python or beside it; None where it is not there."""
+    """The version that a target sees: beside this Python, or in it; None where it is in neither."""
+    parts = filter(None, map(_part, PINS))
+    beside = next(filter(None, (part.versions.get(distribution) for part in parts)), None)
+    return beside or own_version(distribution)
+
+
+def own_version(distribution: str) -> str | None:
+    """The version of a distribution in this Python; None where it is not there."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        parts = filter(None, map(_part, PINS))
-        found = (part.versions.get(distribution) for part in parts)
-        return next(filter(None, found), None)
+        return None
 
 
 def install(name: str, told: Callable[[str], None]) -> None:
@@ -84,4 +91,5 @@ def _part(name: str) -> installing.Part | None:
 
 
 def _folder(name: str) -> Path:
-    return installing.cache() / "beside" / f"{name}-python{_PYTHON}"
+    # An emulated Python of the same version must not see what was made for this processor.
+    return installing.cache() / "beside" / f"{name}-python{_PYTHON}-{platform.machine()}"

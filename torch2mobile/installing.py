@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,10 +105,15 @@ def wheels(
     """Fill a folder with the wheels of these distributions and of nothing that they ask for.
 
     ``options`` are pip's own. One that is broken is removed, so that the next run, by the command
-    ``again``, loads it anew.
+    ``again``, loads it anew; so is what a run that was stopped left of other versions.
     """
     downloads = folder.with_name(f"{folder.name}.downloads")
     downloads.mkdir(parents=True, exist_ok=True)
+    ours = {(_plain(name), version) for name, version in pins.items()}
+    for archive in downloads.glob("*.whl"):
+        name, _, rest = archive.name.partition("-")
+        if (_plain(name), rest.partition("-")[0]) not in ours:
+            archive.unlink()
     command = [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:", *options]
     wanted = [f"{name}=={version}" for name, version in pins.items()]
     run([*command, "--dest", str(downloads), *wanted], what)
@@ -123,6 +129,11 @@ def wheels(
                     f"{archive.name} is broken: {error}", f"Run it again: {again}"
                 ) from error
     shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _plain(name: str) -> str:
+    """The name of a distribution as the file of a wheel spells it, whatever its case."""
+    return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def _pip() -> list[str]:

@@ -83,16 +83,17 @@ def installed() -> list[Installed]:
     version = sys.modules["torch2mobile"].__version__
     own = Installed("torch2mobile", version, "pip install torch2mobile")
     command = "pip install -c constraints.txt"
-    return [own, *(Installed(name, beside.version(name), f"{command} {name}") for name in TOOLS)]
+    tools = (Installed(name, beside.own_version(name), f"{command} {name}") for name in TOOLS)
+    return [own, *tools]
 
 
 def extras() -> list[Installed]:
     """Every extra, with the versions of what it is for, or how to get it."""
     found = []
     for name, parts in EXTRAS.items():
-        versions = [beside.version(part) for part in parts]
+        pins = beside.PINS.get(name, {})
+        versions = [(beside.version if p in pins else beside.own_version)(p) for p in parts]
         told = ", ".join(f"{part} {v}" for part, v in zip(parts, versions, strict=True))
-        own = name in beside.PINS
-        command = beside.command(name) if own else f"pip install 'torch2mobile[{name}]'"
+        command = beside.command(name) if pins else f"pip install 'torch2mobile[{name}]'"
         found.append(Installed(f"[{name}]", told if all(versions) else None, command, needed=False))
     return found

@@ -173,7 +173,7 @@ class LitertTarget:
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.tflite`` with the example's sizes, and see that it loads."""
-        digest = beside.see(self.name, *_TOOLS)
+        digest = beside.see(self.name)
         path, tools = job.path(".tflite"), list(_TOOLS)
         _write(job, path)
         if job.variant.lossy:
@@ -195,7 +195,7 @@ class LitertTarget:
 
     def load(self, path: Path, variant: Variant) -> LitertRunner:  # noqa: ARG002
         """The interpreter of a .tflite file."""
-        beside.see(self.name, "ai-edge-litert")
+        beside.see(self.name)
         return LitertRunner(path)
 
 
