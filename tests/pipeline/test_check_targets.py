@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from small_nets import Looked
 
 import torch2mobile
 from torch2mobile.errors import ConversionError, NotApplicableError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets.coreml import CoremlTarget
+from torch2mobile.exporter.targets.mnn import MnnTarget
 from torch2mobile.exporter.targets.ncnn import NcnnTarget
 from torch2mobile.pipeline import check_targets
 from torch2mobile.records import Artifact, Check, Job, Status
@@ -74,14 +77,16 @@ def test_a_file_is_converted_at_sizes_that_it_takes_and_that_are_told(
 
     def convert(job: Job, *_: Any) -> Artifact:
         jobs.append(job)
-        raise ConversionError("it does not know Gather")
+        raise ConversionError("it does not know Gather" if job.variant.target == "ncnn" else "no")
 
     monkeypatch.setattr(check_targets, "convert", convert)
     monkeypatch.setattr(CoremlTarget, "missing", lambda _: [])
+    monkeypatch.setattr(MnnTarget, "missing", lambda _: [])
     out = tmp_path / "bundle"
     made = torch2mobile.export(
-        Looked().eval(), inputs=["ids:int64[N=1..3,T=2..9]"], out=out, targets=[], simplify=False
-    )
+        Looked().eval(), inputs=["ids:int64[N=1..3,Gather=2..9]"], out=out, targets=[],
+        simplify=False,
+    )  # fmt: skip
     assert made.passed, str(made)
     for source in (out, out / "model.onnx"):
         result = torch2mobile.check(source, targets=["ncnn", "coreml"])
@@ -91,12 +96,34 @@ def test_a_file_is_converted_at_sizes_that_it_takes_and_that_are_told(
         assert bool(finding.location.code) is source.is_dir()
         batch, length = jobs[-1].shapes["ids"]
         assert finding.message.endswith(
-            f", at N=1, T={length} (a file of others: simplify --fix-dim)"
+            f", at N=1, Gather={length} (a file of others: simplify --fix-dim)"
         )
         assert batch == 1
         assert not source.is_dir() or 2 <= length <= 9
         assert asked["coreml"].status is Status.SKIPPED
         assert "name the module, not a file" in asked["coreml"].summary
+
+        fixed = {"providers": ["nnapi"], "fix_dims": {"N": 3, "Gather": 7}}
+        result = torch2mobile.check(source, targets=["ncnn", "mnn"], **fixed)
+        asked = {one.target: one for one in result.report.checks if one.name == "target"}
+        (finding,) = asked["ncnn"].findings
+        assert finding.code == "T2M502"
+        assert finding.message.endswith("the first dimension of ids is fixed to 3")
+        (finding,) = asked["mnn"].findings
+        assert jobs[-1].shapes == {"ids": (3, 7)}
+        assert ", at N=3, Gather=7 (" in finding.message
+        # That a size is called as an operator says nothing about this.
+        assert not finding.location.op
+
+
+def test_an_input_that_no_target_takes_has_no_form(there: None, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT8E4M3FN, [1, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    result = torch2mobile.check(tmp_path / "m.onnx", targets=["ncnn"])
+    (found,) = [one for one in result.report.checks if one.name == "target"]
+    assert [(one.code, "float8" in one.message) for one in found.findings] == [("T2M502", True)]
 
 
 def test_what_is_not_installed_is_skipped_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

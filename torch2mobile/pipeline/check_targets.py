@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from torch2mobile import sizing
 from torch2mobile.environments import Worker
-from torch2mobile.errors import MissingToolError, NotApplicableError, Torch2MobileError
+from torch2mobile.errors import (
+    MissingToolError,
+    NotApplicableError,
+    Torch2MobileError,
+    UsageError,
+)
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.pipeline.conversion import (
     convert,
@@ -69,34 +74,34 @@ def _section(subject: Subject, variant: Variant, folder: Path, tools: Worker) ->
     summary = at = ""
     try:
         job = _job(subject, variant, folder)
-        at = _drawn(subject, job)
+        at = _at(subject, job)
         artifact = convert(job, tools, _SECONDS)
         summary = f"converted in memory and loaded{at}: {convert_check(artifact).summary}"
     except MissingToolError as error:
         return Section("target", target=variant.label, skipped=f"{error.message}; {error.remedy}")
-    except NotApplicableError as error:
+    except (NotApplicableError, UsageError) as error:
         found = (RULES["T2M502"].found(Location(), error.message, target=variant.label),)
     except Torch2MobileError as error:
-        found = tuple(_findings(subject, variant, f"{error.message}{at}"))
+        found = tuple(_findings(subject, variant, error.message, at))
     return Section("target", found, summary=summary, target=variant.label)
 
 
-def _drawn(subject: Subject, job: Job) -> str:
-    """The sizes that nobody gave, of a file: its converter may refuse these alone."""
-    if subject.capture is not None:
+def _at(subject: Subject, job: Job) -> str:
+    """The sizes that a converter was given, which it may refuse alone; an example has its own."""
+    if subject.capture is not None and not subject.fixed:
         return ""
-    sizes = sizing.sizes_of(job.model.inputs, job.shapes)
-    told = [f"{name}={size}" for name, size in sizes.items() if name not in subject.fixed]
-    return f", at {', '.join(told)} (a file of others: simplify --fix-dim)" if told else ""
+    told = sizing.label_of(sizing.sizes_of(job.model.inputs, job.shapes))
+    more = "" if subject.capture is not None else " (a file of others: simplify --fix-dim)"
+    return f", at {told}{more}" if told else ""
 
 
-def _findings(subject: Subject, variant: Variant, message: str) -> Iterator[Finding]:
+def _findings(subject: Subject, variant: Variant, message: str, at: str) -> Iterator[Finding]:
     """One for each node whose operator the converter names; one without a place for none."""
     rule, words = RULES["T2M501"], set(re.findall(r"\w+", message))
     named = [node for node in subject.graph.every_node if node.op in words]
     places = [subject.place_of(node) for node in named] or [Location()]
     for place in places:
-        yield rule.found(place, message, target=variant.label)
+        yield rule.found(place, f"{message}{at}", target=variant.label)
 
 
 def _job(subject: Subject, variant: Variant, folder: Path) -> Job:
@@ -130,13 +135,24 @@ def _inputs_of(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
 def _shapes(
     specs: Sequence[InputSpec], fixed: Mapping[str, int], variant: Variant
 ) -> dict[str, tuple[int, ...]]:
-    """Sizes for a file that says none, within its ranges; a batch of 1 where it takes no other."""
-    sizes = {**sizing.example_sizes(specs), **fixed}
+    """Sizes for a file that says none, within its ranges; a batch of 1 where it takes no other.
+
+    NotApplicableError for a batch of another size that is ``fixed``.
+    """
+    dims = {str(dim.label): dim for spec in specs for dim in spec.dims if dim.symbol is not None}
+    solved = [dims[name].solved(size, {}) for name, size in fixed.items() if name in dims]
+    sizes = {**sizing.example_sizes(specs), **{found[0]: found[1] for found in solved if found}}
     shapes = {}
     for spec in specs:
         shape = tuple(dim.at(sizes) for dim in spec.dims)
-        single = not variant.batch and spec.dims and spec.dims[0].symbol is not None
-        shapes[spec.name] = (1, *shape[1:]) if single else shape
+        if not variant.batch and spec.dims and spec.dims[0].symbol is not None:
+            if fixed.get(str(spec.dims[0].label), 1) != 1:
+                raise NotApplicableError(
+                    f"{variant.label} takes no batch, and the first dimension of {spec.name} is "
+                    f"fixed to {shape[0]}"
+                )
+            shape = (1, *shape[1:])
+        shapes[spec.name] = shape
     return shapes
 
 
