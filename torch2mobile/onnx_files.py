@@ -138,6 +138,18 @@ def locations(tensor: onnx.TensorProto) -> list[str]:
     return [entry.value for entry in tensor.external_data if entry.key == "location"]
 
 
+def data_names(path: Path) -> list[str]:
+    """The files that an .onnx keeps weights in, by its own names for them.
+
+    The file is parsed only where it can have any: the key's name must stand in its bytes.
+    """
+    with reading(path):
+        data = path.read_bytes()
+    if b"location" not in data or data[4:8] == b"ORTM":
+        return []
+    return list(dict.fromkeys(name for each in tensors(parse(path)) for name in locations(each)))
+
+
 def leads_out(folder: Path, name: str) -> bool:
     """Whether a path, as a file names it, is not that of a file in the folder."""
     pure = PurePosixPath(name)

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from torch2mobile.pipeline.candidates import Candidate
+from torch2mobile.pipeline.candidates import Candidate, kind_of, size_of
 from torch2mobile.records import ArtifactEntry, Check, Mismatch, ParityOptions, Status, Variant
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        ("net.tflite", 1),
+        ("net.ncnn.param", 1 + 10),
+        ("net.mlpackage/Data/com.apple.CoreML/model.mlmodel", 1 + 100 + 1000),
+    ],
+)
+def test_the_size_is_that_of_all_that_is_loaded(
+    path: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {
+        path: 1, "net.ncnn.bin": 10, "other.bin": 7, "net.mlpackage/Manifest.json": 100,
+        "net.mlpackage/Data/com.apple.CoreML/weights/weight.bin": 1000,
+    }  # fmt: skip
+    for name, count in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(bytes(count))
+    assert size_of(Path(path), kind_of(Path(path))) == size
 
 
 @pytest.mark.parametrize(

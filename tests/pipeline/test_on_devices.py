@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import candidates, on_devices
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
 
 A53, A76, LATEST = devices.DEVICES
 emulated = pytest.mark.skipif(
@@ -67,15 +68,22 @@ def test_a_bundle_is_replayed_side_by_side(pair: Any, pretended: None) -> None:
 
 
 @pytest.mark.parametrize("there", [None, {"onnxruntime-web": "1"}])
+@pytest.mark.parametrize(
+    ("machine", "processors"), [("x86_64", devices.DEVICES), ("aarch64", ("arm64",))]
+)
 def test_all_are_the_processors_and_web_where_it_is_installed(
-    there: Any, monkeypatch: pytest.MonkeyPatch
+    there: Any, machine: str, processors: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "installed", lambda: there)
-    found = on_devices.find(["all"])
-    assert found == (*devices.DEVICES, *(["web"] if there else []))
-    stages = Stages(SilentObserver())
-    on_devices.side_by_side(stages, found)
-    assert [web.INSTALL in note for note in stages.checks[0].notes] == [True] * (not there)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert on_devices.find(["all"]) == (*processors, *(["web"] if there else []))
+    request = Request("", devices=("all",))
+    assert on_devices.settled(request).devices == on_devices.find(["all"])
+    # Only who asks for all is told what they are without.
+    for asked, told in ((["all"], not there), (processors, False)):
+        stages = Stages(SilentObserver())
+        on_devices.side_by_side(stages, asked)
+        assert [web.INSTALL in note for note in stages.checks[0].notes] == [True] * told
 
 
 def test_a_device_that_dies_is_an_error_and_stops_no_other(pair: Any, pretended: None) -> None:

@@ -405,6 +405,8 @@ class TestModelAgainst:
             result = torch2mobile.verify(pair.path / name, against=pair.module, inputs=[SPEC])
             assert result.passed, str(result)
             assert {target for _, target in statuses(result)} == {"", name.split(".")[1]}
+            (check,) = [check for check in result.report.checks if check.name == "parity"]
+            assert check.metrics["bytes"] == (pair.path / name).stat().st_size
 
     @pytest.mark.parametrize("content", [b"", b"garbage"])
     @pytest.mark.parametrize("name", ["model.onnx", "model.ort"])
@@ -425,7 +427,10 @@ class TestModelAgainst:
         path = tmp_path / "models" / "model.onnx"
         proto = onnx.load(pair.path / "model.onnx")
         onnx.save(proto, path, save_as_external_data=True, location="w", size_threshold=0)
-        assert torch2mobile.verify(path, against=pair.module, inputs=[SPEC]).passed
+        result = torch2mobile.verify(path, against=pair.module, inputs=[SPEC])
+        assert result.passed
+        (check,) = [check for check in result.report.checks if check.name == "parity"]
+        assert check.metrics["bytes"] == sum(p.stat().st_size for p in path.parent.iterdir())
         shutil.move(tmp_path / "models" / "w", tmp_path / "w")
         proto = onnx.load(path, load_external_data=False)
         for tensor in proto.graph.initializer:

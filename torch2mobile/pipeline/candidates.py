@@ -20,9 +20,10 @@ from torch2mobile.exporter.targets import (
     variant_of,
     variants,
 )
+from torch2mobile.exporter.targets.mlpackage import package_of
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.isolation import IsolatedRunner
-from torch2mobile.onnx_files import is_ort, read_model, reading
+from torch2mobile.onnx_files import data_names, is_ort, read_model, reading
 from torch2mobile.pipeline.bound_runner import BoundRunner
 from torch2mobile.pipeline.stages import error_check
 from torch2mobile.records import (
@@ -219,6 +220,17 @@ def kind_of(path: Path) -> Variant:
     """Whose file it is: by its ending, or by its first bytes where that says nothing."""
     known = variant_of(path)
     return known or (find_variant("ort") if is_ort(path) else ONNX)
+
+
+def size_of(path: Path, variant: Variant) -> int:
+    """The bytes of a file and of what is loaded with it: a package's files, or its weights."""
+    package = package_of(path)
+    files = list(package.rglob("*")) if package.is_dir() else [path]
+    if variant == ONNX:
+        files += [path.parent / name for name in data_names(path)]
+    if variant.target == "ncnn":
+        files.append(path.with_suffix(".bin"))
+    return sum(each.stat().st_size for each in files if each.is_file())
 
 
 def recorded_entry(manifest: Manifest, label: str) -> ArtifactEntry:

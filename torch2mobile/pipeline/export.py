@@ -81,11 +81,11 @@ def export_loaded(
 
 def _settled(request: Request) -> Request:
     """The request with its names looked up; UsageError for one that is unknown."""
+    on_devices.find(request.devices)
     return replace(
         request,
         targets=tuple(variant.label for variant in find_variants(request.targets)),
         rewrites=rewriting.check_codes(request.rewrites),
-        devices=on_devices.find(request.devices),
     )
 
 
@@ -119,7 +119,7 @@ def _report(request: Request, loaded: LoadedModel, stages: Stages) -> Report:
         subject=request.source or loaded.name,
         checks=tuple(stages.checks),
         environment={**tool_versions(), **on_devices.versions(request.devices)},
-        request=request,
+        request=on_devices.settled(request),
     )
 
 

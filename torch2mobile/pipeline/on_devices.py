@@ -13,7 +13,15 @@ from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.installed_tools import Installed
 from torch2mobile.pipeline.stages import Stages, error_check
-from torch2mobile.records import LOAD_SECONDS, Check, Metric, ParityOptions, Status, Table
+from torch2mobile.records import (
+    LOAD_SECONDS,
+    Check,
+    Metric,
+    ParityOptions,
+    Request,
+    Status,
+    Table,
+)
 
 if TYPE_CHECKING:
     from torch2mobile.pipeline.localising import Localiser
@@ -37,6 +45,11 @@ def find(labels: Sequence[str]) -> tuple[str, ...]:
     found = [name for label in labels for name in devices.find(label)]
     there = "all" in labels and web.installed() is not None
     return tuple(dict.fromkeys([*found, *[web.WEB] * there]))
+
+
+def settled(request: Request) -> Request:
+    """A request as reports have it: its devices by their full names."""
+    return replace(request, devices=find(request.devices))
 
 
 def packages() -> list[str]:
@@ -73,6 +86,7 @@ def install(what: str, told: Callable[[str], None]) -> None:
 
 def versions(labels: Sequence[str]) -> Mapping[str, str]:
     """What a report says of where it ran: the versions and hashes of an emulated device's parts."""
+    labels = find(labels)
     told = {}
     if any(label in devices.DEVICES for label in labels):
         told[devices.ARM64] = (devices.installed(packages()), devices.digest(packages()))
@@ -114,7 +128,7 @@ def parity(
             return check
         return localiser.in_layers(check, first, found.runner)
 
-    for device in labels:
+    for device in find(labels):
         _attempt(stages, "parity", label, device, on, compare)
 
 
@@ -133,7 +147,7 @@ def golden(
         held = found.gate(options, held=any(label in case.limits for case in cases))
         return found.verdict(golden_check(label, found.runner, cases, held.tolerances), held)
 
-    for device in labels:
+    for device in find(labels):
         _attempt(stages, "golden", label, device, on, compare)
 
 
@@ -203,11 +217,10 @@ def side_by_side(stages: Stages, labels: Sequence[str], *, several: bool = False
     if wrong:
         status, summary = wrong[0].status, f"{wrong[0].target} on {wrong[0].device or _HERE}"
     else:
-        count, where = len({row[0] for row in rows}), ", ".join((_HERE, *labels))
+        count, where = len({row[0] for row in rows}), ", ".join((_HERE, *find(labels)))
         status, summary = Status.PASSED, f"{count} artefacts on {where}"
-    left = web.WEB not in labels and set(devices.DEVICES) <= set(labels)
     note = f"{web.WEB} is not installed, and no device of this run: {web.INSTALL}"
-    notes = (note,) if left and web.installed() is None else ()
+    notes = (note,) if "all" in labels and web.WEB not in find(labels) else ()
     stages.add(Check("devices", status, summary, tables=(table,), notes=notes))
 
 

@@ -58,8 +58,8 @@ def verify_bundle(
     request = request or Request("")
     options = request.parity
     consistency.check_parity(options)
-    labels = on_devices.find(request.devices)
-    stages = Stages(observer or SilentObserver())
+    on_devices.find(request.devices)  # an unknown one is refused before any work
+    labels, stages = request.devices, Stages(observer or SilentObserver())
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
         bundle = open_bundle(path)
@@ -110,7 +110,8 @@ def result_of(
     if compared == {Status.SKIPPED} and Status.FAILED not in {c.status for c in stages.checks}:
         what = "its values were held to nothing, so nothing was verified"
         stages.add(Check("verdict", Status.ERROR, what, hint="Give it a tolerance: see parity."))
-    return VerifyResult(Report("verify", subject, tuple(stages.checks), environment, request))
+    asked = on_devices.settled(request)
+    return VerifyResult(Report("verify", subject, tuple(stages.checks), environment, asked))
 
 
 def golden_of(bundle: Bundle, stages: Stages) -> list[Golden]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +73,7 @@ def verify(
             observer=observer,
             worker=worker,
         )
-    request = replace(request, devices=on_devices.find(request.devices))
+    on_devices.find(request.devices)  # an unknown one is refused before any work
     stages = Stages(observer or SilentObserver())
     if path.is_dir():
         return _bundle_against(path, request, load, baseline, stages, asked)
@@ -187,7 +186,8 @@ def _model_against(
         named = io_binding.names_check(label, matched, match)
         if named is not None:
             stages.add(named)
-        found = candidates.Candidate(ArtifactEntry(variant), process, matched.runner)
+        size = candidates.size_of(path, variant)
+        found = candidates.Candidate(ArtifactEntry(variant), process, matched.runner, size=size)
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
             expected = _against(stages, loaded, names, [found], options, localiser, scrutinizer)
@@ -195,7 +195,7 @@ def _model_against(
         def on(device: str) -> candidates.Candidate:
             other = candidates.runner_of(path, variant, options.timeout, None, device)
             runner = io_binding.match_file(own, other, path, variant, match).runner
-            return candidates.Candidate(found.entry, other, runner, device)
+            return candidates.Candidate(found.entry, other, runner, device, size)
 
         if expected:
             on_devices.parity(stages, label, on, labels, expected, options, localiser)
