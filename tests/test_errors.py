@@ -16,7 +16,8 @@ from torch2mobile.errors import near_path
         ("photos/one.jpgg", "Did you mean photos/one.jpg? Look."),
         ("foto/one.jpg", "Did you mean photos? Look."),
         ("something else", "Look."),
-        ("", "Look."),
+        ("", ". is a folder. Look."),
+        ("photos", "photos is a folder. Look."),
     ],
 )
 def test_what_is_called_nearly_so_is_offered(

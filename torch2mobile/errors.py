@@ -162,12 +162,19 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def near_path(path: Path, remedy: str, *, folders: bool = False) -> str:
-    """A remedy that begins with what is called nearly so, or only ``folders``, if anything is."""
+    """A remedy that begins with what is called nearly so, or only ``folders``, if anything is.
+
+    What is there itself is a folder, where a file was meant.
+    """
+    if path.is_dir():
+        return f"{path} is a folder. {remedy}"
+    asked = path
     while not path.parent.is_dir() and path.parent != path:
         path = path.parent
     try:
         beside = islice(path.parent.iterdir(), 10_000)
-        names = [each.name for each in beside if not folders or each.is_dir()]
+        others = (each for each in beside if each != asked)
+        names = [each.name for each in others if not folders or each.is_dir()]
     except OSError:
         return remedy
     near = [str(path.with_name(name)) for name in _near(path.name, names)]
