@@ -131,6 +131,36 @@ def test_a_mirror_that_refuses_is_quoted_and_nothing_is_installed(
     assert devices.installed(RUNTIME) is None
 
 
+@on_x86
+def test_a_system_has_the_roots_of_all_processors_from_its_first_moment(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Apt:
+        def __init__(self, *_: object) -> None:
+            (empty / "torch2mobile" / "arm64" / "downloads").mkdir(parents=True, exist_ok=True)
+
+        def python(self) -> str:
+            return "3.11"
+
+        def with_all_they_need(self, *_: str) -> list[Path]:
+            return []
+
+        alone = with_all_they_need
+
+    monkeypatch.setattr(devices, "_Apt", Apt)
+    folder = empty / "torch2mobile" / "arm64" / "system"
+    devices._install_system(folder)
+    assert installing.part(folder) is not None
+    files = [folder / name.partition(":")[2] / "proc" / "cpuinfo" for name in devices.DEVICES]
+    assert all(file.is_file() for file in files)
+    before = files[0].stat().st_mtime_ns
+    devices._processor(folder, "cortex-a53")
+    assert files[0].stat().st_mtime_ns == before
+    files[0].write_text("of an earlier version")
+    devices._processor(folder, "cortex-a53")
+    assert "0xd03" in files[0].read_text()
+
+
 def test_a_distribution_is_imported_by_the_name_of_its_module() -> None:
     assert devices.imported(["numpy", "ml-dtypes"]) == ["numpy", "ml_dtypes"]
 

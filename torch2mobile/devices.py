@@ -228,6 +228,8 @@ def _install_system(folder: Path) -> None:
             if program.name not in _EMULATORS:  # for twenty other processors
                 program.unlink()
         (staged / "python3").symlink_to(f"usr/bin/python{python}")
+        for processor in _PROCESSORS:
+            _processor(staged, processor)
     shutil.rmtree(downloads)
 
 
@@ -245,12 +247,15 @@ def _processor(system: Path, name: str) -> None:
     implementer, part, features = _PROCESSORS[name]
     root = system / name
     (root / "proc").mkdir(parents=True, exist_ok=True)
-    (root / "proc" / "cpuinfo").write_text(
+    file = root / "proc" / "cpuinfo"
+    text = (
         f"processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: {features}\n"
         f"CPU implementer\t: {implementer}\nCPU architecture: 8\nCPU variant\t: 0x0\n"
-        f"CPU part\t: {part}\nCPU revision\t: 4\n\n",
-        encoding="ascii",
+        f"CPU part\t: {part}\nCPU revision\t: 4\n\n"
     )
+    # An emulated process may be reading it.
+    if not file.is_file() or file.read_text(encoding="ascii") != text:
+        file.write_text(text, encoding="ascii")
     for each in ("usr", "lib", "etc"):
         # Newer systems have all libraries below usr.
         kept = each if (system / each).exists() else f"usr/{each}"
