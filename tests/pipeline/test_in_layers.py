@@ -5,21 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import torch2mobile
 from torch2mobile import devices
-from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.bundle import load_bundle, read_case
+from torch2mobile.exporter.targets import TARGETS, find_variant
+from torch2mobile.pipeline import in_layers
+from torch2mobile.pipeline.candidates import candidate
 from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+from torch2mobile.validators.parity.locating.layers import WrongLayer
 
 A53, A76, _ = devices.DEVICES
 with_ncnn = pytest.mark.skipif(bool(TARGETS["ncnn"].missing()), reason="ncnn is not installed")
 emulated = pytest.mark.skipif(
     devices.installed(("ncnn", "numpy")) is None, reason=f"not there: {devices.INSTALL}"
 )
+
+
+WAIT = 120.0
+IMAGE = "x:float32[1,3,16,16]"
 
 
 class Net(nn.Module):
@@ -44,31 +51,63 @@ def parity(report: Any, label: str, device: str = "") -> Check:
     return found
 
 
-@with_ncnn
+def find(folder: Path, label: str) -> WrongLayer | str:
+    """Where an artefact of a bundle goes wrong, on the first input of its golden data."""
+    bundle = load_bundle(folder)
+    told = bundle.manifest
+    feeds, _ = read_case(bundle.file(told.golden[0].file))
+    file, entry = bundle.file(told.targets[label][0]), told.artifacts[label]
+    found = candidate(file, entry, told.inputs, told.outputs, WAIT)
+    with found.process:
+        return in_layers.find(found.runner, bundle.file("model.onnx"), feeds, WAIT)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [0.05, 100.0])
-def test_a_weight_changed_in_the_file_is_found_at_its_layer(tmp_path: Path, by: float) -> None:
-    net = Net().eval()
-    asked: dict[str, Any] = {
-        "inputs": ["x:float32[1,3,16,16]"], "parity": ParityOptions(probes=2)
-    }  # fmt: skip
-    made = torch2mobile.export(net, **asked, targets=["ncnn"], simplify=False, out=tmp_path / "b")
+@pytest.mark.parametrize(
+    ("label", "kind", "by"),
+    [
+        ("ncnn", "Convolution", 0.05),
+        ("ncnn", "Convolution", 100.0),
+        ("mnn", "Convolution", 0.05),
+        ("mnn", "Convolution", 100.0),
+        ("litert", "CONV_2D", 0.05),
+    ],
+)
+def test_a_weight_changed_in_the_file_is_found_at_its_layer(
+    tmp_path: Path, label: str, kind: str, by: float
+) -> None:
+    if missing := TARGETS[find_variant(label).target].missing():
+        pytest.skip(f"not installed: {missing}")
+    net, bundle = Net().eval(), tmp_path / "b"
+    asked: dict[str, Any] = {"inputs": [IMAGE], "parity": ParityOptions(probes=2)}
+    made = torch2mobile.export(net, **asked, targets=[label], simplify=False, out=bundle)
     assert made.passed, str(made)
-    file = tmp_path / "b" / "model.ncnn.bin"
-    raw, weight = bytearray(file.read_bytes()), net.layers[2].weight.detach().numpy()
-    at = raw.index(weight[0, 0].tobytes())
-    raw[at : at + 4] = np.float32(weight[0, 0, 0, 0] + by).tobytes()
-    file.write_bytes(raw)
-    check = parity(torch2mobile.verify(tmp_path / "b", net, **asked).report, "ncnn")
+    assert "layer" not in parity(made.report, label).metrics
+    assert find(bundle, label) == "no layer goes wrong by itself: rounding adds up"
+
+    bias = net.layers[2].bias.detach()
+    (file,) = (
+        bundle / name
+        for name in load_bundle(bundle).manifest.targets[label]
+        if (bundle / name).read_bytes().count(bias.numpy().tobytes()) == 1
+    )
+    raw = file.read_bytes()
+    file.write_bytes(raw.replace(bias.numpy().tobytes(), (bias + by).numpy().tobytes()))
+    checks = torch2mobile.verify(bundle).report.checks
+    golden = {check.target: check.status for check in checks if check.name == "golden"}
+    assert golden == {"onnx": Status.PASSED, label: Status.FAILED}
+    check = parity(torch2mobile.verify(bundle, net, **asked).report, label)
     assert check.status is Status.FAILED
-    assert str(check.metrics["layer"]).startswith("conv")
-    assert check.metrics["layer kind"] == "Convolution"
+    assert check.metrics["layer kind"] == kind
     assert float(str(check.metrics["before"])) < 1e-5
     assert ("after" in check.metrics) is (by < 1)
+    if by < 1:
+        assert float(str(check.metrics["after"])) == pytest.approx(by, rel=0.01)
     (place, *_) = check.locations
     assert place.module in {"layers.2", "layers.3"}
     assert place.code == "return self.layers(x)"
-    assert any("it starts at the layer conv" in note for note in check.notes)
+    told = f"it starts at the layer {check.metrics['layer']} ({kind})"
+    assert any(told in note for note in check.notes)
 
 
 @with_ncnn
@@ -77,7 +116,7 @@ def test_a_weight_changed_in_the_file_is_found_at_its_layer(tmp_path: Path, by: 
 def test_a_processors_float16_kernel_is_found_at_its_layer(tmp_path: Path) -> None:
     loose = ParityOptions(probes=1, tolerances={"@ncnn-fp16": Tolerance(atol=0.001)})
     report = torch2mobile.export(
-        Net().eval(), inputs=["x:float32[1,3,16,16]"], targets=["ncnn-fp16"],
+        Net().eval(), inputs=[IMAGE], targets=["ncnn-fp16"],
         devices=[A53, A76], simplify=False, parity=loose, out=tmp_path / "b",
     ).report  # fmt: skip
     assert parity(report, "ncnn-fp16").status is Status.PASSED

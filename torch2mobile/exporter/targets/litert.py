@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile import beside
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.exporter.targets.connected import INPUT, connected
 from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -89,18 +90,19 @@ class LitertRunner:
 
     def layers(self) -> tuple[Layer, ...]:
         """The inputs, and the operators in the file's order; values go by their numbers."""
-        made = {str(told["index"]) for _, told in self._inputs}
-        shown = [Layer(name, "Input", (), (str(told["index"]),)) for name, told in self._inputs]
-        for operator in self._plain._get_ops_details():
-            given = tuple(str(index) for index in operator["outputs"])
-            # Else it is a weight, which nothing makes, or something makes of weights alone.
-            read = tuple(index for index in map(str, operator["inputs"]) if index in made)
-            if operator["op_name"] == _DELEGATE or not read:
-                continue
-            own = str(operator["index"]), operator["op_name"]
-            shown.append(Layer(*own, read, given, channels_last=True))
-            made.update(given)
-        return tuple(shown)
+        operators = [Layer(name, INPUT, (), (str(told["index"]),)) for name, told in self._inputs]
+        operators += [
+            Layer(
+                str(operator["index"]),
+                operator["op_name"],
+                tuple(map(str, operator["inputs"])),
+                tuple(map(str, operator["outputs"])),
+                channels_last=True,
+            )
+            for operator in self._plain._get_ops_details()
+            if operator["op_name"] != _DELEGATE
+        ]
+        return connected(operators, {str(told["index"]) for _, told in self._outputs})
 
     def values(
         self, feeds: Mapping[str, np.ndarray], names: Sequence[str]

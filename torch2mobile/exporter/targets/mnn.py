@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
-from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.exporter.targets.connected import connected
+from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,25 +37,25 @@ class MnnRunner:
     def __init__(self, path: Path, variant: Variant) -> None:
         import MNN
 
-        self._mnn = MNN
+        self._mnn, self._path = MNN, path
         config = {"backend": "CPU", "numThread": 1, "precision": variant.settings["precision"]}
         # The module reads it for as long as it runs.
         self._manager = MNN.nn.create_runtime_manager((config,))
         if not variant.settings["winograd"]:
             self._manager.set_hint(_WINOGRAD_HINT, 0)
-        told = self._load(path, [], []).get_info()
+        told = self._load([], []).get_info()
         self._inputs = [str(name) for name in told["inputNames"]]
         self._outputs = [str(name) for name in told["outputNames"]]
-        self._module = self._load(path, self._inputs, self._outputs)
+        self._module = self._load(self._inputs, self._outputs)
 
-    def _load(self, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    def _load(self, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
         try:
             return self._mnn.nn.load_module_from_file(
-                str(path), list(inputs), list(outputs), runtime_manager=self._manager
+                str(self._path), list(inputs), list(outputs), runtime_manager=self._manager
             )
         except Exception as error:
             raise ModelFileError(
-                f"MNN cannot load {path.name}: it is no model, or not whole",
+                f"MNN cannot load {self._path.name}: it is no model, or not whole",
                 "Convert it again from its .onnx, or copy it anew.",
             ) from error
 
@@ -68,6 +69,9 @@ class MnnRunner:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs in the file's order."""
+        return list(zip(self._outputs, self._forward(self._module, feeds), strict=True))
+
+    def _forward(self, module: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         import numpy as np
 
         expr = self._mnn.expr
@@ -77,13 +81,28 @@ class MnnRunner:
             kind = getattr(expr.dtype, _DTYPES[str(array.dtype)])
             given.append(expr.const(array, list(array.shape), expr.data_format.NCHW, kind))
         answers = []
-        for name, found in zip(self._outputs, self._module.forward(given), strict=True):
+        for found in module.forward(given):
             # Images are kept in blocks of four channels.
             plain = found
             if found.data_format == expr.data_format.NC4HW4:
                 plain = expr.convert(found, expr.data_format.NCHW)
-            answers.append((name, np.array(plain.read()).reshape(plain.shape)))
+            answers.append(np.array(plain.read()).reshape(plain.shape))
         return answers
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The inputs and operators in the file's order; each has the name of what it gives."""
+        operators = (
+            Layer(value.name, value.op_type, tuple(one.name for one in value.inputs), (value.name,))
+            for value in self._mnn.expr.load_as_list(str(self._path))
+        )
+        return connected(operators, self._outputs)
+
+    def values(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Inner values by their names: MNN takes any of them for an output."""
+        module = self._load(self._inputs, names)
+        return dict(zip(names, self._forward(module, feeds), strict=True))
 
 
 class MnnTarget:
