@@ -83,9 +83,10 @@ def candidate(name: str, source: str, target: str, external_data: bool) -> dict[
     before = onnx.load(source)
     external_data = external_data or before.ByteSize() > 2**31 - 2**24
     after = CANDIDATES[name](before)
-    counts = {"before": len(before.graph.node), "after": len(after.graph.node), "same": False}
+    counts = {"before": len(before.graph.node), "after": len(after.graph.node)}
+    alike = _interface(before) == _interface(after)
     if _same(before, after):
-        return {**counts, "same": True}
+        return {**counts, "same": True, "alike": True}
     data = Path(target).name + ".data"
     onnx.save(
         after,
@@ -93,7 +94,12 @@ def candidate(name: str, source: str, target: str, external_data: bool) -> dict[
         save_as_external_data=external_data,
         location=data if external_data else None,
     )
-    return counts
+    return {**counts, "same": False, "alike": alike}
+
+
+def _interface(model: onnx.ModelProto) -> list[list[bytes]]:
+    ends = (model.graph.input, model.graph.output)
+    return [[each.SerializeToString(deterministic=True) for each in end] for end in ends]
 
 
 def _same(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
@@ -117,8 +123,7 @@ def _content(model: onnx.ModelProto) -> tuple[Any, ...]:
         for node in graph.node
     ]
     weights = {t.name: (t.data_type, tuple(t.dims), _bytes(t)) for t in graph.initializer}
-    interface = [value.SerializeToString() for value in (*graph.input, *graph.output)]
-    return nodes, weights, interface
+    return nodes, weights, _interface(model)
 
 
 def _bytes(tensor: onnx.TensorProto) -> bytes:

@@ -42,7 +42,7 @@ def write_golden(
     small further sizes. ``errors`` has by artefact, for each of the expected, how far it was off,
     by output. Variants that the user's tolerances hold to something else have limits of their own.
     Calls in a row of a module with state come last, all of each row.
-    Of a heavy module the smallest of other sizes, and no values but those that have a truth.
+    Of a heavy module only what has a truth, whatever decisions it takes.
     Those of ``tied``, on which an artefact took equal values in another order, are left out; if all
     are, they are stored with what the artefacts gave, where all gave the same.
     """
@@ -154,18 +154,18 @@ def _bytes_of(case: Expected) -> int:
 
 
 def _golden_order(expected: Sequence[Expected]) -> list[int]:
-    """The example, some real data, cases of new sizes, then of other values; small ones only."""
+    """The example, some real data, cases of new sizes, then of other values; small ones only.
+
+    Of a heavy module what has no truth is left out, as it takes a float64 run.
+    """
     small = [n for n, case in enumerate(expected) if _bytes_of(case) <= GOLDEN_BYTES] or [0]
     real = [number for number in small[1:] if expected[number].probe.real][:REAL_CASES]
+    others = [n for n in small[1:] if not expected[n].heavy or expected[n].truth is not None]
     seen: set[tuple[tuple[int, ...], ...]] = set()
     ranked = []
-    for number in [small[0], *real, *(each for each in small[1:] if each not in real)]:
-        case = expected[number]
-        shapes = case.probe.shapes
+    for number in [small[0], *real, *(each for each in others if each not in real)]:
+        shapes = expected[number].probe.shapes
         first = number == small[0] or number in real
-        # Each is held to its truth, which takes a float64 run where there was none.
-        cost = _bytes_of(case) if case.heavy and case.truth is None else 0
-        if first or not cost or shapes not in seen:
-            ranked.append((number != small[0], not first, shapes in seen, cost, number))
+        ranked.append((number != small[0], not first, shapes in seen, number))
         seen.add(shapes)
     return [number for *_, number in sorted(ranked)]

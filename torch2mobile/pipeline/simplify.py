@@ -46,9 +46,10 @@ def judge_simplified(
         onnx_runner(way.path, options.timeout, worker) as after,
     ):
         try:
-            if before.inputs() != after.inputs():
+            # Else the runtime tells, which has to load the file for that.
+            if not way.alike and before.inputs() != after.inputs():
                 return dropped(f"{way.name}: changed the inputs")
-            if _outputs(before) != _outputs(after):
+            if not way.alike and _outputs(before) != _outputs(after):
                 return dropped(f"{way.name}: changed the outputs")
             got = run_probes(after, expected)
             if told is not None:

@@ -29,7 +29,7 @@ ROUNDS = (
 class Way:
     """One way to simplify a file, as it went: its result with the numbers of nodes, or the error.
 
-    ``same`` where it changed nothing.
+    ``same`` where it changed nothing, ``alike`` where it says the same of inputs and outputs.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Way:
     before: int = 0
     after: int = 0
     same: bool = False
+    alike: bool = False
     error: str = ""
 
 
@@ -151,7 +152,7 @@ class Search:
                 left, self.pending = self.pending, []
                 self._restart(left)
             return Way(name, path, error=error.message)
-        return Way(name, path, counts["before"], counts["after"], counts.get("same", False))
+        return Way(name, path, **counts)
 
     def _restart(self, names: Sequence[str]) -> None:
         """Another process, for what is still to be made."""
