@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from small_nets import Looked
 
 import torch2mobile
-from torch2mobile.errors import ConversionError, NotApplicableError
+from torch2mobile.errors import ConversionError, NotApplicableError, UsageError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.mnn import MnnTarget
@@ -103,8 +103,8 @@ def test_a_file_is_converted_at_sizes_that_it_takes_and_that_are_told(
         assert asked["coreml"].status is Status.SKIPPED
         assert "name the module, not a file" in asked["coreml"].summary
 
-        fixed = {"providers": ["nnapi"], "fix_dims": {"N": 3, "Gather": 7}}
-        result = torch2mobile.check(source, targets=["ncnn", "mnn"], **fixed)
+        fixed = {"N": 3, "Gather": 7}
+        result = torch2mobile.check(source, targets=["ncnn", "mnn"], fix_dims=fixed)
         asked = {one.target: one for one in result.report.checks if one.name == "target"}
         (finding,) = asked["ncnn"].findings
         assert finding.code == "T2M502"
@@ -114,6 +114,10 @@ def test_a_file_is_converted_at_sizes_that_it_takes_and_that_are_told(
         assert ", at N=3, Gather=7 (" in finding.message
         # That a size is called as an operator says nothing about this.
         assert not finding.location.op
+        with pytest.raises(UsageError, match="no input has a dimension of that name"):
+            torch2mobile.check(source, targets=["ncnn"], fix_dims={"H": 3})
+    with pytest.raises(UsageError, match="about an accelerator"):
+        check(targets=["ncnn"], fix_dims={"N": 3})
 
 
 def test_an_input_that_no_target_takes_has_no_form(there: None, tmp_path: Path) -> None:

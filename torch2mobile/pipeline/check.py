@@ -24,7 +24,12 @@ from torch2mobile.interfaces import Observer, SilentObserver
 from torch2mobile.onnx_files import understood
 from torch2mobile.pipeline import check_targets, consistency
 from torch2mobile.pipeline.capturing import Captured, captured, refuse_other_sizes
-from torch2mobile.pipeline.check_options import CheckOptions, refuse_module_options, refuse_sizes
+from torch2mobile.pipeline.check_options import (
+    CheckOptions,
+    refuse_module_options,
+    refuse_no_provider,
+    refuse_sizes,
+)
 from torch2mobile.pipeline.check_report import report_of
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.io_binding import load_source
@@ -37,6 +42,7 @@ from torch2mobile.records import (
     Request,
 )
 from torch2mobile.validators.coverage import level_file
+from torch2mobile.validators.coverage.graph import refuse_unknown
 from torch2mobile.validators.coverage.levels import LEVELS
 from torch2mobile.validators.coverage.lint_context import Subject
 
@@ -67,6 +73,7 @@ def check_file(
     if path.is_dir():
         refuse_sizes(options.fixed, inputs)
     model, origins = stored_model(path)
+    refuse_unknown(model, options.fixed)
     stages = Stages(observer or SilentObserver())
     folder = (path if path.is_dir() else path.parent).absolute()
     broken = level_file.broken(model, folder)
@@ -97,6 +104,7 @@ def check_loaded(
     observer: Observer | None = None,
 ) -> CheckResult:
     """Check a module: one capture; a translation, in memory, only for a target's sake."""
+    refuse_no_provider(options)
     stages = Stages(observer or SilentObserver())
     stages.observer.started("capture")
     loaded = load()

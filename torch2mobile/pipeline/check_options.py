@@ -34,7 +34,7 @@ class CheckOptions:
         return bool(self.targets or self.providers or self.ort_version or self.opset)
 
     def __post_init__(self) -> None:
-        find_variants(self.targets)
+        converted = [one for one in find_variants(self.targets) if one.target != "ort"]
         for name in self.providers:
             if name not in ACCELERATORS:
                 raise UsageError(
@@ -42,11 +42,8 @@ class CheckOptions:
                 )
         if self.ort_version is not None:
             releases.check_version(self.ort_version)
-        if self.fixed and not self.providers:
-            raise UsageError(
-                "--fix-dim says something about an accelerator, and none is asked for",
-                f"Add --provider {', or '.join(ACCELERATORS)}, or leave it out.",
-            )
+        if not converted:
+            refuse_no_provider(self)
         for name, size in self.fixed.items():
             limits.check_number("fix_dim", size, of=name)
         if self.opset is not None:
@@ -76,6 +73,16 @@ def refuse_module_options(request: Request, options: CheckOptions) -> None:
         raise UsageError(
             f"{given[0]} says something about a module, and {request.source} is a file",
             "Leave it out, or name the module.",
+        )
+
+
+def refuse_no_provider(options: CheckOptions) -> None:
+    """UsageError for sizes that no accelerator is asked about."""
+    if options.fixed and not options.providers:
+        raise UsageError(
+            "--fix-dim says something about an accelerator, or about a file for another target, "
+            "and none is asked for",
+            f"Add --provider {', or '.join(ACCELERATORS)}, or leave it out.",
         )
 
 

@@ -183,6 +183,14 @@ def symbols(model: onnx.ModelProto) -> dict[str, None]:
     }
 
 
+def refuse_unknown(model: onnx.ModelProto, fixed: Mapping[str, int]) -> None:
+    """UsageError for a symbol that no input has."""
+    known = symbols(model)
+    for name in fixed:
+        if name not in known:
+            raise no_such_symbol(name, known)
+
+
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the model in which large initializers have a type and a size, but no values."""
     import onnx
@@ -207,10 +215,7 @@ def fix(model: onnx.ModelProto, fixed: Mapping[str, int]) -> None:
 
     Raises UsageError for a symbol that no input has.
     """
-    known = symbols(model)
-    for name in fixed:
-        if name not in known:
-            raise no_such_symbol(name, known)
+    refuse_unknown(model, fixed)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in fixed:
