@@ -71,6 +71,8 @@ def find(folder: Path, label: str) -> WrongLayer | str:
         ("mnn", "Convolution", 0.05),
         ("mnn", "Convolution", 100.0),
         ("litert", "CONV_2D", 0.05),
+        ("executorch", "XNNConv2d", 0.05),
+        ("executorch-portable", "aten::convolution", 0.05),
     ],
 )
 def test_a_weight_changed_in_the_file_is_found_at_its_layer(

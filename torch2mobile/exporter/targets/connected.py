@@ -21,7 +21,7 @@ def connected(operators: Iterable[Layer], outputs: Collection[str]) -> tuple[Lay
     fed = []
     for one in operators:
         read = tuple(name for name in dict.fromkeys(one.inputs) if name in made)
-        given = tuple(name for name in one.outputs if name not in made)
+        given = tuple(name for name in dict.fromkeys(one.outputs) if name not in made)
         if given and (read or one.kind == INPUT):
             fed.append(replace(one, inputs=read, outputs=given))
             made.update(given)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
-from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.exporter.targets import pte
+from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +30,7 @@ class ExecutorchRunner:
     def __init__(self, path: Path) -> None:
         from executorch.runtime import Runtime
 
+        self._path = path
         try:
             # The runtime reads the program for as long as it runs.
             self._program = Runtime.get().load_program(path)
@@ -50,12 +53,34 @@ class ExecutorchRunner:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs by position."""
+        answers = self._execute(self._method, feeds)
+        return [(f"out{n}", array) for n, array in enumerate(answers)]
+
+    def _execute(self, method: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         import torch
 
         # A tensor shares memory with its array, which must be writable and in one piece.
         given = [torch.from_numpy(feeds[spec.name].copy()) for spec in self.inputs()]
-        answers = self._method.execute(given)
-        return [(f"out{n}", tensor.numpy().copy()) for n, tensor in enumerate(answers)]
+        return [tensor.numpy().copy() for tensor in method.execute(given)]
+
+    @cached_property
+    def _inside(self) -> pte.Inside:
+        return pte.inside(self._path)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The inputs, and the program's instructions; those of a graph of XNNPACK's one by one."""
+        return self._inside.layers
+
+    def values(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Inner values by their numbers, from the program with all of them as outputs."""
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(self._inside.data)
+        answers = self._execute(program.load_method("forward"), feeds)
+        found = dict(zip(self._inside.names, answers, strict=True))
+        return {name: found[name] for name in names}
 
 
 def _specs(prefix: str, tensors: Sequence[Any]) -> tuple[OutputSpec, ...]:
