@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.bundle import (
     MODEL,
     PROVENANCE,
@@ -28,6 +30,10 @@ from torch2mobile.records import (
     StateEntry,
     Status,
 )
+from torch2mobile.user_code import shown_path
+
+if TYPE_CHECKING:
+    from torch2mobile.exporter.bundle_writer import BundleWriter
 
 _SCRATCH = ("program.pt2",)
 
@@ -69,6 +75,24 @@ def write_report(folder: Path, report: Report) -> None:
     made = Check("bundle", Status.PASSED, f"{count} files")
     saved = replace(report, checks=(*(check.timeless() for check in report.checks), made))
     (folder / REPORT).write_text(to_json(saved), encoding="utf-8")
+
+
+def older(writer: BundleWriter) -> str:
+    """Whose bundle stands in the place, where none was written now."""
+    where = shown_path(str(writer.out))
+    return f"; the bundle at {where} is an older one" if writer.older else ""
+
+
+def not_written(writer: BundleWriter, judged: Path, hint: str, of: str) -> Check:
+    """No bundle, but the file that was judged; ``of`` it is said what it is kept for."""
+    try:
+        kept = writer.keep_judged(judged)
+    except Torch2MobileError as error:
+        note = f"the .onnx that was judged could not be kept: {error.message}"
+    else:
+        note = f"the .onnx that was judged is {shown_path(str(kept))}{of}"
+    what = f"not written, since a check did not pass{older(writer)}"
+    return Check("bundle", Status.SKIPPED, what, hint=hint, notes=(note,))
 
 
 def manifest_of(

@@ -108,7 +108,9 @@ def _export(
     with BundleWriter(out) as writer, writing(writer.stage):
         bundle = _Export(loaded, request, stages, writer, simplifier).run()
         if bundle is None and writer.older and stages.checks[-1].name != "bundle":
-            stages.add(Check("bundle", Status.SKIPPED, f"not written{_older(writer)}"))
+            stages.add(
+                Check("bundle", Status.SKIPPED, f"not written{bundle_contents.older(writer)}")
+            )
     report = _report(request, loaded, stages)
     return ExportResult(report, bundle)
 
@@ -187,21 +189,10 @@ class _Export:
         artifacts = self.proof.run(self.answers)
         wrong = [c for c in self.stages.checks if c.status in {Status.FAILED, Status.ERROR}]
         if wrong:
-            self._keep(model, wrong)
+            hint, of = left_out(wrong)
+            self.stages.add(bundle_contents.not_written(self.writer, model.path, hint, of))
             return None
         return self._write(model, capture, expected, artifacts)
-
-    def _keep(self, model: OnnxModel, wrong: Sequence[Check]) -> None:
-        """No bundle, but the file that was judged: for ``debug``, unless it is right itself."""
-        hint, of = left_out(wrong)
-        try:
-            kept = self.writer.keep_judged(model.path)
-        except Torch2MobileError as error:
-            note = f"the .onnx that was judged could not be kept: {error.message}"
-        else:
-            note = f"the .onnx that was judged is {shown_path(str(kept))}{of}"
-        what = f"not written, since a check did not pass{_older(self.writer)}"
-        self.stages.add(Check("bundle", Status.SKIPPED, what, hint=hint, notes=(note,)))
 
     def _translate(self, capture: Capture) -> Translation:
         from torch2mobile.exporter.bundle import MODEL
@@ -300,9 +291,3 @@ class _Export:
         summary = f"{shown_path(str(self.writer.out))} ({count} files, {size / 1024:.0f} KiB)"
         self.stages.add(Check("bundle", Status.PASSED, summary))
         return bundle
-
-
-def _older(writer: BundleWriter) -> str:
-    """Whose bundle stands in the place, where none was written now."""
-    where = shown_path(str(writer.out))
-    return f"; the bundle at {where} is an older one" if writer.older else ""
