@@ -94,3 +94,16 @@ def test_a_value_with_its_channels_last_is_the_same_where_a_runtime_keeps_it_so(
         return
     assert (found.layer.name, found.value, found.reads) == ("conv", "b", ("a",))
     assert found.after == pytest.approx(0.1)
+
+
+def test_a_value_without_numbers_is_not_where_it_starts() -> None:
+    layers = (
+        LAYERS[0],
+        Layer("sizes", "Slice", ("in0",), ("none",)),
+        Layer("conv", "Convolution", ("in0",), ("3",)),
+        Layer("shaped", "Reshape", ("3", "none"), ("out0",)),
+    )
+    values = {"in0": X, "none": np.empty(0, np.int32), "3": RELU + 0.1, "out0": RELU + 0.1}
+    found = first_wrong(layers, values, WANTED)
+    assert found is not None
+    assert (found.layer.name, found.value) == ("conv", "relu")

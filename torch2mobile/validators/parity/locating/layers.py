@@ -64,7 +64,8 @@ def first_wrong(
     outputs = [name for name in producer if name not in read]
     worst = max((reached[name].relative for name in outputs), default=0.0)
     allowed = max(_SHARE * min(worst, _ALIKE), _ROUNDING)
-    wrong = {name for name in producer if reached[name].relative > allowed}
+    # A value without numbers has none that is wrong.
+    wrong = {name for name in producer if shown[name].size and reached[name].relative > allowed}
     found = _starts([name for name in outputs if name in wrong], producer, wrong)
     if not found:
         return None
