@@ -20,10 +20,18 @@ from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.pipeline import simplify_file as simplifying
 from torch2mobile.pipeline import simplify_search
 from torch2mobile.pipeline.results import SimplifyResult
-from torch2mobile.pipeline.simplify import judge_simplified
+from torch2mobile.pipeline.simplify import adopt, judge_simplified
 from torch2mobile.pipeline.simplify_file import specs_of
 from torch2mobile.pipeline.simplify_search import Way
-from torch2mobile.records import Dim, OutputSpec, ParityOptions, Status, Tolerance
+from torch2mobile.records import (
+    Dim,
+    OnnxModel,
+    Origin,
+    OutputSpec,
+    ParityOptions,
+    Status,
+    Tolerance,
+)
 from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 
@@ -566,3 +574,33 @@ class TestSpecs:
     def test_inputs_that_are_no_numbers_are_refused(self) -> None:
         with pytest.raises(UsageError, match="cannot be probed"):
             specs_of([OutputSpec("text", "string", (1,))])
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("external", [True, False])
+def test_what_is_adopted_has_no_notes(tmp_path: Path, noted: bool, external: bool) -> None:
+    def written(name: str, op: str) -> Path:
+        weight = numpy_helper.from_array(np.ones(300, np.float32), "w")
+        graph = helper.make_graph(
+            [helper.make_node(op, ["x", "w"], ["y"], doc_string="/home/me/net.py" * noted)],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [300])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [300])],
+            [weight],
+        )
+        path = tmp_path / name
+        data = f"{name}.data" if external else None
+        onnx.save(
+            helper.make_model(graph), path, save_as_external_data=external, location=data,
+            size_threshold=0,
+        )  # fmt: skip
+        return path
+
+    raw, simplified = written("model.onnx", "Add"), written("simplified.onnx", "Mul")
+    origins = {"y": (Origin(("layer",), "net.py", 1, "y"),)}
+    adopted = adopt(OnnxModel(raw, 20, (), (), origins), simplified)
+    found = onnx.load(adopted.path)
+    assert (found.graph.node[0].op_type, found.graph.node[0].doc_string) == ("Mul", "")
+    assert numpy_helper.to_array(found.graph.initializer[0]).sum() == 300
+    assert (tmp_path / "model.onnx.data").exists() is external
+    assert adopted.origins == origins

@@ -130,14 +130,18 @@ def adopt(raw: OnnxModel, simplified: Path) -> OnnxModel:
     before.graph.node.extend(onnx.load(raw.path, load_external_data=False).graph.node)
     external = simplified.with_name(simplified.name + ".data").exists()
     after = onnx.load(simplified, load_external_data=external)
+    size = after.ByteSize()
     provenance.strip_proto(after)
     old_data = raw.path.with_name(raw.path.name + ".data")
     old_data.unlink(missing_ok=True)
-    onnx.save(
-        after,
-        raw.path,
-        save_as_external_data=external,
-        location=old_data.name if external else None,
-    )
+    if not external and after.ByteSize() == size:  # it had no notes
+        simplified.replace(raw.path)
+    else:
+        onnx.save(
+            after,
+            raw.path,
+            save_as_external_data=external,
+            location=old_data.name if external else None,
+        )
     origins = provenance.carry(before, after, raw.origins)
     return replace(raw, origins=origins, simplified=True)
