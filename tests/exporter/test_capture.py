@@ -167,6 +167,13 @@ class One(nn.Module):
         return x
 
 
+def test_a_size_without_a_declared_end_is_left_to_torch() -> None:
+    RUNS.clear()
+    found = capture.capture(specified(One(), "x:float32[N,3]"))
+    assert RUNS.count(torch.SymInt) == 2
+    assert "Constraints violated (N)" in found.attempts[0].reason
+
+
 class Caught(nn.Module):
     """What ends a capture is caught, and another way is gone."""
 

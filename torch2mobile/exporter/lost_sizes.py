@@ -92,7 +92,11 @@ def _one_lost(loaded: LoadedModel, guard: Guard) -> OneLostError | None:
     if not condition.lhs.is_symbol or condition.rhs != 1:
         return None
     broken = assumptions.broken_guard(loaded, *guard.args)
-    return OneLostError(broken.text, _line_in_forward(guard.frames)) if broken else None
+    # Without a declared end torch may let it pass: the probes then try 1.
+    begun = {d.symbol for spec in loaded.specs for d in spec.dims if d.least is not None}
+    if broken is None or loaded.dynamic_shapes is not None or not begun.issuperset(broken.symbols):
+        return None
+    return OneLostError(broken.text, _line_in_forward(guard.frames))
 
 
 def specialised_at(loaded: LoadedModel, error: Exception) -> Location | None:
