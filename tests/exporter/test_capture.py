@@ -174,6 +174,18 @@ def test_a_size_without_a_declared_end_is_left_to_torch() -> None:
     assert "Constraints violated (N)" in found.attempts[0].reason
 
 
+class Together(One):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x) + super().forward(y)
+
+
+def test_so_is_a_size_that_several_inputs_share() -> None:
+    RUNS.clear()
+    found = capture.capture(specified(Together(), "x:float32[N=1..4,3]", "y:float32[N,3]"))
+    assert RUNS.count(torch.SymInt) == 4
+    assert not found.attempts[0].reason.startswith("Constraints violated at size 1")
+
+
 class Caught(nn.Module):
     """What ends a capture is caught, and another way is gone."""
 

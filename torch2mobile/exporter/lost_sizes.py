@@ -92,9 +92,10 @@ def _one_lost(loaded: LoadedModel, guard: Guard) -> OneLostError | None:
     if not condition.lhs.is_symbol or condition.rhs != 1:
         return None
     broken = assumptions.broken_guard(loaded, *guard.args)
-    # Without a declared end torch may let it pass: the probes then try 1.
-    begun = {d.symbol for spec in loaded.specs for d in spec.dims if d.least is not None}
-    if broken is None or loaded.dynamic_shapes is not None or not begun.issuperset(broken.symbols):
+    # Torch may let it pass where no end is declared or several sizes are one: the probes try 1.
+    dims = [d for spec in loaded.specs for d in spec.dims if d.symbol is not None]
+    alone = {d.symbol for d in dims if d.least is not None and dims.count(d) == 1}
+    if broken is None or loaded.dynamic_shapes is not None or not alone.issuperset(broken.symbols):
         return None
     return OneLostError(broken.text, _line_in_forward(guard.frames))
 
