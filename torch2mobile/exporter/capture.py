@@ -6,7 +6,7 @@ Every attempt is kept as a value: when all fail, the report says what each one m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -107,11 +107,9 @@ def _made(
         watched(loaded if stops else None) if strategy is non_strict else nullcontext(Watch())
     )
     made: Capture | Attempt
-    with watch as seen:
+    with watch as seen, suppress(OneLostError):
         try:
             made = finish(loaded, name, tried(loaded, strategy, flow))
-        except OneLostError:
-            pass
         except Exception as error:  # noqa: BLE001 (an attempt is a value, whatever it met)
             made = _failed(loaded, name, error, seen.guards)
     if seen.lost is not None:  # also where the module's own code has caught it
