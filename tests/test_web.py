@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
+from torch import nn
 
+import torch2mobile
 from torch2mobile import installing, web
 from torch2mobile.errors import InstallError, MissingToolError, ModelFileError
 from torch2mobile.exporter.targets.ort import ONNX
+from torch2mobile.pipeline import candidates
 from torch2mobile.pipeline.candidates import runner_of
+from torch2mobile.records import ParityOptions, Status
 
 there = pytest.mark.skipif(web.installed() is None, reason=f"not there: {web.INSTALL}")
 
@@ -71,6 +76,53 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
         runner.load()
 
 
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(x))).relu()
+
+
+@there
+@pytest.mark.slow
+def test_a_mismatch_of_the_web_alone_names_node_module_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = Net().eval()
+    bias = net.last.bias.detach().numpy()
+
+    def other(path: Path, *args: Any) -> Any:
+        """In Node, the same file with another bias in its third layer."""
+        if args[-1] == "web":
+            raw = path.read_bytes().replace(bias.tobytes(), (bias + 0.05).tobytes())
+            path = tmp_path / path.name
+            path.write_bytes(raw)
+        return runner_of(path, *args)
+
+    monkeypatch.setattr(candidates, "runner_of", other)
+    report = torch2mobile.export(
+        net, inputs=["x:float32[N=1..3,3,8,8]"], targets=["ort"], devices=["web"], simplify=False,
+        parity=ParityOptions(probes=2), out=tmp_path / "b",
+    ).report  # fmt: skip
+    found = {c.target: c for c in report.checks if (c.name, c.device) == ("parity", "web")}
+    kinds = {"onnx": ("Conv", "last"), "ort": ("FusedConv", "")}
+    assert {target: check.status for target, check in found.items()} == dict.fromkeys(
+        kinds, Status.FAILED
+    )
+    for target, (kind, module) in kinds.items():
+        check = found[target]
+        assert check.metrics["layer kind"] == kind
+        assert float(str(check.metrics["before"])) < 1e-5
+        assert float(str(check.metrics["after"])) == pytest.approx(0.05, rel=0.01)
+        (place, *_) = check.locations
+        assert (place.module, place.op) == (module, kind)
+        assert place.node == check.metrics["layer"]
+        assert place.code == "return self.last(torch.tanh(self.first(x))).relu()"
+
+
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -95,9 +147,12 @@ def test_without_npm_it_says_so(empty: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_package_is_there_whole_or_not_at_all(
     empty: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: name)
+    # Node at another place each time: what one has said is remembered.
+    monkeypatch.setattr("shutil.which", lambda name: str(empty / name))
+    asked: list[str] = []
 
     def packed(command: Any, what: str, *, cwd: Path | None = None) -> str:
+        asked.append(command[1])
         if command[1] == "--version":
             return "v20.1.0\n"
         for name in ("onnxruntime-web", "onnxruntime-common"):
@@ -115,7 +170,9 @@ def test_a_package_is_there_whole_or_not_at_all(
         assert web.installed() is None
         return
     web.install(print)
-    assert web.installed() == {"onnxruntime-web": web.VERSION, "node": "20.1.0"}
+    for _ in range(2):
+        assert web.installed() == {"onnxruntime-web": web.VERSION, "node": "20.1.0"}
+    assert asked.count("--version") == 1
     (folder,) = (empty / "torch2mobile" / "web").glob("onnxruntime-web-*")
     files = {path.name for path in (folder / "node_modules" / "onnxruntime-web").rglob("*.*s*")}
     assert files == {"package.json", "ort.node.min.mjs"}

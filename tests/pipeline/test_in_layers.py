@@ -66,6 +66,8 @@ def find(folder: Path, label: str) -> WrongLayer | str:
 @pytest.mark.parametrize(
     ("label", "kind", "by"),
     [
+        ("ort", "FusedConv", 0.05),
+        ("ort", "FusedConv", 100.0),
         ("ncnn", "Convolution", 0.05),
         ("ncnn", "Convolution", 100.0),
         ("mnn", "Convolution", 0.05),
@@ -85,7 +87,7 @@ def test_a_weight_changed_in_the_file_is_found_at_its_layer(
     made = torch2mobile.export(net, **asked, targets=[label], simplify=False, out=bundle)
     assert made.passed, str(made)
     assert "layer" not in parity(made.report, label).metrics
-    assert find(bundle, label) == "no layer goes wrong by itself: rounding adds up"
+    assert str(find(bundle, label)).startswith("no layer goes wrong by itself")
 
     bias = net.layers[2].bias.detach()
     (file,) = (
@@ -102,8 +104,10 @@ def test_a_weight_changed_in_the_file_is_found_at_its_layer(
     assert check.status is Status.FAILED
     assert check.metrics["layer kind"] == kind
     assert float(str(check.metrics["before"])) < 1e-5
-    assert ("after" in check.metrics) is (by < 1)
-    if by < 1:
+    # What is far off is known by its name only, where the runtime keeps names.
+    known = by < 1 or label == "ort"
+    assert ("after" in check.metrics) is known
+    if known:
         assert float(str(check.metrics["after"])) == pytest.approx(by, rel=0.01)
     (place, *_) = check.locations
     assert place.module in {"layers.2", "layers.3"}

@@ -25,6 +25,7 @@ from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.onnx_files import data_names, is_ort, read_model, reading
 from torch2mobile.pipeline.bound_runner import BoundRunner
+from torch2mobile.pipeline.opened_runner import OpenedRunner
 from torch2mobile.pipeline.stages import error_check
 from torch2mobile.records import (
     LOAD_SECONDS,
@@ -141,12 +142,13 @@ def runner_of(
         if variant.target != ONNX.target:
             raise NotApplicableError(f"its runtime does not run on {device}", "Leave it out.")
         place = web.environment()
-        return IsolatedRunner("torch2mobile.web:load", path, timeout=timeout, environment=place)
+        return OpenedRunner("torch2mobile.web:load", path, timeout=timeout, environment=place)
     target = TARGETS[variant.target]
     place = target.environment
     if device in devices.DEVICES:
         place = devices.environment(device, target.packages)
-    return IsolatedRunner(
+    kind = OpenedRunner if variant.target == ONNX.target else IsolatedRunner
+    return kind(
         _LOADER,
         target,
         path,

@@ -39,7 +39,7 @@ def find(
         nodes = pieces.topology.nodes
     found = first_wrong(layers, shown, wanted)
     if found is None:
-        return "no layer goes wrong by itself: rounding adds up"
+        return "no layer goes wrong by itself: rounding adds up, or all is right with values kept"
     if found.value:
         return found
     # Nothing is alike what it gives: it begins with the node that reads what it reads.

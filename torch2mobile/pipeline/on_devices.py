@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from torch2mobile import beside, devices, web
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.exporter.targets import TARGETS
-from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.installed_tools import Installed
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -124,8 +123,6 @@ def parity(
         # What is usual is taken from all probes, as on this machine.
         check = gate.parity_check(label, first, answers, held, usual=typical_of(expected))
         check = replace(found.verdict(check, held), notes=(*check.notes, *notes))
-        if label == ONNX.label:
-            return check
         return localiser.in_layers(check, first, found.runner)
 
     for device in find(labels):

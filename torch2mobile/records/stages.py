@@ -74,7 +74,8 @@ class FreshCopies(Protocol):
 class Layer:
     """One layer of a runtime's own graph: its name and kind, and the values it takes and gives.
 
-    With ``channels_last`` values of four dimensions that it gives may have their channels last.
+    With ``channels_last`` values of four dimensions that it gives may have their channels last;
+    with ``same_names`` values are called as those of the .onnx are.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Layer:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     channels_last: bool = False
+    same_names: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from flatbuffers import number_types
 
 from torch2mobile.errors import ConversionError
 
-_Value: TypeAlias = "int | bytes | _Array | _Table | list[bytes | _Table]"
+_Value: TypeAlias = "int | bytes | _Array | Table | list[bytes | Table]"
 
 # Vectors that are maps to whoever reads the file, and where the keys are. Sorted, the file does not
 # depend on the C++ library's own maps either. All other vectors are lists and stay as they are.
@@ -50,7 +50,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass
-class _Table:
+class Table:
     """One table: what was written in it, by the field's name."""
 
     kind: str
@@ -129,10 +129,10 @@ def _schema(kind: str) -> tuple[_Field, ...]:
     return tuple(fields)
 
 
-def _read(source: Any) -> _Table:
+def _read(source: Any) -> Table:
     """The table behind a generated accessor, and all below it."""
     kind, tab = type(source).__name__, source._tab
-    table, offsets = _Table(kind, {}), _offsets(tab)
+    table, offsets = Table(kind, {}), _offsets(tab)
     for field in _schema(kind):
         if offset := offsets.pop(field.slot, 0):
             if field.scalar:
@@ -156,7 +156,7 @@ def _offsets(tab: Any) -> dict[int, int]:
     return {slot: offset for slot, offset in enumerate(offsets) if offset}
 
 
-def _read_one(value: Any, member: object = None) -> bytes | _Table:
+def _read_one(value: Any, member: object = None) -> bytes | Table:
     """A string, a table, or the ``member`` of a union, whose accessor knows only its place."""
     if isinstance(value, bytes):
         return value
@@ -189,7 +189,7 @@ def _key(value: Any, path: tuple[str, ...]) -> bytes:
     return cast("bytes", value)
 
 
-def _write(builder: Any, table: _Table) -> int:
+def _write(builder: Any, table: Table) -> int:
     """Write a table after all below it, and return its offset."""
     fields = [field for field in _schema(table.kind) if field.name in table.fields]
     values = [_write_value(builder, table.fields[field.name], field) for field in fields]
@@ -209,7 +209,7 @@ def _write_value(builder: Any, value: _Value, field: _Field) -> int:
         return value
     if isinstance(value, bytes):
         return cast("int", builder.CreateSharedString(value))
-    if isinstance(value, _Table):
+    if isinstance(value, Table):
         return _write(builder, value)
     if isinstance(value, _Array):
         builder.StartVector(field.element, value.count, _ALIGNMENT)
@@ -224,8 +224,8 @@ def _write_value(builder: Any, value: _Value, field: _Field) -> int:
     return cast("int", builder.EndVector())
 
 
-def _parse(data: bytes | memoryview) -> _Table:
-    """The whole file, its maps sorted."""
+def parse(data: bytes | memoryview) -> Table:
+    """The whole file, its maps sorted; raises ValueError and others for what is no .ort file."""
     session = _module("InferenceSession").InferenceSession
     if not session.InferenceSessionBufferHasIdentifier(data, 0):
         raise ValueError("it does not begin like an .ort file")
@@ -234,16 +234,20 @@ def _parse(data: bytes | memoryview) -> _Table:
 
 def _rebuild(data: bytes) -> memoryview:
     """The same model in the layout that follows from its contents."""
-    model = _parse(data)
-    # The alignment of the weights takes a little more than the file had; a builder grows.
-    size = min(len(data) + 2**16, flatbuffers.Builder.MAX_BUFFER_SIZE)
-    builder = flatbuffers.Builder(size)
-    builder.Finish(_write(builder, model), file_identifier=_IDENTIFIER)
-    # What Output() gives, but no copy.
-    rebuilt = memoryview(builder.Bytes)[builder.head :]
-    if _parse(rebuilt) != model:
+    model = parse(data)
+    rebuilt = built(model, len(data))
+    if parse(rebuilt) != model:
         raise ValueError("the copy has another meaning")
     return rebuilt
+
+
+def built(model: Table, size: int) -> memoryview:
+    """The bytes of a file of about this size."""
+    # The alignment of the weights takes a little more than the file had; a builder grows.
+    builder = flatbuffers.Builder(min(size + 2**16, flatbuffers.Builder.MAX_BUFFER_SIZE))
+    builder.Finish(_write(builder, model), file_identifier=_IDENTIFIER)
+    # What Output() gives, but no copy.
+    return memoryview(builder.Bytes)[builder.head :]
 
 
 def canonicalize(path: Path) -> None:

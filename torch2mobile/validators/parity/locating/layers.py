@@ -3,6 +3,7 @@
 A converter fuses operators and renames their values, so a value is known by what it holds: of the
 values of the .onnx with as many numbers, the one that it is nearest to. A value that is near to
 none (laid out otherwise, or ruined) counts as wrong, unless what is made of it is right again.
+Where a runtime keeps the names of the .onnx, a value is known by its name.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def first_wrong(
     None where no layer does: rounding adds up, or the fault is in what is made of the outputs.
     """
     last = {name for layer in layers if layer.channels_last for name in layer.outputs}
-    reached = _reached(shown, wanted, last)
+    same = {name for layer in layers if layer.same_names for name in layer.outputs}
+    reached = _reached(shown, wanted, last, same)
     producer = {name: layer for layer in layers for name in layer.outputs}
     read = {name for layer in layers for name in layer.inputs}
     outputs = [name for name in producer if name not in read]
@@ -72,7 +74,7 @@ def first_wrong(
     layer = min(found, key=layers.index)
     after = max((reached[name] for name in layer.outputs), key=lambda one: one.relative)
     before = max((reached[name].error for name in layer.inputs), default=0.0)
-    alike = after.relative <= _ALIKE
+    alike = after.relative <= _ALIKE or after.name in same
     reads = tuple(reached[name].name for name in layer.inputs)
     value, error = (after.name, after.error) if alike else ("", None)
     return WrongLayer(layer, value, before, error, reads)
@@ -94,20 +96,25 @@ def _starts(outputs: Iterable[str], producer: Mapping[str, Layer], wrong: set[st
 
 
 def _reached(
-    shown: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], last: Container[str]
+    shown: Mapping[str, np.ndarray],
+    wanted: Mapping[str, np.ndarray],
+    last: Container[str],
+    same: Container[str],
 ) -> dict[str, Reached]:
     by_size = defaultdict(list)
     for name, array in wanted.items():
         if array.dtype.kind in "fiub":
             flat = np.asarray(array, np.float64).ravel()
             by_size[flat.size].append((name, flat))
-    return {
-        name: min(
-            (_nearest(form, by_size[array.size]) for form in _forms(array, last=name in last)),
+    found = {}
+    for name, array in shown.items():
+        alike = by_size[array.size]
+        alike = [pair for pair in alike if pair[0] == name and name in same] or alike
+        found[name] = min(
+            (_nearest(form, alike) for form in _forms(array, last=name in last)),
             key=lambda one: one.relative,
         )
-        for name, array in shown.items()
-    }
+    return found
 
 
 def _forms(array: np.ndarray, *, last: bool) -> list[np.ndarray]:
