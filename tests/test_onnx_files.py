@@ -55,6 +55,36 @@ class TestReadModel:
             onnx_files.read_model(written(model, tmp_path))
 
     @pytest.mark.parametrize("made", damage.MODELS.values(), ids=damage.MODELS)
+    def test_an_outline_of_small_weights_is_the_model(
+        self, made: Callable[[], Any], tmp_path: Path
+    ) -> None:
+        assert onnx_files.outline(written(made(), tmp_path)) == made()
+
+    @pytest.mark.parametrize("raw", [True, False], ids=["raw_data", "float_data"])
+    def test_an_outline_has_all_but_large_values(self, tmp_path: Path, *, raw: bool) -> None:
+        model, values = damage.dense(), np.ones((40, 30), np.float32)
+        kept = numpy_helper.from_array(np.ones(2, np.float32), "kept")
+        large = numpy_helper.from_array(values, "large")
+        if not raw:
+            large = helper.make_tensor("large", TensorProto.FLOAT, values.shape, values.ravel())
+        model.graph.initializer.extend([large, kept])
+        path = written(model, tmp_path)
+        (tensor,) = (each for each in model.graph.initializer if each.name == "large")
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+        assert onnx_files.outline(path) == model
+
+    def test_no_part_of_a_file_has_an_outline(self, tmp_path: Path) -> None:
+        model = damage.dense()
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(999), "large"))
+        path = written(model, tmp_path)
+        whole = path.read_bytes()
+        for size in range(0, len(whole) - 1, 97):
+            path.write_bytes(whole[:size])
+            with pytest.raises(ModelFileError, match=r"empty|truncated|no graph"):
+                onnx_files.outline(path)
+
+    @pytest.mark.parametrize("made", damage.MODELS.values(), ids=damage.MODELS)
     def test_a_sound_model_is_read(self, made: Callable[[], Any], tmp_path: Path) -> None:
         found: Any = onnx_files.read_model(written(made(), tmp_path))
         assert found == made()

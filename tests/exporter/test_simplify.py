@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torch2mobile.environments import Worker
-from torch2mobile.errors import MissingToolError, WorkerCallError
+from torch2mobile.errors import MissingToolError, ModelFileError
 from torch2mobile.exporter.simplify import CANDIDATES, candidate
 
 FUNCTION = "torch2mobile.exporter.simplify:candidate"
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_comes_back_as_an_error(
 ) -> None:
     (tmp_path / "in.onnx").write_bytes(content)
     given = (WAYS[0], str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), False)
-    with pytest.raises(WorkerCallError):
+    with pytest.raises(ModelFileError, match=r"in\.onnx is"):
         worker.call(FUNCTION, *given, timeout=60)
     assert not (tmp_path / "out.onnx").exists()
 

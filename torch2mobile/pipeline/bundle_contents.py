@@ -16,6 +16,7 @@ from torch2mobile.exporter.bundle import (
     refuse_external_data,
     tampered_files,
 )
+from torch2mobile.onnx_files import outline
 from torch2mobile.pipeline.installed_tools import machine, tool_versions
 from torch2mobile.records import (
     Artifact,
@@ -153,11 +154,9 @@ def integrity(bundle: Bundle) -> Check:
 
 def write_provenance(folder: Path, model: OnnxModel) -> Check:
     """``provenance.json``, and how many nodes it leads back."""
-    import onnx
-
     from torch2mobile.exporter import provenance
 
-    proto = onnx.load(model.path, load_external_data=False)
+    proto = outline(model.path)
     text = provenance.to_json(proto, model.origins)
     (folder / PROVENANCE).write_text(text, encoding="utf-8")
     nodes = list(proto.graph.node)

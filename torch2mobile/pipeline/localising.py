@@ -14,6 +14,7 @@ from torch2mobile import user_code
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError, UsageError
 from torch2mobile.exporter.simplify import CANDIDATES
+from torch2mobile.onnx_files import outline
 from torch2mobile.pipeline import in_layers
 from torch2mobile.pipeline.capturing import captured
 from torch2mobile.pipeline.finding_words import join, localise_check
@@ -208,8 +209,6 @@ def translated(loaded: LoadedModel) -> Iterator[Path]:
 
 
 def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request | None) -> Basis:
-    import onnx
-
     from torch2mobile.exporter import provenance
     from torch2mobile.exporter.rewrite import rewrite
     from torch2mobile.exporter.translate import translation
@@ -223,7 +222,7 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
     found = made.given()
     if asked is not None and asked.rewrites:
         found = replace(found, model=rewrite(found.model, asked.rewrites)[0])
-    before, after = (onnx.load(each, load_external_data=False) for each in (path, artifact))
+    before, after = (outline(each) for each in (path, artifact))
     origins = provenance.carry(before, after, found.model.origins)
     simplify = partial(_simplified, path)
     return Basis(made.capture, found, origins, fresh=True, simplify=simplify)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Runner
+from torch2mobile.onnx_files import outline
 from torch2mobile.pipeline.candidates import onnx_runner
 from torch2mobile.pipeline.simplify_search import Way, dropped
 from torch2mobile.records import (
@@ -125,20 +126,19 @@ def adopt(raw: OnnxModel, simplified: Path) -> OnnxModel:
 
     from torch2mobile.exporter import provenance
 
-    before = onnx.ModelProto()
-    # Without the weights, of which there are enough copies in memory.
-    before.graph.node.extend(onnx.load(raw.path, load_external_data=False).graph.node)
+    before, after = outline(raw.path), outline(simplified)
     external = simplified.with_name(simplified.name + ".data").exists()
-    after = onnx.load(simplified, load_external_data=external)
-    size = after.ByteSize()
-    provenance.strip_proto(after)
     old_data = raw.path.with_name(raw.path.name + ".data")
     old_data.unlink(missing_ok=True)
-    if not external and after.ByteSize() == size:  # it had no notes
+    noted = after.SerializeToString(deterministic=True)
+    provenance.strip_proto(after)
+    if not external and after.SerializeToString(deterministic=True) == noted:
         simplified.replace(raw.path)
     else:
+        whole = onnx.load(simplified)
+        provenance.strip_proto(whole)
         onnx.save(
-            after,
+            whole,
             raw.path,
             save_as_external_data=external,
             location=old_data.name if external else None,

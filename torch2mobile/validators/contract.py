@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Runner
 from torch2mobile.isolation import IsolatedRunner
-from torch2mobile.onnx_files import read_model
+from torch2mobile.onnx_files import outline
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
 from torch2mobile.sizing import OF_DATA
 
@@ -175,8 +174,9 @@ def contract_check(
 
 def file_opset(path: Path) -> int:
     """The opset that the file itself imports."""
-    model: Any = read_model(path)
-    return max((entry.version for entry in model.opset_import if not entry.domain), default=0)
+    return max(
+        (entry.version for entry in outline(path).opset_import if not entry.domain), default=0
+    )
 
 
 def checker_problems(path: Path) -> list[str]:
@@ -204,10 +204,9 @@ def _by_ceil_mode(problem: str, path: Path) -> bool:
     runtime and by PyTorch, and counted by onnx's shape inference.
     """
     found = _INFERRED.findall(problem)
-    model: Any = read_model(path)
     rounding = {
         node.name
-        for node in model.graph.node
+        for node in outline(path).graph.node
         for attribute in node.attribute
         if "Pool" in node.op_type and attribute.name == "ceil_mode" and attribute.i
     }

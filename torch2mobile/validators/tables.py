@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile.errors import some_of
-from torch2mobile.onnx_files import read_whole
+from torch2mobile.onnx_files import outline, read_whole
 from torch2mobile.onnx_graph import Graph, attribute
 from torch2mobile.records import Check, Status
 
@@ -67,12 +67,14 @@ def _state(module: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _gathered(path: Path) -> dict[str, np.ndarray]:
-    graph = Graph(read_whole(path))
     names = [
         node.input[0]
-        for _, node in graph.nodes
+        for _, node in Graph(outline(path)).nodes
         if node.op_type == "Gather" and not node.domain and attribute(node, "axis", 0) == 0
     ]
+    if not names:
+        return {}
+    graph = Graph(read_whole(path))
     found = {name: graph.constant(name) for name in names if graph.is_constant(name)}
     return {n: a for n, a in found.items() if a is not None and a.ndim > 1 and len(a) > 1}
 
