@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+from typing import Any
+
 import pytest
 from hypothesis import settings
 
@@ -15,3 +19,24 @@ settings.load_profile("torch2mobile")
 def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports are as wide as a pipe has them, also where tests run side by side."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _operators_read_once() -> None:
+    """torch.onnx reads all operators anew on each export: the same ones, for more than a second."""
+    if registration := sys.modules.get("torch.onnx._internal.exporter._registration"):
+        _read_once(registration.ONNXRegistry, sys.modules["torch._export.utils"])
+
+
+@functools.cache
+def _read_once(registry: Any, utils: Any) -> None:
+    read = functools.cache(registry.from_torchlib)
+
+    def copied(*opset: int, **named: int) -> Any:
+        kept, made = read(*opset, **named), registry()
+        made._opset_version = kept.opset_version
+        made.functions = {name: [*each] for name, each in kept.functions.items()}
+        return made
+
+    registry.from_torchlib = staticmethod(copied)
+    utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)

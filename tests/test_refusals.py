@@ -6,15 +6,14 @@ mended: they export with PASSED.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from refused_modules import KINDS, Kind
+from rows import slow_but
 
 import torch2mobile
 from torch2mobile.errors import Torch2MobileError
@@ -78,6 +77,8 @@ JUDGED = {
     "NaN of the module": ("reference", "returns NaN", "--values"),
     "left in train mode": ("modes", "norm is in train mode", "Call eval()"),
 }
+# Of those, the ones that are fast tests.
+FAST = ("if on values", "math of a size", "stored size", "inferred one-hot", "branch in a helper")
 # Nothing of it is in one line of the module's own forward.
 WITHOUT_A_LINE = {"another device", "left in train mode"}
 # What only torch's developers, or those who read its source, understand.
@@ -92,16 +93,6 @@ def here(kind: Kind) -> str:
     source = inspect.getsource(kind.bad)
     (line,) = [line.strip() for line in source.splitlines() if line.endswith("# HERE")]
     return line
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[None]:
-    """torch.onnx reads onnxscript's operators anew on each export: the same ones, for a second."""
-    from onnxscript._framework_apis import torch_2_5
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_2_5, "get_torchlib_ops", functools.cache(torch_2_5.get_torchlib_ops))
-        yield
 
 
 def refused(kind: Kind, folder: Path) -> Torch2MobileError:
@@ -123,13 +114,8 @@ def test_every_kind_has_its_words() -> None:
     assert len(BY_NAME) >= 40
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*EARLY, *(pytest.param(name, marks=pytest.mark.slow) for name in TRANSLATED)],
-)
-def test_a_refusal_names_operator_line_and_remedy(
-    name: str, tmp_path: Path, registry: None
-) -> None:
+@pytest.mark.parametrize("name", slow_but([*EARLY, *TRANSLATED], *FAST))
+def test_a_refusal_names_operator_line_and_remedy(name: str, tmp_path: Path) -> None:
     kind = BY_NAME[name]
     error = refused(kind, tmp_path)
     told = f"{error.message}\n{error.remedy}"

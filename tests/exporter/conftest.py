@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture(scope="session")
-def operators_read_once() -> Iterator[None]:
-    """torch.onnx reads onnxscript's operators anew on each export: the same ones, for a second."""
-    from onnxscript._framework_apis import torch_2_5
-
-    with pytest.MonkeyPatch.context() as patch:
-        once = functools.cache(torch_2_5.get_torchlib_ops)
-        patch.setattr(torch_2_5, "get_torchlib_ops", once)
-        yield
 
 
 @dataclass(frozen=True)
@@ -77,9 +66,7 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def export(
-    tmp_path_factory: pytest.TempPathFactory, operators_read_once: None
-) -> Callable[..., Exported]:
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
     """Load, capture and translate a module with an example call."""
 
     def make(

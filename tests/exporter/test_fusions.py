@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from rows import slow_but
 
 from torch2mobile.exporter import capture, fusions, translate
 from torch2mobile.exporter.loading import source
@@ -59,11 +59,9 @@ SPELLED: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], int]] = {
 }
 
 
-@pytest.mark.parametrize("opset", [18, 20, 24])
+@pytest.mark.parametrize("opset", slow_but([18, 20, 24], 20))
 @pytest.mark.parametrize("name", SPELLED)
-def test_it_is_one_node_from_its_opset_on(
-    tmp_path: Path, operators_read_once: Any, name: str, opset: int
-) -> None:
+def test_it_is_one_node_from_its_opset_on(tmp_path: Path, name: str, opset: int) -> None:
     function, since = SPELLED[name]
     request = Request(source="")
     loaded = source.from_specs("net", Of(function), ["x:float32[N=1..4,16]"], (), request, ())

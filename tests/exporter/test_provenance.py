@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper
+from rows import slow_but
 from torch import nn
 
 from torch2mobile.environments import Worker
@@ -50,11 +51,10 @@ def simplifier() -> Iterator[Worker]:
         yield worker
 
 
-@pytest.fixture(scope="module", params=ORDINARY)
+@pytest.fixture(scope="module", params=slow_but(ORDINARY, "recurrent", "super_resolution"))
 def written(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    operators_read_once: None,
     simplifier: Worker,
 ) -> Written:
     folder = tmp_path_factory.mktemp(request.param)

@@ -45,12 +45,13 @@ class Diagonal(nn.Module):
 @pytest.mark.parametrize(
     ("module", "op", "code", "said", "remedy"),
     [
-        (
+        pytest.param(
             Diagonal(),
             "aten.diagonal_scatter.default",
             "return torch.diagonal_scatter(x.T @ x, x[0])",
             "has no ONNX translation for these arguments at ",
             "ONNX has",
+            marks=pytest.mark.slow,
         ),
         (
             Solving(),
@@ -59,12 +60,13 @@ class Diagonal(nn.Module):
             "has no ONNX translation at ",
             "ONNX has",
         ),
-        (
+        pytest.param(
             Eigen(),
             "aten.linalg_eig.default",
             "return torch.linalg.eigvals(y).real",
             "has no ONNX translation at ",
             "ONNX has",
+            marks=pytest.mark.slow,
         ),
         (
             Bins(),

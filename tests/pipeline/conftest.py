@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from rows import slow_but
 from torch import nn
 from torch.nn import functional as F
 
@@ -240,7 +241,10 @@ def edits() -> dict[str, Edit]:
     return EDITS
 
 
-@pytest.fixture(params=EDITS)
+REPRESENTATIVE = ("weight_by_one_percent", "nan_output", "dropped_output", "frozen_batch")
+
+
+@pytest.fixture(params=slow_but(EDITS, *REPRESENTATIVE))
 def edit(request: pytest.FixtureRequest) -> Edit:
     """Each way to break the model, in turn."""
     return EDITS[request.param]

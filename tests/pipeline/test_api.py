@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rows import slow_but
 from torch import nn
 
 import torch2mobile
@@ -150,7 +151,7 @@ def made(kind: Any) -> nn.Module:
         (Stateful, ExitCode.PASSED),
         (Refuses, InputError),
         (Branches, ExitCode.STAGE),
-        (Random, ExitCode.FAILED),
+        pytest.param(Random, ExitCode.FAILED, marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -401,7 +402,7 @@ SHAPES: dict[str, tuple[Any, list[Any]]] = {
 
 
 class TestDynamicShapes:
-    @pytest.mark.parametrize("form", SHAPES)
+    @pytest.mark.parametrize("form", slow_but(SHAPES, "by_name", "two_symbols"))
     def test_in_each_of_torchs_forms(self, tmp_path: Path, form: str) -> None:
         shapes, dims = SHAPES[form]
         pairs = (torch.ones(2, 4), torch.rand(2, 4))

@@ -93,8 +93,8 @@ def test_a_detector_is_exported_up_to_its_nms(detector: nn.Module, tmp_path: Pat
     ("option", "place", "names"),
     [
         ("output_of", "heads.box", ["output"]),
-        ("output_of", "backbone", ["output"]),
-        ("stop_before", "heads.score", ["input"]),
+        pytest.param("output_of", "backbone", ["output"], marks=pytest.mark.slow),
+        pytest.param("stop_before", "heads.score", ["input"], marks=pytest.mark.slow),
         ("stop_before", "best", ["scores"]),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,6 @@ from typing import Any
 import pytest
 
 from torch2mobile.records import Capture, LoadedModel, OnnxModel, ParityOptions, Request
-
-
-@pytest.fixture(scope="session")
-def _operators_read_once() -> Iterator[None]:
-    """torch.onnx reads onnxscript's operators anew on each export: the same ones, for a second."""
-    from onnxscript._framework_apis import torch_2_5
-
-    with pytest.MonkeyPatch.context() as patch:
-        once = functools.cache(torch_2_5.get_torchlib_ops)
-        patch.setattr(torch_2_5, "get_torchlib_ops", once)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +96,6 @@ class Artefact:
 def export(
     tmp_path_factory: pytest.TempPathFactory,
     load: Callable[..., LoadedModel],
-    _operators_read_once: None,
 ) -> Callable[..., Artefact]:
     """Capture and translate a module, and load the file."""
 

@@ -106,7 +106,6 @@ def _exports(module: Any) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_operators_read_once")
 def test_the_exporter_does_as_said() -> None:
     wrong = [case for case, (module, name) in CASES.items() if _exports(module) is not (not name)]
     assert not wrong

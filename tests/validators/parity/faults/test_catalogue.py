@@ -412,7 +412,10 @@ def test_every_kind_is_on_its_page() -> None:
     assert rows == [(name, kind.title) for name, kind in KINDS.items()]
 
 
-@pytest.mark.parametrize(("kind", "number"), ALL)
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [pytest.param(*row, marks=pytest.mark.slow if row[1] else ()) for row in ALL],
+)
 def test_a_fault_is_caught_and_a_control_is_not(
     built: Callable[[Case], Any], kind: str, number: int
 ) -> None:
