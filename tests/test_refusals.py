@@ -47,6 +47,13 @@ EARLY = {
     "wrong shape": ("refuses the example input", "--input"),
     "size of what data select": ("branch depends on the values", "torch.where"),
     "branch in a helper": ("branch depends on the values", "torch.where"),
+    "numpy of a size": ("np.sqrt makes a fixed number", "where N == 8", "torch.sqrt(x.new_ones("),
+    "sorted by values": ("Python sorts by the values", "x.argsort()"),
+    "number as an index": ("A Python number is made", "x.index_select(0, i)"),
+    "text of a value": ("Text is made of a tensor's value", "torch.round(x, decimals=2)"),
+    "jacobian": ("vmap has no graph", "derivative as a formula"),
+    "fixed device": ("refuses the example input", "x.device"),
+    "two names of one size": ("refuses the example input", "one name for sizes that are equal"),
 }
 # The same, where a translation is tried: several seconds each.
 TRANSLATED = {
@@ -55,6 +62,7 @@ TRANSLATED = {
     "operator in a helper": ("operator aten.linalg_eig", "operators that ONNX has"),
     "library operator": ("operator t2m_refused.doubled", "torch's own operators"),
     "sparse": ("operator aten._to_sparse", "to_dense()"),
+    "sparse rows": ("operator aten.mm", "to_dense()"),
     "sparse buffer": ("operator aten._sparse_addmm", "to_dense()"),
     "float64 kernel": ("operator aten.erfinv", "in float64", "x.float()"),
     "functorch gradient": ("operator functorch.", "derivative as a formula"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -702,3 +704,120 @@ class BranchInHelper:
         def forward(self, x):
             x = x * 2
             return torch.where(x.max() < 1, x, x / 2)
+
+
+@kind("numpy of a size", "x:float32[1,N=1..16]")
+class NumpyOfSize:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x / np.sqrt(x.shape[1])  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x / torch.sqrt(x.new_ones(x.shape[1]).sum())
+
+
+@kind("sorted by values", "x:float32[N=2..8,4]")
+class SortedByValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            order = sorted(range(x.shape[0]), key=lambda i: x[i, 0])  # HERE
+            return x[order[0]]
+
+    class Good(nn.Module):
+        def forward(self, x):
+            order = x[:, 0].argsort()
+            return x.index_select(0, order[:1])[0]
+
+
+@kind("number as an index")
+class NumberAsIndex:
+    class Bad(nn.Module):
+        def forward(self, x):
+            best = int(x[0].argmax())  # HERE
+            return x[:, best]
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.index_select(1, x[0].argmax().reshape(1))[:, 0]
+
+
+@kind("text of a value")
+class TextOfValue:
+    class Bad(nn.Module):
+        def forward(self, x):
+            scale = float(f"{x.abs().max():.2f}")  # HERE
+            return x / (scale + 1)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x / (torch.round(x.abs().max(), decimals=2) + 1)
+
+
+@kind("jacobian")
+class Jacobian:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def value(self, x):
+            return torch.tanh(self.layer(x))
+
+        def forward(self, x):
+            return torch.func.vmap(torch.func.jacrev(self.value))(x)  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x):
+            slope = 1 - torch.tanh(self.layer(x)) ** 2
+            return slope[:, :, None] * self.layer.weight
+
+
+@kind("fixed device")
+class FixedDevice:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x + torch.ones(4, device="cuda")  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x + torch.ones(4, device=x.device)
+
+
+@kind(
+    "two names of one size",
+    "a:float32[N=1..8,4]",
+    "b:float32[M=1..8,4]",
+    mended_inputs=("a:float32[N=1..8,4]", "b:float32[N,4]"),
+)
+class TwoNames:
+    class Bad(nn.Module):
+        def forward(self, a, b):
+            return a + b  # HERE
+
+    Good = Bad
+
+
+@kind("sparse rows")
+class SparseRows:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                self.register_buffer("links", torch.eye(4).to_sparse_csr())
+
+        def forward(self, x):
+            return (self.links @ x.T).T  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("links", torch.eye(4))
+
+        def forward(self, x):
+            return (self.links @ x.T).T

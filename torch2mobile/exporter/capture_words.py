@@ -11,7 +11,7 @@ from torch2mobile.records import Attempt, LoadedModel, Location
 
 IN_A_LIBRARY = (
     "The line is in a library: at your call of it, try an argument that chooses another way there "
-    "(such as attn_implementation='eager')"
+    "(such as attn_implementation='eager' or experts_implementation='batched_mm')"
 )
 
 
@@ -57,7 +57,13 @@ _DATA_KINDS = (
     _Kind(
         r"\.item\(|\.tolist\(|\b(?:int|float|bool|max|min|round)\(",
         "A Python number is made of a tensor's value",
-        "Keep it a tensor: torch.where in place of if, x.clamp(min=a) in place of max().",
+        "Keep it a tensor: torch.where in place of if, x.clamp(min=a) in place of max(), "
+        "x.index_select(0, i) in place of x[int(i)].",
+    ),
+    _Kind(
+        r"\bsorted\(|\.sort\(key",
+        "Python sorts by the values of a tensor",
+        "Let torch do it: x.argsort(), and x.index_select by what it gives.",
     ),
     _Kind(
         r"",
@@ -73,9 +79,9 @@ _SIZE_KINDS = (
         "Leave int() out: x.shape[0] is a number already.",
     ),
     _Kind(
-        r"\bmath\.(\w+)\(",
-        "math.{0} makes a fixed number of a size",
-        "Compute it as a tensor: torch.{0}(x.new_ones(x.shape[0]).sum()).",
+        r"\b((?:math|np|numpy)\.(\w+))\(",
+        "{0} makes a fixed number of a size",
+        "Compute it as a tensor: torch.{1}(x.new_ones(x.shape[0]).sum()).",
     ),
     _Kind(
         r"\b(?:while|for)\b",
@@ -120,22 +126,35 @@ _REFUSED = _Kind(
     "Take sizes from the input, as x.shape[i], or declare those that it takes: a narrower range, "
     "or multiples (2*N)",
 )
-_OTHER = _Kind(
-    r"",
-    "torch.export cannot follow this line",
-    "Write it in plain torch operations on tensors.",
+_OTHER_KINDS = (
+    _Kind(
+        r"\b(vmap|vjp|jvp|jacrev|jacfwd|hessian)\(",
+        "{0} has no graph",
+        "Write the derivative as a formula, and what vmap does over the whole batch.",
+    ),
+    _Kind(
+        r"\bf[\"'].*\{|\.format\(|\bstr\(",
+        "Text is made of a tensor's value",
+        "Keep it a tensor: torch.round(x, decimals=2) in place of a number made of text.",
+    ),
+    _Kind(
+        r"",
+        "torch.export cannot follow this line",
+        "Write it in plain torch operations on tensors.",
+    ),
 )
 _BY_SUBJECT: dict[torch_refusals.About, tuple[_Kind, ...]] = {
     "data": _DATA_KINDS,
     "sizes": _SIZE_KINDS,
     "numpy": (_LEAVES,),
-    "": (_OTHER,),
+    "": _OTHER_KINDS,
 }
 _SOURCE = re.compile(r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 _CONSTANT = re.compile(
     r"(?:marked|generated for) (\w+).*?(?:to be a constant \((\d+)\)|specialized value of (\d+))"
 )
 _GUARD = re.compile(r"satisfy the generated guard (.+?)\.?(?:Specializations|$|\s{2})")
+_ONE_SIZE = re.compile(r"\b(\d+) <= (\w+) and \2 <= \1\b")
 
 
 def blamed(attempts: Sequence[Attempt]) -> Location | None:
@@ -190,7 +209,8 @@ def _assumed(loaded: LoadedModel, texts: Sequence[str]) -> str:
             return f" (it fixes {_label(loaded, name)} to {size})"
         guard = _GUARD.search(text)
         if guard:
-            return f" (it holds where {in_names(loaded, guard[1])})"
+            held = _ONE_SIZE.sub(r"\2 == \1", in_names(loaded, guard[1]))
+            return f" (it holds where {held})"
     return ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch2mobile import user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import InputError, LostOutputError, did_you_mean
@@ -13,6 +15,12 @@ from torch2mobile.tensors import quiet
 _OWN = (AttributeError, NameError, ImportError, NotImplementedError)
 _MEND = "Mend that line: called by itself, the module raises this too."
 _GIVE = "Give inputs that the module itself takes, with --input, --values or --data."
+_GIVE_SIZES = (
+    "Give inputs that the module itself takes: with --input a narrower range, multiples (2*N) or "
+    "one name for sizes that are equal; other values with --values or --data."
+)
+_DEVICE = re.compile(r"\bCUDA\b|NVIDIA|on the same device|not linked with support for \w+ devices")
+_SAME_DEVICE = "Take the device from an input, as x.device, in place of a fixed one."
 
 
 def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -32,7 +40,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
             )
             raise InputError(
                 f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
-                _MEND if isinstance(error, _OWN) else _GIVE,
+                _remedy(loaded, error),
                 (where,) if where else (),
             ) from error
     _refuse_lost(loaded, found)
@@ -42,6 +50,16 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
         f"the output {name} is left out, as asked for" for name in dict.fromkeys(found.dropped)
     ]
     return tuple(names), (*absent, *asked)
+
+
+def _remedy(loaded: LoadedModel, error: Exception) -> str:
+    """What to do about an error of the module itself, or of what it was given."""
+    if _DEVICE.search(str(error)):
+        return _SAME_DEVICE
+    if isinstance(error, _OWN):
+        return _MEND
+    varies = any(dim.symbol is not None for spec in loaded.specs for dim in spec.dims)
+    return _GIVE_SIZES if varies else _GIVE
 
 
 def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:

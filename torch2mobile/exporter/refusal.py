@@ -12,18 +12,22 @@ import torch
 
 from torch2mobile import user_code
 from torch2mobile.errors import TranslateError
-from torch2mobile.exporter.capture_words import IN_A_LIBRARY
+from torch2mobile.exporter.capture_words import IN_A_LIBRARY, blamed
 from torch2mobile.records import Capture, Location
 from torch2mobile.sizing import OF_DATA
 from torch2mobile.tensors import quiet
 
-_OPERATOR = re.compile(r"aten[.:]+[\w.]+|OpOverload\(op='([\w:.]+)'")
+_OPERATOR = re.compile(
+    r"(aten[.:]+[\w.]+)|OpOverload\(op='([\w:.]+)'|Exporting the operator '(\w+::\w+)'"
+)
 _NODE = re.compile(r"translating node %(\w+) :")
 _ARGUMENT = re.compile(r"Required (?:parameter|attribute) '(\w+)' is not provided")
 # As a trace tells a node's frames, from the innermost to the outermost.
 _TRACED = re.compile(r"^(.+)\((\d+)\): ", re.MULTILINE)
 _UNBACKED = re.compile(r"unbacked symbols")
 _COMPLEX = re.compile("complex-valued input")
+# An operator that torch cannot follow without numbers: one of aten's on sparse tensors.
+_WITHOUT_META = re.compile(r"UnsupportedOperatorException: aten\.")
 _ANOTHER = (
     "Write it with operators that ONNX has, or compute it outside the model and give its result."
 )
@@ -47,20 +51,31 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
         chain.append(str(link))
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     text = "\n".join(chain)
-    place = _operator_location(capture, text)
     root = chain[-1].strip().splitlines()
     reason = root[0][:300] if root else type(error).__name__
-    said, remedy = _in_words(reason, place.op if place else "")
+    place, told = _operator_location(capture, text), reason
+    if place is None:  # the exporter of traces names nothing: what stopped torch.export may
+        told = " ".join([reason, *(attempt.reason for attempt in capture.attempts)])
+        place = blamed(capture.attempts)
+    operator = place.op if place and place.op else next(iter(_operators(told)), "")
+    place = replace(place, op=operator) if place else None
+    said, remedy = _in_words(told, operator)
     if place and user_code.is_library(place.file):
         remedy = f"{IN_A_LIBRARY}."
     where = f" at {user_code.told(place)}" if place and place.file else ""
-    operator = f" {place.op}" if place and place.op else ""
+    subject = f"the operator {operator}" if operator else "what is computed"
     return TranslateError(
-        f"the operator{operator} {said}{where}",
+        f"{subject} {said}{where}",
         remedy,
         (place,) if place else (),
         (f"torch.onnx: {reason}",),
     )
+
+
+def _operators(text: str) -> list[str]:
+    """The operators that torch names, in its order."""
+    names = ("".join(found.groups(default="")) for found in _OPERATOR.finditer(text))
+    return list(dict.fromkeys(name.replace("::", ".").rstrip(".") for name in names))
 
 
 def _in_words(reason: str, operator: str) -> tuple[str, str]:
@@ -80,7 +95,7 @@ def _in_words(reason: str, operator: str) -> tuple[str, str]:
             "has no ONNX translation for complex numbers",
             "Keep real and imaginary part in two real tensors, or compute it outside the model.",
         )
-    remedy = _remedy(operator)
+    remedy = _remedy("sparse" if _WITHOUT_META.search(reason) else operator)
     if re.search(r"\bdouble\b", reason):
         return "has no ONNX translation in float64", "Compute it in float32: x.float()."
     if reason.startswith(("No ONNX function found", "Exporting the operator")):
@@ -100,8 +115,7 @@ def _remedy(operator: str) -> str:
 
 
 def _operator_location(capture: Capture, text: str) -> Location | None:
-    names = {found.group(1) or found.group(0) for found in _OPERATOR.finditer(text)}
-    names = {name.replace("::", ".").rstrip(".") for name in names}
+    names = _operators(text)
     if capture.program is None:
         return _traced_location(capture.traced, names)
     nodes = list(_calls(capture.program))

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _UNSTEADY = {
     "random": (
         "it draws random numbers",
-        "Turn off dropout and other randomness in forward; self.training is False here.",
+        (
+            "Turn off dropout and other randomness in forward (self.training is False here), or "
+            "give the random numbers as an input."
+        ),
     ),
     "outside": (
         "from the same state and seed too: a data race, or something outside the module",
