@@ -474,6 +474,7 @@ class TestTracedLoopCount:
         probes = {mismatch.probe for mismatch in checks(result)["parity"].mismatches}
         assert "T=1" in probes
 
+    @pytest.mark.slow
     def test_over_an_input(self, tmp_path: Path) -> None:
         module, path = Rounds(), tmp_path / "model.onnx"
         args = (torch.randn(2, 4), torch.tensor(3))
@@ -491,7 +492,10 @@ class TestTracedLoopCount:
         ("module", "inputs", "line"),
         [
             (Steps(), ["x:float32[N=1..3,T=1..8,3]"], "range(x.shape[1])"),
-            (Rounds(), ["x:float32[2,4]", "n:int64[]"], "range(int(n))"),
+            pytest.param(
+                *(Rounds(), ["x:float32[2,4]", "n:int64[]"], "range(int(n))"),
+                marks=pytest.mark.slow,
+            ),
         ],
         ids=["size", "input"],
     )

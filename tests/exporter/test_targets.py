@@ -21,6 +21,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from rows import slow_but
 from torch import nn
 from torch.export import Dim as TorchDim
 
@@ -89,7 +90,9 @@ def program(given: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=TARGETS.values(), ids=list(TARGETS), scope="module")
+@pytest.fixture(
+    params=slow_but(TARGETS.values(), TARGETS["ort"]), ids=list(TARGETS), scope="module"
+)
 def target(request: pytest.FixtureRequest) -> Target:
     found: Target = request.param
     if found.missing():
@@ -123,6 +126,10 @@ def converted(
 # --- all targets ------------------------------------------------------------------------------
 
 
+each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
+
+
+@each_target
 def test_the_protocol(target: Target) -> None:
     assert TARGETS[target.name] is target
     assert target.title
@@ -137,6 +144,7 @@ def test_the_protocol(target: Target) -> None:
         assert getattr(type(target), name).__doc__
 
 
+@each_target
 def test_it_travels_to_a_worker(target: Target) -> None:
     again = pickle.loads(pickle.dumps(target))
     assert (type(again), again.name) == (type(target), target.name)

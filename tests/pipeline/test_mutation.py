@@ -232,6 +232,7 @@ def lossy_file(path: Path, error: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unexplored")
 def test_a_search_makes_nothing_pass_that_fails_without(tmp_path: Path) -> None:
     wrong = lossy_file(tmp_path / "wrong.onnx", 4e-6)

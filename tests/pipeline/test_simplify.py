@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from rows import slow_but
 
 import torch2mobile
 from torch2mobile.environments import Worker
@@ -300,7 +301,9 @@ def refused(result: SimplifyResult, source: Path, status: Status) -> str:
 
 
 class TestRefused:
-    @pytest.mark.parametrize("name", LIES)
+    @pytest.mark.parametrize(
+        "name", slow_but(LIES, "changed_operator", "half_precision", "swapped_values")
+    )
     def test_another_function_is_not_written(
         self, source: Path, lying: Callable[..., None], name: str
     ) -> None:
@@ -361,12 +364,13 @@ class TestNext:
     @pytest.mark.parametrize(
         ("body", "reason"),
         [
-            ("time.sleep(60)", "no answer within 5 s"),
+            pytest.param("time.sleep(60)", "no answer within 5 s", marks=pytest.mark.slow),
             ("os._exit(3)", "exited with status 3"),
-            ("raise RuntimeError('not today')", "not today"),
-            *((LIES[name], "changed the") for name in ("changed_weight", "renamed_output")),
-            (LIES["more_nodes"], "16 nodes"),
-            (LIES["does_not_load"], "the simplified model"),
+            pytest.param("raise RuntimeError('not today')", "not today", marks=pytest.mark.slow),
+            (LIES["changed_weight"], "changed the"),
+            pytest.param(LIES["renamed_output"], "changed the", marks=pytest.mark.slow),
+            pytest.param(LIES["more_nodes"], "16 nodes", marks=pytest.mark.slow),
+            pytest.param(LIES["does_not_load"], "the simplified model", marks=pytest.mark.slow),
         ],
         ids=["hangs", "dies", "raises", "wrong_result", "wrong_name", "larger", "does_not_load"],
     )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 
-def slow_but(names: Iterable[Any], *fast: Any) -> list[Any]:
-    """A parameter for each name, slow but for these."""
-    names = list(names)
-    assert set(fast) <= set(names)
-    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
+def slow_but(rows: Iterable[Any], *fast: Any) -> list[Any]:
+    """A parameter for each row, slow but for these."""
+    rows = list(rows)
+    assert all(row in rows for row in fast)
+    return [pytest.param(row, marks=() if row in fast else pytest.mark.slow) for row in rows]
