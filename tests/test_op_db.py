@@ -41,7 +41,7 @@ def test_no_operator_is_wrong() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_verdicts_are_those_of_the_code(benchmark: Any, operators_read_once: None) -> None:
+def test_the_verdicts_are_those_of_the_code(benchmark: Any) -> None:
     table = _table()
     names = list(table)[::STEP]
     found = {name: benchmark.judged(call, True)[0] for name, call in benchmark.cases(names)}

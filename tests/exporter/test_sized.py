@@ -14,7 +14,7 @@ from torch2mobile.exporter.sized import by_sizes
 ROUNDS = tuple((normal(size, 3),) for size in (5, 1, 2, 12))
 
 
-def test_a_root_and_a_range_by_a_size_are_torchs(tmp_path: Path, operators_read_once: None) -> None:
+def test_a_root_and_a_range_by_a_size_are_torchs(tmp_path: Path) -> None:
     calls: Any = (
         lambda x: x / math.sqrt(x.shape[0]) + math.sqrt(2.0),
         lambda x: torch.linspace(-1, 2.5, x.shape[0]),

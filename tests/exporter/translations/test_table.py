@@ -72,7 +72,6 @@ def test_what_is_not_covered_is_left_to_the_exporter(
     dtypes: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    operators_read_once: None,
 ) -> None:
     """Another dtype, and a call that the function hands over."""
     from torch2mobile.exporter.translations import table
@@ -85,7 +84,7 @@ def test_what_is_not_covered_is_left_to_the_exporter(
 
 
 def test_what_nothing_covers_is_refused_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operators_read_once: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch2mobile.exporter.translations import table
 

@@ -43,7 +43,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
-def test_it_is_what_torchvision_gives(name: str, tmp_path: Path, operators_read_once: None) -> None:
+def test_it_is_what_torchvision_gives(name: str, tmp_path: Path) -> None:
     call, tensors = CALLS[name]
     case = Case(call, (tensors,), ulps=64, scale=8)
     _, found = answers([case], tmp_path)

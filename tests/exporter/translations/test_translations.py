@@ -25,7 +25,7 @@ from torch2mobile.validators.coverage import aten
 
 
 @pytest.fixture(scope="session")
-def together(operators_read_once: None, tmp_path_factory: Any) -> Callable[[Row], Any]:
+def together(tmp_path_factory: Any) -> Callable[[Row], Any]:
     """All rows of one module of translations in one model, made when the first is asked for."""
 
     @functools.cache
@@ -73,9 +73,7 @@ def _others(case: Case) -> list[Case]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_what_is_not_covered_is_never_wrong(
-    row: Row, tmp_path: Path, operators_read_once: None
-) -> None:
+def test_what_is_not_covered_is_never_wrong(row: Row, tmp_path: Path) -> None:
     """Right, refused, or a file that does not load or run; all at once where all are right."""
     cases = _others(CASES[row.name][0])
     for some in (cases, *([case] for case in cases)):
@@ -92,7 +90,7 @@ def test_what_is_not_covered_is_never_wrong(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_check_and_export_agree(row: Row, tmp_path: Path, operators_read_once: None) -> None:
+def test_check_and_export_agree(row: Row, tmp_path: Path) -> None:
     """What check finds no translation for is what export refuses, unless check has a doubt."""
     first = CASES[row.name][0]
     for case in (first, *_others(first)[2:4]):
@@ -114,7 +112,7 @@ def test_check_and_export_agree(row: Row, tmp_path: Path, operators_read_once: N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_the_exporter_still_needs_it(row: Row, tmp_path: Path, operators_read_once: None) -> None:
+def test_the_exporter_still_needs_it(row: Row, tmp_path: Path) -> None:
     """Once this fails, torch.onnx is right, and the row can go."""
     try:
         _, found = answers(CASES[row.name], tmp_path, mend=False)

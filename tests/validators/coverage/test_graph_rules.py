@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,6 @@ LEVELS = {"aten": "T2M2", "runtime": "T2M3", "accelerator": "T2M4"}
 GRAPH = [rule for rule in RULES.values() if rule.level in LEVELS]
 SHOWN = [rule for rule in GRAPH if rule.before]
 F, D, INT = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _operators_once(_operators_read_once: None) -> Iterator[None]:
-    return
 
 
 def asked(target: str) -> dict[str, Any]:
