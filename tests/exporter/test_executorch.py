@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from small_nets import Perceptron
+from torch import nn
+from torch.export import Dim
 
 from torch2mobile.environments import Worker
 from torch2mobile.errors import ModelFileError, NotApplicableError
@@ -72,6 +74,46 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
         pytest.raises(ModelFileError, match=r"ExecuTorch cannot load model\.pte"),
     ):
         runner.load()
+
+
+@pytest.fixture(scope="module")
+def at_most_two(export: Callable[..., Any]) -> Any:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    shapes = ({0: Dim("N", min=1, max=2)},)
+    return export(net, (torch.rand(2, 3, 8, 8),), dynamic_shapes=shapes)
+
+
+def test_a_size_of_one_or_two_still_varies_in_the_saved_program(
+    at_most_two: Any, tmp_path: Path
+) -> None:
+    own = dict(at_most_two.capture.program.range_constraints)
+    program = torch.export.load(program_file(at_most_two.capture, tmp_path))
+    (name,) = program.graph_signature.user_inputs
+    (given,) = (node for node in program.graph.nodes if node.name == name)
+    assert given.meta["val"].shape[0].node.maybe_as_int() is None
+    assert [(found.lower, found.upper) for found in own.values()] == [(1, 2)]
+    assert at_most_two.capture.program.range_constraints == own
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", TARGET.variants, ids=lambda variant: variant.label)
+def test_a_batch_of_one_where_there_are_at_most_two(
+    at_most_two: Any, tmp_path: Path, variant: Any
+) -> None:
+    (tmp_path / "out").mkdir()
+    model, program = at_most_two.model, program_file(at_most_two.capture, tmp_path)
+    with Worker() as tools:
+        artifact = convert(Job(model, variant, program, tmp_path / "out"), tools, WAIT)
+    entry = ArtifactEntry(variant, {}, artifact.names)
+    found = candidate(artifact.files[0], entry, model.inputs, model.outputs, WAIT)
+    with found.process:
+        for size in (2, 1, 2, 1):
+            x = torch.rand(size, 3, 8, 8)
+            ((_, answer),) = found.runner.run({model.inputs[0].name: x.numpy()})
+            wanted = at_most_two.loaded.module(x).detach().numpy()
+            np.testing.assert_allclose(answer, wanted, atol=1e-6)
 
 
 def test_a_traced_module_has_no_program(tmp_path: Path) -> None:

@@ -129,3 +129,43 @@ def test_refused_before_conversion(given: str, dtype: str, words: str) -> None:
 def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert TARGET.missing() == ["pip install 'torch2mobile[mnn]'"]
+
+
+def own_model(nodes: list[Any], weights: list[Any], folder: Path) -> OnnxModel:
+    """A file of one input, x, and one output, y, whose sizes it does not tell."""
+    info = helper.make_tensor_value_info
+    given, found = info("x", TensorProto.FLOAT, ["N", 4]), info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [given], [found], weights)
+    opset = [helper.make_opsetid("", 18)]
+    path = folder / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return OnnxModel(path, 18, (spec("x:float32[N=1..8,4]"),), (), {})
+
+
+@installed
+def test_where_it_stops_is_named(tmp_path: Path) -> None:
+    size = numpy_helper.from_array(np.array([2, 2, 2]), "s")
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["cut"]),
+        helper.make_node("Abs", ["cut"], ["y"]),
+    ]
+    model = own_model(nodes, [size], tmp_path)
+    (tmp_path / "out").mkdir()
+    with Worker() as tools:
+        path = convert(Job(model, EXACT, None, tmp_path / "out"), tools, WAIT).files[0]
+    with runner_of(path, EXACT, WAIT) as runner:
+        ((_, right),) = runner.run({"x": np.ones((2, 4), np.float32)})
+        assert right.shape == (2, 2, 2)
+        with pytest.raises(ConversionError) as caught:
+            runner.run({"x": np.ones((3, 4), np.float32)})
+    assert caught.value.message == (
+        "MNN stops at cut, whose size it cannot make out: Reshape error: 12 -> 8"
+    )
+
+
+@installed
+def test_what_the_converter_lacks_is_named(tmp_path: Path) -> None:
+    model = own_model([helper.make_node("DFT", ["x"], ["y"])], [], tmp_path)
+    with Worker() as tools, pytest.raises(ConversionError, match="MNN has no DFT") as caught:
+        convert(Job(model, EXACT, None, tmp_path), tools, WAIT)
+    assert caught.value.remedy.startswith("Write it with other operators")

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from small_nets import Looked, Perceptron
 from torch.export import Dim as TorchDim
 
@@ -64,8 +66,35 @@ def test_a_net_of_which_the_batch_is_a_dimension(
 @installed
 def test_a_layer_that_ncnn_does_not_have(export: Callable[..., Any], tmp_path: Path) -> None:
     made = export(Looked().eval(), (torch.zeros(1, 6, dtype=torch.int64),))
-    with pytest.raises(ConversionError, match=r"does not load: .*layer Gather not exists"):
+    with pytest.raises(
+        ConversionError, match=r"does not load: .*layer Gather not exists"
+    ) as caught:
         converted(job(made, tmp_path, (1, 6)))
+    assert caught.value.remedy.startswith("ncnn has no look-up in a table: look up in the app")
+
+
+@installed
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_table_shorter_than_the_integers_that_pnnx_tries(tmp_path: Path, rows: int) -> None:
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["w", "x"], ["y"])],
+        "g",
+        [info("x", TensorProto.INT64, [1, 6])],
+        [info("y", TensorProto.FLOAT, [1, 6, 4])],
+        [numpy_helper.from_array(np.ones((rows, 4), np.float32), "w")],
+    )
+    path = tmp_path / "model.onnx"
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    given = parse_input("x:int64[1,6]")
+    assert isinstance(given, InputSpec)
+    model = OnnxModel(path, 18, (given,), (), {})
+    with pytest.raises(ConversionError) as caught:
+        converted(Job(model, EXACT, None, tmp_path, {"x": (1, 6)}))
+    said = "with 7 in all integers that it takes, and a Gather looks them up in a table of"
+    assert f"{said} {rows} rows" in caught.value.message
+    assert caught.value.remedy.startswith("ncnn has no look-up in a table: look up in the app")
 
 
 @installed

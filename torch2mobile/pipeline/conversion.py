@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch2mobile.environments import HERE, Worker
 from torch2mobile.errors import (
@@ -17,6 +19,9 @@ from torch2mobile.errors import (
 from torch2mobile.exporter.targets import TARGETS, find_variant, refuse_missing, variants
 from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.records import Artifact, Capture, Check, Job, Metric, Status, Variant
+
+if TYPE_CHECKING:
+    import torch
 
 
 def find_variants(labels: Sequence[str]) -> list[Variant]:
@@ -88,5 +93,24 @@ def program_file(capture: Capture, folder: Path) -> Path | None:
     if capture.program is None:
         return None
     path = folder / "program.pt2"
-    torch.export.save(capture.program, path)
+    with _not_two_alone(capture.program):
+        torch.export.save(capture.program, path)
     return path
+
+
+@contextlib.contextmanager
+def _not_two_alone(program: torch.export.ExportedProgram) -> Iterator[None]:
+    """Sizes of at most 2 go to 3 until the context ends.
+
+    In a program that torch reads from a file sizes begin at 2, and one that also ends there is
+    taken for a constant.
+    """
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    ranges = program.range_constraints
+    own = {name: found for name, found in ranges.items() if found.upper == 2}
+    ranges.update({name: ValueRanges(found.lower, 3) for name, found in own.items()})
+    try:
+        yield
+    finally:
+        ranges.update(own)

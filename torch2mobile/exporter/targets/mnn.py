@@ -13,12 +13,14 @@ import re
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets.connected import connected
+from torch2mobile.exporter.targets.overheard import overheard
 from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 _DTYPES = {"float32": "float", "int64": "int", "int32": "int"}
 # MNN's number of the hint how much memory Winograd transforms may take; 0 turns them off.
 _WINOGRAD_HINT = 3
+# How MNN says what it cannot do, when it runs a file and when it converts one.
+_SHAPE, _LACKS = "Compute Shape Error for ", "These Op Not Support: "
+_OTHERWISE = "Write it with other operators, or leave out the target."
 # The converter draws a new one for each file.
 _UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -69,9 +74,11 @@ class MnnRunner:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
         """All outputs in the file's order."""
-        return list(zip(self._outputs, self._forward(self._module, feeds), strict=True))
+        return self._forward(self._module, self._outputs, feeds)
 
-    def _forward(self, module: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _forward(
+        self, module: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]
+    ) -> list[tuple[str, np.ndarray]]:
         import numpy as np
 
         expr = self._mnn.expr
@@ -81,7 +88,12 @@ class MnnRunner:
             kind = getattr(expr.dtype, _DTYPES[str(array.dtype)])
             given.append(expr.const(array, list(array.shape), expr.data_format.NCHW, kind))
         answers = []
-        for found in module.forward(given):
+        values = module.forward(given)
+        if len(values) < len(names):
+            # Why, it says only where it prints.
+            _, said = overheard(partial(module.forward, given))
+            raise ConversionError(f"MNN stops {_stopped(said)}", _OTHERWISE)
+        for found in values:
             # Images are kept in blocks of four channels.
             plain = found
             if found.data_format == expr.data_format.NC4HW4:
@@ -91,7 +103,7 @@ class MnnRunner:
                 answers.append(np.empty(plain.shape, np.int32 if whole else np.float32))
             else:
                 answers.append(np.array(plain.read()).reshape(plain.shape))
-        return answers
+        return list(zip(names, answers, strict=True))
 
     def layers(self) -> tuple[Layer, ...]:
         """The inputs and operators in the file's order; each has the name of what it gives."""
@@ -106,7 +118,15 @@ class MnnRunner:
     ) -> dict[str, np.ndarray]:
         """Inner values by their names: MNN takes any of them for an output."""
         module = self._load(self._inputs, names)
-        return dict(zip(names, self._forward(module, feeds), strict=True))
+        return dict(self._forward(module, names, feeds))
+
+
+def _stopped(said: Sequence[str]) -> str:
+    """Where MNN stopped and why, of what it printed; without its codes."""
+    at = next((line.removeprefix(_SHAPE) for line in said if line.startswith(_SHAPE)), "")
+    why = [line for line in said if not line.startswith((_SHAPE, "code=", "MNN use"))]
+    where = f"at {at}, whose size it cannot make out" if at else "without an answer"
+    return f"{where}: {'; '.join(why)[:200]}" if why else where
 
 
 class MnnTarget:
@@ -161,12 +181,11 @@ class MnnTarget:
             command += ["--MNNModel", str(made), "--bizCode", "torch2mobile"]
             # The module behind its scripts, at the top level of the package's folder.
             tools = importlib.import_module("_tools")
-            tools.mnnconvert([*command, *(["--fp16"] if job.variant.lossy else [])])
+            command += ["--fp16"] if job.variant.lossy else []
+            tools.mnnconvert(command)
             # It says that it succeeded where it did not.
             if not made.is_file():
-                raise ConversionError(
-                    "wrote nothing: it does not say why", "Leave out the target, or update MNN."
-                )
+                raise _nothing_written(overheard(partial(tools.mnnconvert, command))[1])
             path.write_bytes(_same_each_time(made.read_bytes()))
         try:
             MnnRunner(path, job.variant)
@@ -177,6 +196,15 @@ class MnnTarget:
     def load(self, path: Path, variant: Variant) -> MnnRunner:
         """The module of a .mnn file."""
         return MnnRunner(path, variant)
+
+
+def _nothing_written(said: Sequence[str]) -> ConversionError:
+    for line in said:
+        _, found, operators = line.partition(_LACKS)
+        if found:
+            return ConversionError(f"MNN has no {operators.replace('ONNX::', '')}", _OTHERWISE)
+    last = said[-1][:200] if said else "it does not say why"
+    return ConversionError(f"wrote nothing: {last}", "Leave out the target, or update MNN.")
 
 
 def _same_each_time(data: bytes) -> bytes:

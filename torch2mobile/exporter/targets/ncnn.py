@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile import sizing
 from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
+from torch2mobile.exporter.targets.overheard import overheard
 from torch2mobile.records import Artifact, Dim, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ _DTYPES = {"float32": "f32", "int64": "i64", "int32": "i32"}
 _MOST_DIMS = 4
 # pnnx's way to say that a tensor has no batch dimension.
 _NO_BATCH = 233
+# How pnnx dies where the integers that it tries are none of a table's.
+_OUTSIDE = re.compile(r"running Gather node\..*?idx=(\d+) must be .*?\[-(\d+),")
+_NO_TABLES = (
+    "ncnn has no look-up in a table: look up in the app and let the module take the vectors, or "
+    "leave out the target."
+)
 _INPUT_LAYER = re.compile(r"^(Input +)in(\d+)(?= )", re.MULTILINE)
 
 
@@ -52,10 +59,11 @@ class NcnnRunner:
         for name, value in variant.settings.items():
             setattr(self._net.opt, name, value)
         for file, load in ((path, self._net.load_param), (weights, self._net.load_model)):
-            code, said = _overheard(partial(load, str(file)))
+            code, said = overheard(partial(load, str(file)))
             if code != 0:
+                why = said[-1] if said else f"its code is {code}"
                 raise ModelFileError(
-                    f"ncnn cannot load {file.name}: {said or f'its code is {code}'}",
+                    f"ncnn cannot load {file.name}: {why}",
                     "Convert it again from its .onnx, or copy both files anew.",
                 )
         self._ranks = {
@@ -120,21 +128,6 @@ def _extracted(extractor: Any, name: str) -> np.ndarray:
     if code != 0:
         raise RuntimeError(f"ncnn could not compute {name}: its code is {code}")
     return np.array(mat)
-
-
-def _overheard(call: Callable[[], int]) -> tuple[int, str]:
-    """What a call returns, and the last line of what it wrote to stderr, where ncnn tells why."""
-    with tempfile.TemporaryFile() as heard:
-        kept = os.dup(2)
-        os.dup2(heard.fileno(), 2)
-        try:
-            code = call()
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        heard.seek(0)
-        lines = heard.read().decode(errors="replace").strip().splitlines()
-    return code, lines[-1].strip() if lines else ""
 
 
 def _number(name: str) -> int:
@@ -211,8 +204,10 @@ class NcnnTarget:
         except ModelFileError as error:
             raise ConversionError(
                 f"wrote what does not load: {error.message}",
-                "A layer that does not exist stands for operators that pnnx did not translate: "
-                "write them otherwise, or leave out the target.",
+                _NO_TABLES
+                if "layer Gather " in error.message
+                else "A layer that does not exist stands for operators that pnnx did not "
+                "translate: write them otherwise, or leave out the target.",
             ) from error
         versions = {tool: importlib.metadata.version(tool) for tool in ("ncnn", "pnnx")}
         names = {spec.name: f"in{n}" for n, spec in enumerate(job.model.inputs)}
@@ -241,8 +236,14 @@ def _run_pnnx(job: Job, folder: Path) -> None:
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if ended.returncode != 0 or not (folder / "net.bin").exists():
-        said = [line.strip() for line in ended.stderr.decode(errors="replace").splitlines()]
-        last = next((line for line in reversed(said) if line), "it says nothing")
+        said = ended.stderr.decode(errors="replace")
+        if outside := _OUTSIDE.search(said):
+            raise ConversionError(
+                f"did not finish: pnnx tries the model with {outside[1]} in all integers that it "
+                f"takes, and a Gather looks them up in a table of {outside[2]} rows",
+                _NO_TABLES,
+            )
+        last = next(filter(None, map(str.strip, reversed(said.splitlines()))), "it says nothing")
         raise ConversionError(
             f"did not finish: pnnx {describe_exit(ended.returncode)} ({last[:200]})",
             "Leave out the target, or try another version of pnnx.",
