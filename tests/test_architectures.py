@@ -1,4 +1,4 @@
-"""The page of public architectures is what its benchmark found."""
+"""The pages of public architectures and of measured targets are what their benchmarks found."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(params=["architectures"])
+def benchmark(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("architectures", FOLDER / "architectures.py")
+    path = FOLDER / f"{request.param}.py"
+    spec = importlib.util.spec_from_file_location(request.param, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    sys.modules.pop("architecture_models")
+    for name in ("architecture_models", "architectures"):
+        sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize("benchmark", ["architectures", "targets"], indirect=True)
 def test_the_page_is_what_was_found(benchmark: Any) -> None:
     results = json.loads(benchmark.RESULTS.read_text())
-    assert list(results) == list(benchmark.INPUTS)
+    assert list(results) == [name for name in benchmark.INPUTS if name in results]
     assert benchmark.PAGE.read_text() == benchmark.page(results)
 
 

@@ -147,7 +147,7 @@ def runner_of(
     place = target.environment
     if device in devices.DEVICES:
         place = devices.environment(device, target.packages)
-    kind = OpenedRunner if variant.target == ONNX.target else IsolatedRunner
+    kind = OpenedRunner if path.suffix in {".onnx", ".ort"} else IsolatedRunner
     return kind(
         _LOADER,
         target,
