@@ -1,5 +1,6 @@
 """What is said of a graph that the exporter refuses: operator, line, and what is missing."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,3 +118,14 @@ def test_an_operator_whose_shape_depends_on_data(export: Export) -> None:
     found = refusal.explain(replace(capture, program=program), error)
     assert found.locations[0].code == "return y.repeat_interleave(x[0].int(), 0)"
     assert "its result depends on data at " in found.message
+
+
+def test_a_traced_operator_of_a_library_is_not_at_the_caller_of_the_export(
+    export: Export, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch means to leave these layers out one day
+        quantized = nn.Sequential(torch.ao.nn.quantized.dynamic.Linear(3, 3)).eval()
+    with pytest.raises(TranslateError, match="quantized") as caught:
+        export(quantized, (torch.rand(3, 3),), path=tmp_path / "m.onnx")
+    assert caught.value.locations == ()

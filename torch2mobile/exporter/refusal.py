@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from torch2mobile import user_code
 from torch2mobile.errors import TranslateError
 from torch2mobile.exporter.capture_words import IN_A_LIBRARY, blamed
+from torch2mobile.exporter.loading import flat_module
 from torch2mobile.records import Capture, Location
 from torch2mobile.sizing import OF_DATA
 from torch2mobile.tensors import quiet
@@ -156,8 +158,12 @@ def _traced_location(traced: Any, names: Collection[str]) -> Location | None:
     """The line at which a TorchScript trace has the first of these operators."""
     for node in traced.inlined_graph.nodes():
         name = node.kind().replace("::", ".")
+        if name not in names:
+            continue
         frames = [(file, int(line)) for file, line in _TRACED.findall(node.sourceRange())]
-        place = user_code.from_frames(frames[::-1]) if name in names else None
+        # Whoever called the export is further out, and not in the module.
+        own = itertools.takewhile(lambda frame: frame[0] != flat_module.__file__, frames)
+        place = user_code.from_frames([*own][::-1])
         if place is not None:
             return replace(place, op=name)
     return None
