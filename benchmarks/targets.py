@@ -46,7 +46,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 
 HEAD = """# Targets, measured
 
-Each model exported by one command, to every target and on every device (the page of
+Each model exported by one command, to every target and on some devices (the page of
 [targets](targets.md) has what a variant is, the page of [devices](devices.md) what a device is):
 
 ```console
@@ -76,15 +76,18 @@ def run(source: str, devices: list[str], timeout: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "torch2mobile", "export", source, *given, *OPTIONS]
         command += ["--out", f"{folder}/out", "--report", f"{folder}/report.json", "-q"]
         start = time.perf_counter()
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, "PYTHONPATH": path},
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env={**os.environ, "PYTHONPATH": path},
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return {"given": given, "exit": None, "reason": f"not done after {timeout:.0f} s"}
         report = Path(folder) / "report.json"
         if not report.exists():
             return {
@@ -197,9 +200,10 @@ def main() -> None:
     parser.add_argument("--device", action="append", help="instead of all")
     parser.add_argument("--page", action="store_true")
     asked = parser.parse_args()
-    names = [
-        name for name in INPUTS if name.rpartition(":")[2] in asked.names or name in asked.names
-    ]
+    full = {name.rpartition(":")[2]: name for name in INPUTS}
+    for wrong in {*asked.names} - {*full, *INPUTS}:
+        parser.error(f"there is no {wrong!r}: {', '.join(full)}")
+    names = [full.get(name, name) for name in asked.names]
     for name in names if asked.names else [] if asked.page else INPUTS:
         found = run(name, asked.device or ["all"], asked.timeout)
         print(name, found["exit"], found.get("seconds"), flush=True)

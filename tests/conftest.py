@@ -25,11 +25,11 @@ def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def _operators_read_once() -> None:
     """torch.onnx reads all operators anew on each export: the same ones, for more than a second."""
     if registration := sys.modules.get("torch.onnx._internal.exporter._registration"):
-        _read_once(registration.ONNXRegistry, sys.modules["torch._export.utils"])
+        _read_once(registration.ONNXRegistry)
 
 
 @functools.cache
-def _read_once(registry: Any, utils: Any) -> None:
+def _read_once(registry: Any) -> None:
     read = functools.cache(registry.from_torchlib)
 
     def copied(*opset: int, **named: int) -> Any:
@@ -39,4 +39,3 @@ def _read_once(registry: Any, utils: Any) -> None:
         return made
 
     registry.from_torchlib = staticmethod(copied)
-    utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)

@@ -30,7 +30,8 @@ def benchmark(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("benchmark", ["architectures", "targets"], indirect=True)
 def test_the_page_is_what_was_found(benchmark: Any) -> None:
     results = json.loads(benchmark.RESULTS.read_text())
-    assert list(results) == [name for name in benchmark.INPUTS if name in results]
+    whole = benchmark.RESULTS.stem == "architectures"  # a model on every target takes minutes
+    assert list(results) == [name for name in benchmark.INPUTS if whole or name in results] != []
     assert benchmark.PAGE.read_text() == benchmark.page(results)
 
 

@@ -74,6 +74,29 @@ class TestReadModel:
         tensor.ClearField("float_data")
         assert onnx_files.outline(path) == model
 
+    def test_an_outline_keeps_long_names_and_notes(self, tmp_path: Path) -> None:
+        model = damage.dense()
+        texts = helper.make_tensor("text" * 999, TensorProto.STRING, [2], ["a", "b" * 9999])
+        texts.doc_string = "note" * 999
+        model.graph.initializer.append(texts)
+        assert onnx_files.outline(written(model, tmp_path)) == model
+
+    def test_an_outline_merges_a_graph_in_two_parts(self, tmp_path: Path) -> None:
+        model = damage.dense()
+        nodes = [*model.graph.node]
+        rest = onnx.ModelProto(graph=onnx.GraphProto(node=nodes))
+        del model.graph.node[:]
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString() + rest.SerializeToString())
+        assert [*onnx_files.outline(path).graph.node] == nodes
+
+    def test_text_that_is_none_has_no_outline(self, tmp_path: Path) -> None:
+        path = written(damage.dense(), tmp_path)
+        (name, *_) = (node.name or node.op_type for node in damage.dense().graph.node)
+        path.write_bytes(path.read_bytes().replace(name.encode(), b"\xff" * len(name)))
+        with pytest.raises(ModelFileError, match=r"no UTF-8"):
+            onnx_files.outline(path)
+
     def test_no_part_of_a_file_has_an_outline(self, tmp_path: Path) -> None:
         model = damage.dense()
         model.graph.initializer.append(numpy_helper.from_array(np.ones(999), "large"))

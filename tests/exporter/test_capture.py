@@ -735,6 +735,23 @@ def test_output_names_are_unique_among_inputs_and_outputs(make: Any, names: Any)
     assert example_call.check_example(called(Outputs(make), torch.ones(2)))[0] == names
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (AssertionError("Torch not compiled with CUDA enabled"), "x.device"),
+        (ImportError("flash_attn needs CUDA 12"), "Mend that line"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "Give inputs"),
+    ],
+)
+def test_what_the_module_raises_has_its_own_remedy(error: Exception, remedy: str) -> None:
+    def raising(_: torch.Tensor) -> Any:
+        raise error
+
+    with pytest.raises(InputError) as caught:
+        example_call.check_example(called(Outputs(raising), torch.ones(2)))
+    assert remedy in caught.value.remedy
+
+
 def test_notes_tell_what_is_left_out() -> None:
     module = Outputs(lambda x: (x + 1, None, 5)).train()
     loaded = called(module, torch.ones(2))

@@ -244,20 +244,20 @@ def test_a_canonical_file_stays_as_it_is(converted):
 
 def shuffle(table, rng):
     for name, value in table.fields.items():
-        if isinstance(value, ort_canonical._Table):
+        if isinstance(value, ort_canonical.Table):
             shuffle(value, rng)
         elif isinstance(value, list):
             if f"{table.kind}.{name}" in ort_canonical._MAPS:
                 rng.shuffle(value)
             for item in value:
-                if isinstance(item, ort_canonical._Table):
+                if isinstance(item, ort_canonical.Table):
                     shuffle(item, rng)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_maps_does_not_matter(conversions, tmp_path, name):
     canonical = (conversions[0] / name / f"{name}.ort").read_bytes()
-    model = ort_canonical._parse(canonical)
+    model = ort_canonical.parse(canonical)
     shuffle(model, random.Random(0))
     builder = ort_canonical.flatbuffers.Builder()
     builder.Finish(ort_canonical._write(builder, model), file_identifier=b"ORTM")
@@ -325,7 +325,7 @@ def test_a_copy_that_lost_something_is_refused(converted, monkeypatch):
 
     def forgetful(builder, table):
         kept = {name: value for name, value in table.fields.items() if name != "Index"}
-        return write(builder, ort_canonical._Table(table.kind, kept))
+        return write(builder, ort_canonical.Table(table.kind, kept))
 
     monkeypatch.setattr(ort_canonical, "_write", forgetful)
     refuse(converted.path, "the copy has another meaning")

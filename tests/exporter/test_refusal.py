@@ -12,6 +12,7 @@ from torch import nn
 
 from torch2mobile.errors import ExitCode, TranslateError
 from torch2mobile.exporter import refusal
+from torch2mobile.records import Attempt, Location
 
 Export = Callable[..., Any]
 
@@ -118,6 +119,17 @@ def test_an_operator_whose_shape_depends_on_data(export: Export) -> None:
     found = refusal.explain(replace(capture, program=program), error)
     assert found.locations[0].code == "return y.repeat_interleave(x[0].int(), 0)"
     assert "its result depends on data at " in found.message
+
+
+def test_what_an_earlier_attempt_ended_at_is_not_what_a_captured_program_ends_at(
+    export: Export,
+) -> None:
+    capture = export(nn.ReLU(), (torch.rand(3, 3),)).capture
+    place = Location("", "m.py", 3, "n = x.shape[0]")
+    attempt = Attempt("non-strict", False, "Constraints violated: aten.expand.default", (place,))
+    found = refusal.explain(replace(capture, attempts=(attempt,)), RuntimeError("above 2 GB"))
+    assert "expand" not in found.message
+    assert found.locations == ()
 
 
 def test_a_traced_operator_of_a_library_is_not_at_the_caller_of_the_export(

@@ -365,13 +365,26 @@ def test_a_real_export_keeps_the_contract(export: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dim", "problems"), [("u0", 0), ("2*u1 + 1", 0), ("N", 1), ("8*h", 1), ("?", 0), (3, 0)]
+    ("dim", "problems"),
+    [
+        ("u0", 0),
+        ("2*u1 + 1", 0),
+        ("Reshapey_dim_0", 0),
+        ("N", 1),
+        ("8*h", 1),
+        ("floor(N/2)", 1),
+        ("?", 0),
+        (3, 0),
+    ],
 )
 def test_a_size_that_data_decide_may_be_fixed_in_the_file(dim: int | str, problems: int) -> None:
     """Where a constant decides it, the file says so; where data do, parity sees it change."""
     wanted = [OutputSpec(name="y", dtype="float32", dims=(dim, 4))]
     found = [OutputSpec(name="y", dtype="float32", dims=(3, 4))]
-    assert len(interface_problems([], wanted, [], found)) == problems
+    given = [
+        OutputSpec(spec.name, spec.dtype, tuple(d.label for d in spec.dims)) for spec in INPUTS
+    ]
+    assert len(interface_problems(INPUTS, wanted, given, found)) == problems
 
 
 def test_a_users_own_name_is_no_symbol_of_torchs() -> None:

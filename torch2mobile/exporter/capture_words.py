@@ -79,7 +79,7 @@ _SIZE_KINDS = (
         "Leave int() out: x.shape[0] is a number already.",
     ),
     _Kind(
-        r"\b((?:math|np|numpy)\.(\w+))\(",
+        r"\b((?:math|np|numpy)\.(sqrt|log|log2|log10|log1p|exp|floor|ceil|sin|cos|tan|tanh))\(",
         "{0} makes a fixed number of a size",
         "Compute it as a tensor: torch.{1}(x.new_ones(x.shape[0]).sum()).",
     ),
@@ -133,7 +133,7 @@ _OTHER_KINDS = (
         "Write the derivative as a formula, and what vmap does over the whole batch.",
     ),
     _Kind(
-        r"\bf[\"'].*\{|\.format\(|\bstr\(",
+        r"\b(?:float|int)\((?:f[\"']|str\(|[\"'].*\.format\()",
         "Text is made of a tensor's value",
         "Keep it a tensor: torch.round(x, decimals=2) in place of a number made of text.",
     ),

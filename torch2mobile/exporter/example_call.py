@@ -19,7 +19,9 @@ _GIVE_SIZES = (
     "Give inputs that the module itself takes: with --input a narrower range, multiples (2*N) or "
     "one name for sizes that are equal; other values with --values or --data."
 )
-_DEVICE = re.compile(r"\bCUDA\b|NVIDIA|on the same device|not linked with support for \w+ devices")
+_DEVICE = re.compile(
+    r"not compiled with CUDA enabled|no NVIDIA driver|on the same device|not linked with support"
+)
 _SAME_DEVICE = "Take the device from an input, as x.device, in place of a fixed one."
 
 
@@ -54,10 +56,10 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
 
 def _remedy(loaded: LoadedModel, error: Exception) -> str:
     """What to do about an error of the module itself, or of what it was given."""
-    if _DEVICE.search(str(error)):
-        return _SAME_DEVICE
     if isinstance(error, _OWN):
         return _MEND
+    if _DEVICE.search(str(error)):
+        return _SAME_DEVICE
     varies = any(dim.symbol is not None for spec in loaded.specs for dim in spec.dims)
     return _GIVE_SIZES if varies else _GIVE
 

@@ -56,12 +56,14 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
     root = chain[-1].strip().splitlines()
     reason = root[0][:300] if root else type(error).__name__
     place, told = _operator_location(capture, text), reason
-    if place is None:  # the exporter of traces names nothing: what stopped torch.export may
+    if place is None and capture.program is None and not _operators(text):
+        # The exporter of traces names nothing: what stopped torch.export may.
         told = " ".join([reason, *(attempt.reason for attempt in capture.attempts)])
         place = blamed(capture.attempts)
     operator = place.op if place and place.op else next(iter(_operators(told)), "")
     place = replace(place, op=operator) if place else None
-    said, remedy = _in_words(told, operator)
+    sparse = _WITHOUT_META.search(told) and _has_sparse(capture.loaded.module)
+    said, remedy = _in_words(told, "sparse" if sparse else operator)
     if place and user_code.is_library(place.file):
         remedy = f"{IN_A_LIBRARY}."
     where = f" at {user_code.told(place)}" if place and place.file else ""
@@ -78,6 +80,11 @@ def _operators(text: str) -> list[str]:
     """The operators that torch names, in its order."""
     names = ("".join(found.groups(default="")) for found in _OPERATOR.finditer(text))
     return list(dict.fromkeys(name.replace("::", ".").rstrip(".") for name in names))
+
+
+def _has_sparse(module: torch.nn.Module) -> bool:
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return any(tensor.layout is not torch.strided for tensor in tensors)
 
 
 def _in_words(reason: str, operator: str) -> tuple[str, str]:
@@ -97,7 +104,7 @@ def _in_words(reason: str, operator: str) -> tuple[str, str]:
             "has no ONNX translation for complex numbers",
             "Keep real and imaginary part in two real tensors, or compute it outside the model.",
         )
-    remedy = _remedy("sparse" if _WITHOUT_META.search(reason) else operator)
+    remedy = _remedy(operator)
     if re.search(r"\bdouble\b", reason):
         return "has no ONNX translation in float64", "Compute it in float32: x.float()."
     if reason.startswith(("No ONNX function found", "Exporting the operator")):

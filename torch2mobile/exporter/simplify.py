@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.onnx_files import bytes_of, read_whole
+from torch2mobile.onnx_files import data_names, read_whole
 
 if TYPE_CHECKING:
     import onnx
@@ -77,14 +77,15 @@ CANDIDATES: Mapping[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 def candidate(name: str, source: str, target: str, external_data: bool) -> dict[str, Any]:
     """Simplify ``source`` into ``target`` one way (runs in a worker); the numbers of nodes.
 
-    ``same`` where the graph is what it was, and nothing is written. Raises WorkerCallError through
-    the worker for whatever the way's tools raise.
+    ``same`` where the graph is what it was, and nothing is written. Raises ModelFileError for what
+    is no model, and through the worker WorkerCallError for whatever the way's tools raise.
     """
     import onnx
 
     before = read_whole(Path(source))
     # Not ByteSize(), which writes the whole message.
-    external_data |= sum(map(bytes_of, before.graph.initializer)) > 2**31 - 2**25
+    files = [Path(source), *(Path(source).with_name(name) for name in data_names(Path(source)))]
+    external_data |= sum(each.stat().st_size for each in files) > 2**31 - 2**24
     after = CANDIDATES[name](before)
     counts = {"before": len(before.graph.node), "after": len(after.graph.node)}
     alike = _interface(before) == _interface(after)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner
 
 _LOADER = "torch2mobile.exporter.targets:load"
+# Whose files are .onnx and .ort, of which a copy can give all values.
+_OPENED = ("ort", "qnn")
 
 
 # So far off, relatively, is what was computed of values in float16.
@@ -147,7 +149,7 @@ def runner_of(
     place = target.environment
     if device in devices.DEVICES:
         place = devices.environment(device, target.packages)
-    kind = OpenedRunner if path.suffix in {".onnx", ".ort"} else IsolatedRunner
+    kind = OpenedRunner if variant.target in _OPENED else IsolatedRunner
     return kind(
         _LOADER,
         target,

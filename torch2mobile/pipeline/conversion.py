@@ -100,10 +100,10 @@ def program_file(capture: Capture, folder: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _not_two_alone(program: torch.export.ExportedProgram) -> Iterator[None]:
-    """Sizes of at most 2 go to 3 until the context ends.
+    """Sizes of up to 2 go to 3 until the context ends, and in what is saved.
 
     In a program that torch reads from a file sizes begin at 2, and one that also ends there is
-    taken for a constant.
+    taken for a constant. What plans memory for the greatest size plans it for 3.
     """
     from torch.utils._sympy.value_ranges import ValueRanges
 

@@ -11,8 +11,9 @@ from torch2mobile.interfaces import Runner
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.onnx_files import outline
 from torch2mobile.records import Check, InputSpec, OnnxModel, OutputSpec, Status
-from torch2mobile.sizing import OF_DATA
 
+# The symbols of a size such as floor(N/2) + 1.
+_SYMBOLS = re.compile(r"\b[A-Za-z_]\w*\b(?!\()")
 # What onnxruntime says about the machine it runs on, not about the model.
 _MACHINE = ("pthread_setaffinity_np", "device_discovery", "GetPciBusId", "cpuinfo")
 
@@ -40,7 +41,8 @@ def interface_problems(
     if wanted != [found.name for found in found_outputs]:
         problems.append(f"outputs are {[f.name for f in found_outputs]}, asked for {wanted}")
     else:
-        declared = {dim.symbol for spec in inputs for dim in spec.dims}
+        terms = [term for spec in inputs for dim in spec.dims for term in dim.terms]
+        declared = {term.symbol for term in terms}
         problems += _output_problems(outputs, found_outputs, declared, static=static)
     return problems
 
@@ -66,8 +68,9 @@ def _output_problems(
             f"in the module ({dim})"
             for axis, (dim, size) in enumerate(zip(spec.dims, file.dims, strict=True))
             if isinstance(dim, str) and dim != "?" and isinstance(size, int) and not static
-            # A constant may decide a size that torch leaves to data; parity sees if it changes.
-            if not any(name not in declared for name in OF_DATA.findall(dim))
+            # A constant may decide a size that torch leaves to data, and a trace names what it
+            # does not know; parity sees if they change.
+            if all(name in declared for name in _SYMBOLS.findall(dim))
         ]
     return problems
 

@@ -107,3 +107,14 @@ def test_a_value_without_numbers_is_not_where_it_starts() -> None:
     found = first_wrong(layers, values, WANTED)
     assert found is not None
     assert (found.layer.name, found.value) == ("conv", "relu")
+
+
+def test_a_value_of_another_size_is_not_taken_for_another_of_that_size() -> None:
+    layers = (
+        Layer("n0", "Relu", (), ("a",), same_names=True),
+        Layer("n1", "Slice", ("a",), ("mid",), same_names=True),
+    )
+    wanted = {"a": np.arange(8.0), "mid": np.arange(8.0), "far": 9 - np.arange(6.0)}
+    found = first_wrong(layers, {"a": np.arange(8.0), "mid": np.arange(6.0)}, wanted)
+    assert found is not None
+    assert (found.layer.name, found.value, found.after) == ("n1", "", None)

@@ -74,7 +74,7 @@ def first_wrong(
     layer = min(found, key=layers.index)
     after = max((reached[name] for name in layer.outputs), key=lambda one: one.relative)
     before = max((reached[name].error for name in layer.inputs), default=0.0)
-    alike = after.relative <= _ALIKE or after.name in same
+    alike = after.relative <= _ALIKE or after.name in same & {*layer.outputs}
     reads = tuple(reached[name].name for name in layer.inputs)
     value, error = (after.name, after.error) if alike else ("", None)
     return WrongLayer(layer, value, before, error, reads)
