@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import torch2mobile
 from torch2mobile.environments import Worker
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.loading.grammar import parse_input
@@ -18,7 +19,7 @@ from torch2mobile.exporter.targets import mnn, variant_of
 from torch2mobile.exporter.targets.mnn import MnnTarget
 from torch2mobile.pipeline.candidates import candidate, runner_of
 from torch2mobile.pipeline.conversion import convert
-from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec
+from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec, Status
 
 TARGET = MnnTarget()
 EXACT, HALF = TARGET.variants
@@ -169,3 +170,17 @@ def test_what_the_converter_lacks_is_named(tmp_path: Path) -> None:
     with Worker() as tools, pytest.raises(ConversionError, match="MNN has no DFT") as caught:
         convert(Job(model, EXACT, None, tmp_path), tools, WAIT)
     assert caught.value.remedy.startswith("Write it with other operators")
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_arrive(kind: str, tmp_path: Path) -> None:
+    import torch
+
+    layer = getattr(torch.nn, kind)(3, 4, batch_first=True, bidirectional=True).eval()
+    found = torch2mobile.export(
+        layer, (torch.rand(1, 5, 3),), simplify=False, targets="mnn", out=tmp_path / "out"
+    )
+    assert found.report.status is Status.PASSED
+    assert [c.target for c in found.report.checks if c.name == "parity"] == ["onnx", "mnn"]

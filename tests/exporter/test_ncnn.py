@@ -23,7 +23,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.loading.grammar import parse_input
 from torch2mobile.exporter.targets import TARGETS, variant_of
-from torch2mobile.exporter.targets.ncnn import NcnnTarget
+from torch2mobile.exporter.targets.ncnn import NcnnTarget, remedy
 from torch2mobile.pipeline.candidates import candidate
 from torch2mobile.pipeline.conversion import convert
 from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec, Status
@@ -172,3 +172,15 @@ def test_samples(name: str, tmp_path: Path) -> None:
     exact.unlink()
     with pytest.raises(ModelFileError, match=r"there is no model\.ncnn\.bin"):
         TARGETS["ncnn"].load(bundle / "model.ncnn.param", EXACT)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("layer load_param 5 LSTM_1 failed", "MNN, ExecuTorch and ONNX Runtime run it"),
+        ("layer load_param 11 GRU_5 failed", "MNN, ExecuTorch and ONNX Runtime run it"),
+        ("layer nn.InstanceNorm1d not exists or registered", "pnnx did not translate"),
+    ],
+)
+def test_what_to_do_about_a_layer_that_does_not_load(said: str, told: str) -> None:
+    assert told in remedy(f"ncnn cannot load model.ncnn.param: {said}")

@@ -323,6 +323,8 @@ def test_what_cannot_be_state_is_named(
         )
     assert words in caught.value.message
     assert caught.value.remedy
+    if isinstance(module, Late):
+        assert 'self.register_buffer("last", torch.zeros(1, 4))' in caught.value.remedy
 
 
 def test_a_saved_program_has_no_state_to_carry(tmp_path: Path) -> None:

@@ -244,6 +244,16 @@ def test_a_tolerance_of_one_artefact_holds_no_other(
     cases = result.bundle.manifest.golden if result.bundle else ()
     assert all(case.limits["lies"]["output"] >= 1 for case in cases)
     assert all(case.allowed["output"] < 1e-3 for case in cases)
+    # It is held to the same where the bundle is compared with the module, unless told otherwise.
+    assert torch2mobile.verify(tmp_path / "b", against=module, inputs=[SPEC], parity=FAST).passed
+    tight = replace(FAST, tolerances={"@lies": Tolerance(atol=1e-6)})
+    found = torch2mobile.verify(tmp_path / "b", against=module, inputs=[SPEC], parity=tight)
+    assert [c.target for c in found.report.checks if c.status is Status.FAILED] == ["lies"]
+    with pytest.raises(UsageError, match="no output and no artefact") as caught:
+        torch2mobile.export(
+            module, inputs=[SPEC], parity=ParityOptions(tolerances={"ort": Tolerance()})
+        )
+    assert "Did you mean @ort?" in caught.value.remedy
     with pytest.raises(UsageError, match="no output and no artefact"):
         torch2mobile.export(
             module, inputs=[SPEC], parity=ParityOptions(tolerances={"@lies": Tolerance()})

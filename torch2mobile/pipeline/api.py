@@ -81,19 +81,19 @@ def export(
     """
     request = Request(
         source="",
-        inputs=tuple(inputs),
-        values=tuple(values),
+        inputs=in_memory.several(inputs),
+        values=in_memory.several(values),
         **in_memory.named(data, preprocess, tokenizer),
         opset=opset,
         simplify=simplify,
         simplify_timeout=simplify_timeout,
         external_data=external_data,
-        targets=tuple(targets),
-        devices=tuple(devices),
+        targets=in_memory.several(targets),
+        devices=in_memory.several(devices),
         strict=strict,
-        rewrites=tuple(rewrites),
+        rewrites=in_memory.several(rewrites),
         mend=mend,
-        drop_outputs=tuple(drop_outputs),
+        drop_outputs=in_memory.several(drop_outputs),
         state=state,
         stop_before=stop_before,
         output_of=output_of,
@@ -150,12 +150,12 @@ def verify(
     """
     request = Request(
         source=against if isinstance(against, str) else "",
-        inputs=tuple(inputs),
-        values=tuple(values),
+        inputs=in_memory.several(inputs),
+        values=in_memory.several(values),
         **in_memory.named(data, preprocess, tokenizer),
         trust=trust,
         download=download,
-        drop_outputs=tuple(drop_outputs),
+        drop_outputs=in_memory.several(drop_outputs),
         state=state,
         stop_before=stop_before,
         output_of=output_of,
@@ -164,7 +164,7 @@ def verify(
     load = in_memory.loader_of(against, args, kwargs, dynamic_shapes, data, request)
     return verification.verify(
         Path(artifact),
-        replace(request, devices=tuple(devices), strict=strict),
+        replace(request, devices=in_memory.several(devices), strict=strict),
         load=load,
         baseline=Path(baseline) if baseline is not None else None,
         scrutiny=Scrutiny(mutants, search, min_caught),
@@ -203,12 +203,12 @@ def debug(
     """
     request = Request(
         source=against if isinstance(against, str) else "",
-        inputs=tuple(inputs),
-        values=tuple(values),
+        inputs=in_memory.several(inputs),
+        values=in_memory.several(values),
         **in_memory.named(data, preprocess, tokenizer),
         trust=trust,
         download=download,
-        drop_outputs=tuple(drop_outputs),
+        drop_outputs=in_memory.several(drop_outputs),
         state=state,
         stop_before=stop_before,
         output_of=output_of,
@@ -260,9 +260,9 @@ def check(
     else, a module that cannot be captured included, is in the result's report.
     """
     options = check_options.CheckOptions(
-        targets=tuple(targets),
-        providers=tuple(providers),
-        selection=Selection(tuple(select), tuple(ignore), tuple(suppress)),
+        targets=in_memory.several(targets),
+        providers=in_memory.several(providers),
+        selection=Selection(in_memory.several(select), in_memory.several(ignore), tuple(suppress)),
         fail_on=check_options.severity_of(fail_on),
         ort_version=ort_version,
         fixed=dict(fix_dims or {}),
@@ -272,12 +272,12 @@ def check(
     in_file = isinstance(source, str | Path)
     request = Request(
         source=str(source) if in_file else "",
-        inputs=tuple(inputs),
-        values=tuple(values),
+        inputs=in_memory.several(inputs),
+        values=in_memory.several(values),
         **in_memory.named(data, preprocess, tokenizer),
         trust=trust,
         download=download,
-        drop_outputs=tuple(drop_outputs),
+        drop_outputs=in_memory.several(drop_outputs),
         state=state,
         stop_before=stop_before,
         output_of=output_of,

@@ -201,7 +201,8 @@ def check_tolerances(
         if name not in known:
             raise UsageError(
                 f"a tolerance was given for {name!r}, which is no output and no artefact",
-                f"The outputs are {', '.join(outputs)}"
+                (f"Did you mean @{name}? " if name in labels else "")
+                + f"The outputs are {', '.join(outputs)}"
                 + (f"; the artefacts @{', @'.join(labels)}." if labels else "."),
             )
 

@@ -19,6 +19,11 @@ Data: TypeAlias = "Sequence[Mapping[str, np.ndarray] | str | Path] | str | Path"
 """Real inputs: arrays by input name, and paths of such, of images and of text."""
 
 
+def several(given: Sequence[str]) -> tuple[str, ...]:
+    """One string is one of them, and not its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def named(data: Data, preprocess: str, tokenizer: str | Path) -> dict[str, Any]:
     """What a request has of real inputs: the paths among them, and how they are read."""
     paths = tuple(str(each) for each in _listed(data) if isinstance(each, str | Path))

@@ -47,10 +47,18 @@ def loaded_for(request: Request, load: Loader | None) -> LoadedModel:
 
 
 def as_exported(request: Request, bundle: Bundle) -> Request:
-    """The request with the inputs, values and weights that the bundle was exported with."""
+    """The request with the inputs, values, weights and artefacts' tolerances of the bundle."""
     given = bundle.manifest.request
     if given is None:
         return request
+    known = request.parity.tolerances
+    named = {name.rpartition("@")[2] for name in known if "@" in name}
+    # What an artefact may be off was said when it was exported; other outputs are measured.
+    recorded = {
+        name: limit
+        for name, limit in given.parity.tolerances.items()
+        if "@" in name and name.rpartition("@")[2] not in named
+    }
     request = replace(
         request,
         weights=request.weights or given.weights,
@@ -60,6 +68,7 @@ def as_exported(request: Request, bundle: Bundle) -> Request:
         output_of=request.output_of or given.output_of,
         parity=replace(
             request.parity,
+            tolerances={**recorded, **known},
             accept_constant=request.parity.accept_constant or given.parity.accept_constant,
         ),
     )

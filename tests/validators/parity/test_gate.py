@@ -412,6 +412,12 @@ class TestBaked:
         assert check.status is Status.PASSED
         assert check.summary == "follows x, y"
 
+    @pytest.mark.parametrize("wrong", [np.float32([np.nan] * 3), np.float32([1, 1])])
+    def test_what_is_wrong_in_another_way_is_not_baked(self, wrong: np.ndarray) -> None:
+        cases, _ = self.two(follows=True)
+        check = baked_check("onnx", cases, [[("a", wrong)] for _ in cases])
+        assert check.status is Status.SKIPPED
+
     def test_an_input_that_the_module_itself_ignores_proves_nothing(self) -> None:
         cases, answers = self.two(follows=False, module_follows=False)
         check = baked_check("onnx", cases, answers)

@@ -172,7 +172,7 @@ def _states(
         series = [row.get(key, {}) for row in rows]
         changing = [p for leaves in series for p in leaves if not _steady(series, p)]
         for path in dict.fromkeys(changing):
-            problem = _problem([leaves.get(path, _ABSENT) for leaves in series])
+            problem = _problem(key[1], [leaves.get(path, _ABSENT) for leaves in series])
             if problem and _counts(loaded, key):
                 place = ".".join(map(str, (*filter(None, key[:1]), key[1], *path)))
                 raise InputError(f"--state: {place} {problem[0]}", problem[1])
@@ -198,7 +198,7 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and not isinstance(one, torch.Tensor) and one == other
 
 
-def _problem(values: Sequence[Any]) -> tuple[str, str] | None:
+def _problem(name: str, values: Sequence[Any]) -> tuple[str, str] | None:
     """Why a value cannot be an input and an output of a file, and what to do; None where it can."""
     first, later = values[0], next(v for v in values[1:] if not _same(values[0], v))
     if isinstance(first, torch.Tensor) and isinstance(later, torch.Tensor):
@@ -210,13 +210,14 @@ def _problem(values: Sequence[Any]) -> tuple[str, str] | None:
         was = "None" if first is None else "no tensor" if first is not _ABSENT else "not there"
         shape = ", ".join(map(str, later.shape))
         return f"is {was} at first and a tensor after a call", (
-            f"Give it its first value where the module is built: register_buffer(NAME, "
-            f"torch.zeros({shape}))."
+            "Give it its first value where the module is built, in place of what stands there: "
+            f'self.register_buffer("{name}", torch.zeros({shape})).'
         )
     if isinstance(later, bool | int | float):
         return f"is a Python number that changes ({first} at first, then {later})", (
-            "Keep it as a tensor: register_buffer(NAME, torch.zeros((), dtype=torch.int64)), and "
-            "let forward compute with it."
+            "Keep it as a tensor, in place of what stands where the module is built: "
+            f'self.register_buffer("{name}", torch.zeros((), dtype=torch.int64)), and let forward '
+            "compute with it."
         )
     kind = "not there any more" if later is _ABSENT else "no tensor"
     return f"changes from call to call and is {kind}", "Keep it as a tensor of one shape."

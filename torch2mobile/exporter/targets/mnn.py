@@ -21,6 +21,8 @@ from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets.connected import connected
 from torch2mobile.exporter.targets.overheard import overheard
+from torch2mobile.onnx_files import outline
+from torch2mobile.onnx_graph import attribute, walk
 from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -179,6 +181,7 @@ class MnnTarget:
             made = Path(folder) / path.name
             command = ["mnnconvert", "-f", "ONNX", "--modelFile", str(job.model.path)]
             command += ["--MNNModel", str(made), "--bizCode", "torch2mobile"]
+            command += _recurrent(job.model.path)
             # The module behind its scripts, at the top level of the package's folder.
             tools = importlib.import_module("_tools")
             command += ["--fp16"] if job.variant.lossy else []
@@ -196,6 +199,18 @@ class MnnTarget:
     def load(self, path: Path, variant: Variant) -> MnnRunner:
         """The module of a .mnn file."""
         return MnnRunner(path, variant)
+
+
+def _recurrent(path: Path) -> list[str]:
+    """Recurrent layers as MNN's own: as loops, its default, LSTMs of some sizes make it die.
+
+    Not a bidirectional GRU, whose last state its own layer leaves as it finds the memory.
+    """
+    loops = any(
+        node.op_type == "GRU" and attribute(node, "direction") == "bidirectional"
+        for _, node in walk(outline(path).graph)
+    )
+    return [] if loops else ["--useOriginRNNImpl"]
 
 
 def _nothing_written(said: Sequence[str]) -> ConversionError:

@@ -40,6 +40,14 @@ _NO_TABLES = (
     "ncnn has no look-up in a table: look up in the app and let the module take the vectors, or "
     "leave out the target."
 )
+# What to do about a file that ncnn does not load, by what it says.
+_REMEDIES = {
+    "layer Gather ": _NO_TABLES,
+    r"load_param \d+ (?:GRU|LSTM|RNN)": "ncnn does not take the recurrent layer as pnnx writes it: "
+    "leave out the target. MNN, ExecuTorch and ONNX Runtime run it.",
+    "": "A layer that does not exist stands for operators that pnnx did not translate: write them "
+    "otherwise, or leave out the target.",
+}
 _INPUT_LAYER = re.compile(r"^(Input +)in(\d+)(?= )", re.MULTILINE)
 
 
@@ -202,13 +210,8 @@ class NcnnTarget:
         try:
             NcnnRunner(param, job.variant)
         except ModelFileError as error:
-            raise ConversionError(
-                f"wrote what does not load: {error.message}",
-                _NO_TABLES
-                if "layer Gather " in error.message
-                else "A layer that does not exist stands for operators that pnnx did not "
-                "translate: write them otherwise, or leave out the target.",
-            ) from error
+            said = error.message
+            raise ConversionError(f"wrote what does not load: {said}", remedy(said)) from error
         versions = {tool: importlib.metadata.version(tool) for tool in ("ncnn", "pnnx")}
         names = {spec.name: f"in{n}" for n, spec in enumerate(job.model.inputs)}
         names |= {spec.name: f"out{n}" for n, spec in enumerate(job.model.outputs)}
@@ -217,6 +220,11 @@ class NcnnTarget:
     def load(self, path: Path, variant: Variant) -> NcnnRunner:
         """The net of a .param file and the .bin beside it."""
         return NcnnRunner(path, variant)
+
+
+def remedy(said: str) -> str:
+    """What to do about a file that ncnn does not load, by what it says."""
+    return next(told for part, told in _REMEDIES.items() if re.search(part, said))
 
 
 def _run_pnnx(job: Job, folder: Path) -> None:
