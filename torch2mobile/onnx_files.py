@@ -96,9 +96,7 @@ def outline(path: Path) -> onnx.ModelProto:
     Everything else is as in the file: of a model of 400 MB this takes a hundredth of the time.
     Raises ModelFileError as :func:`read_model` does.
     """
-    from google.protobuf.message import DecodeError
-
-    with contextlib.suppress(IndexError, DecodeError), mapped(path) as data:
+    with contextlib.suppress(IndexError, ValueError), mapped(path) as data:
         model = _outlined(data)
         if model.graph.output and next(_unreadable(model), None) is None:
             return model
@@ -113,17 +111,24 @@ def _outlined(data: memoryview) -> onnx.ModelProto:
     model = onnx.ModelProto()
     for number, whole, contents in _fields(data):
         if number != onnx.ModelProto.GRAPH_FIELD_NUMBER:
-            model.MergeFromString(whole)
+            _merge(model, whole)
             continue
         for part, each, tensor in _fields(contents):
             if part != onnx.GraphProto.INITIALIZER_FIELD_NUMBER:
-                model.graph.MergeFromString(each)
+                _merge(model.graph, each)
                 continue
             initializer = model.graph.initializer.add()
             for kind, field, values in _fields(tensor):
                 if kind not in numbers or len(values) <= _LARGE:
-                    initializer.MergeFromString(field)
+                    _merge(initializer, field)
     return model
+
+
+def _merge(message: Any, field: memoryview) -> None:
+    try:
+        message.MergeFromString(field)
+    except Exception as error:  # protobuf's own, for which onnx has no name
+        raise ValueError("no field of this message") from error
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
@@ -141,7 +146,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]
         else:
             end = start + _WIDTHS[kind] if kind in _WIDTHS else _varint(message, start)[1]
         if end > len(message):
-            raise IndexError(f"a field ends at {end} of {len(message)} bytes")
+            raise ValueError(f"a field ends at {end} of {len(message)} bytes")
         yield key >> 3, message[at:end], message[start:end]
         at = end
 

@@ -65,12 +65,13 @@ def find(folder: Path, label: str) -> WrongLayer | str:
 
 # The bytes that make a sine a cosine, and the layer's kind then. An .ort lists the kernels that it
 # needs, so there a fused ReLU becomes a tanh. In ExecuTorch's graphs of XNNPACK the operator is the
-# number of a table's type, among others of the same value; Core ML has no swap here.
+# number of a table's type, among others of the same value.
 SWAPS = {
     "ort": (b"\x04\0\0\0Relu\0", b"\x04\0\0\0Tanh\0", "FusedConv"),
     "ncnn": (b" 0=9\n", b" 0=10\n", "UnaryOp"),
     "mnn": (b"\x09\0\0\0", b"\x0a\0\0\0", "COS"),
     "litert": (b"\x42\0\0\0", b"\x6c\0\0\0", "COS"),
+    "coreml": (b"\n\x03sin\x12", b"\n\x03cos\x12", "cos"),
     "qnn": (b'"\x03Sin', b'"\x03Cos', "Cos"),
     "executorch-portable": (b"aten::sin", b"aten::cos", "aten::cos"),
 }
