@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,25 +54,32 @@ of two cores. `python benchmarks/architectures.py` measured and wrote all this.
 """
 
 
+def exported(words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str] | None:
+    """One export in processes of its own, by this tree; None where it is not done in time."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "torch2mobile", "export", *words, "-q"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "PYTHONPATH": path},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def run(name: str, timeout: float) -> dict[str, Any]:
-    """One export in processes of its own."""
+    """One model's verdict, seconds and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "torch2mobile", "export", f"{MODELS}:{name}"]
-        command += [*OPTIONS[name], "--out", f"{folder}/out", "--format", "json", "-q"]
+        words = [f"{MODELS}:{name}", *OPTIONS[name], "--out", f"{folder}/out", "--format", "json"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return {"verdict": "stopped", "reason": f"not done after {timeout:.0f} s"}
+        done = exported(words, timeout)
+    if done is None:
+        return {"verdict": "stopped", "reason": f"not done after {timeout:.0f} s"}
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
         "seconds": round(time.perf_counter() - start, 1),

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from architectures import told
+from architectures import exported, told
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".json")
@@ -71,24 +68,13 @@ def run(source: str, devices: list[str], timeout: float) -> dict[str, Any]:
     given = [f"--input={spec}" for spec in INPUTS[source]] + [
         f"--device={name}" for name in devices
     ]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "torch2mobile", "export", source, *given, *OPTIONS]
-        command += ["--out", f"{folder}/out", "--report", f"{folder}/report.json", "-q"]
-        start = time.perf_counter()
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                env={**os.environ, "PYTHONPATH": path},
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return {"given": given, "exit": None, "reason": f"not done after {timeout:.0f} s"}
         report = Path(folder) / "report.json"
+        start = time.perf_counter()
+        words = [source, *given, *OPTIONS, "--out", f"{folder}/out", "--report", str(report)]
+        done = exported(words, timeout)
+        if done is None:
+            return {"given": given, "exit": None, "reason": f"not done after {timeout:.0f} s"}
         if not report.exists():
             return {
                 "given": given,

@@ -142,6 +142,29 @@ def test_verify_of_a_bundle_imports_neither_torch_nor_onnx(bundle: Path) -> None
     assert done.stderr.strip() == "set()"
 
 
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        (["verify", "{dist}", "--against", "{source}", "--input", INPUT], "torch._dynamo"),
+        (["check", "{source}", "--input", INPUT], "onnxscript"),
+    ],
+)
+def test_commands_load_only_what_they_need(bundle: Path, command: list[str], heavy: str) -> None:
+    code = (
+        "import sys; from torch2mobile.cli import run; code = run(sys.argv[2:]); "
+        "print(sys.argv[1] in sys.modules, file=sys.stderr); sys.exit(code)"
+    )
+    source = f"{bundle.parent / 'nets.py'}:model"
+    words = [word.replace("{dist}", str(bundle)).replace("{source}", source) for word in command]
+    done = subprocess.run(
+        [sys.executable, "-c", code, heavy, *words, "-q"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "False")
+
+
 def test_export_prints_only_the_report_on_stdout(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

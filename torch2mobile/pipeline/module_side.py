@@ -46,17 +46,12 @@ def module_side(
     Without a capture, the sizes at which what it assumed is not so are those of ``recorded`` that
     no other probe has, or else those by which the module's own code decides.
     """
-    from torch2mobile.exporter import assumptions
     from torch2mobile.validators.parity import determinism, reference, reference_check
     from torch2mobile.validators.parity.exploring import flow
 
     stages.observer.started("reference")
     specs = capture.inputs if capture else loaded.specs
-    if capture is None and not recorded:
-        assumed = assumptions.decided(loaded)
-    else:
-        assumed = capture.assumed if capture else ()
-    exceptions = assumptions.not_always_so(specs, loaded.tensors, assumed)
+    exceptions = [] if capture is None and recorded else _exceptions(loaded, specs, capture)
     broken = [assumption for assumption, _ in exceptions]
     seen = flow.follow(loaded, reference.example_of(loaded))
     built = _built(loaded, specs, options, broken, seen)
@@ -82,6 +77,17 @@ def module_side(
     if constant is not None and not options.accept_constant:
         stages.add(constant)
     return expected
+
+
+def _exceptions(
+    loaded: LoadedModel, specs: Sequence[InputSpec], capture: Capture | None
+) -> list[tuple[Assumption, dict[str, int]]]:
+    """What is taken for granted of sizes, with declared sizes at which it is not so."""
+    # It loads what captures, which takes two seconds and is not needed for a bundle's own sizes.
+    from torch2mobile.exporter import assumptions
+
+    assumed = capture.assumed if capture else assumptions.decided(loaded)
+    return assumptions.not_always_so(specs, loaded.tensors, assumed)
 
 
 def _built(

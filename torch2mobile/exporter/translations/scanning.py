@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
-from onnxscript import evaluator
 
 from torch2mobile.exporter.translations.row import FLOATS, REALS, Row
 from torch2mobile.exporter.translations.values import constant, like, op, size_of
@@ -116,6 +115,8 @@ def _joined(tensors: Sequence[Any], axis: int, step: Any, join: Join) -> Sequenc
 def _loop(
     state: Sequence[tuple[Any, ir.DataType]], size: Any, axis: int, join: Join
 ) -> Sequence[Any]:
+    from onnxscript import evaluator
+
     recorder: Any = evaluator.default()
     types = [ir.DataType.INT64, *(dtype for _, dtype in state)]
     trip, more = _value("trip", ir.DataType.INT64), _value("more", ir.DataType.BOOL)

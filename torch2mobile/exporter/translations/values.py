@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript import evaluator, opset18
 
-op: Any = opset18
+
+class _Operators:
+    """ONNX's operators; onnxscript, which takes a second to load, comes with the first of them."""
+
+    def __getattr__(self, name: str) -> Any:
+        from onnxscript import opset18
+
+        return getattr(opset18, name)
+
+
+op: Any = _Operators()
 """The operators that translations are made of; untyped, as is what the exporter passes."""
 
 
@@ -25,6 +34,8 @@ def like(value: float | Sequence[float], tensor: Any) -> Any:
 
 def opset() -> int:
     """The opset of the model that is being translated."""
+    from onnxscript import evaluator
+
     recorder: Any = evaluator.default()
     return int(recorder.opset.version)
 
