@@ -98,3 +98,15 @@ def test_writers_of_an_attribute(name: str, lines: list[str]) -> None:
 
 def test_writers_in_layers_of_torch_are_not_the_users() -> None:
     assert attribute_access.writers_of(nn.BatchNorm1d(3), ["num_batches_tracked"]) == ()
+
+
+class Lazy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.head = nn.Linear(3, 2)
+        y: torch.Tensor = self.head(x)
+        return y
+
+
+def test_the_weights_of_a_layer_that_a_call_makes_are_written_where_it_is_made() -> None:
+    found = attribute_access.writers_of(Lazy(), ["head.weight", "head.bias"])
+    assert codes(found) == ["self.head = nn.Linear(3, 2)"]

@@ -37,9 +37,12 @@ def readers_of(capture: Capture, name: str) -> tuple[Location, ...]:
 def writers_of(module: torch.nn.Module, names: Sequence[str]) -> tuple[Location, ...]:
     """The lines that change these attributes (``"block.count"``), outside of ``__init__``."""
     places: dict[tuple[str, int], Location] = {}
+    layers = dict(module.named_modules())
     for name in names:
         path, _, attribute = name.rpartition(".")
-        owner = type(module.get_submodule(path))
+        while path not in layers:  # a layer that a call has made
+            path, _, attribute = path.rpartition(".")
+        owner = type(layers[path])
         methods = [
             m for kind in owner.__mro__ for key, m in vars(kind).items() if key != "__init__"
         ]

@@ -204,7 +204,10 @@ def _state(
     found = distinct(places)
     # A check that passed shows no lines below it, and these are worth a look.
     notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
-    stages.add(replace(check, locations=found, notes=tuple(notes)))
+    layers = dict(loaded.module.named_modules())
+    made = any(name.rpartition(".")[0] not in layers for name in changed)
+    hint = "Make that layer in __init__: a call draws other weights for each copy." if made else ""
+    stages.add(replace(check, locations=found, notes=tuple(notes), hint=hint or check.hint))
 
 
 def _taken_for_granted(exceptions: Sequence[tuple[Assumption, Mapping[str, int]]]) -> list[str]:

@@ -217,6 +217,12 @@ def modes_check(
     )
 
 
+_KEEP = (
+    "Export it with --state (from Python state=True), which makes it an input and an output of the "
+    "file that the app carries on; or let forward take it and return it."
+)
+
+
 def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answers) -> Check:
     """FAILED where a module in use gives something else than a fresh one, as the file always is.
 
@@ -235,8 +241,7 @@ def state_check(changed: Sequence[str], cases: Sequence[Expected], answers: Answ
             Status.FAILED,
             f"the module keeps {names} from call to call, and its outputs follow; the file starts "
             "anew at each call",
-            hint="Export it with --state (from Python state=True), which makes it an input and an "
-            "output of the file that the app carries on; or let forward take it and return it.",
+            hint=_KEEP if changed else f"Register what changes as a buffer. {_KEEP}",
             mismatches=tuple(wrong[: gate.SHOWN]),
         )
     return Check(
