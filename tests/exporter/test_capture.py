@@ -76,7 +76,8 @@ def test_order_of_the_strategies() -> None:
     names = [name for name, _ in STRATEGIES]
     assert names == [
         *("non-strict", "non-strict from size 2", "non-strict, guards deferred"),
-        *("non-strict, sizes as hints", "non-strict after a call", "strict", "torchscript"),
+        *("non-strict, sizes as hints", "non-strict after a call"),
+        *("non-strict, known values", "strict", "torchscript"),
     ]
 
 

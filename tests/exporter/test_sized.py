@@ -33,3 +33,15 @@ def test_both_are_as_they_were_afterwards() -> None:
         assert math.sqrt(9) == 3.0
         assert torch.linspace(0, 1, 3).tolist() == [0.0, 0.5, 1.0]
     assert math.sqrt is before
+
+
+def test_what_is_written_through_data_is_in_the_graph() -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x + 0
+            y.data.mul_(2)
+            return y + 1
+
+    with by_sizes():
+        program = torch.export.export(Doubled(), (torch.ones(2),))
+    assert program.module()(torch.full((2,), 3.0)).tolist() == [7.0, 7.0]

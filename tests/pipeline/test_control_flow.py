@@ -85,9 +85,11 @@ def test_what_has_no_operator_is_refused_with_the_line(
     found = check(result, "capture")
     assert found.status is Status.ERROR
     assert found.locations
-    assert "--rewrite" not in found.hint
     if kind is Leaves:
-        assert reason in str(found.metrics)
+        assert reason in found.hint
+        assert "keep what is done" in found.hint
+    else:
+        assert "--rewrite" not in found.hint
 
 
 def test_a_branch_arrives_with_both_sides(tmp_path: Path) -> None:

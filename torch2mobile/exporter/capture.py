@@ -33,6 +33,7 @@ from torch2mobile.exporter.strategies import (
     after_a_call,
     deferred,
     hinted,
+    known_values,
     non_strict,
     strict,
     torchscript,
@@ -194,6 +195,8 @@ def _is_pointless(
         return not _stopped_by_guards(attempts)
     if strategy is hinted:
         return not _taken_for_constant(attempts)
+    if strategy is known_values:
+        return torch_refusals.about([attempt.reason for attempt in attempts]) != "data"
     return strategy is after_a_call and not loaded.copies.changing
 
 
@@ -217,7 +220,9 @@ def _all_failed(loaded: LoadedModel, attempts: list[Attempt]) -> CaptureError:
     place = capture_words.blamed(attempts)
     where = f" at {user_code.told(place)}" if place is not None else ""
     can_be = place is not None and _is_users_fault(attempts)
-    offered = flows.offer(loaded, partial(specialised_at, loaded)) if can_be else ""
+    offered = "".join(f" {each.reason}" for each in attempts if each.strategy == flows.REWRITTEN)
+    if can_be and not offered:
+        offered = flows.offer(loaded, partial(specialised_at, loaded))
     return CaptureError(
         f"the module could not be captured as a graph{where}",
         capture_words.remedy(loaded, attempts) + offered,

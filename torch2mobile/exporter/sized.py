@@ -23,12 +23,21 @@ def _square_root(original: Callable[[Any], float]) -> Callable[[Any], Any]:
     return sqrt
 
 
+_DATA: Any = torch.Tensor.data
+
+
 class _Sized(TorchFunctionMode):
-    """Does linspace by a size that varies as torch's kernel does it, from both ends."""
+    """Does linspace by a size that varies as torch's kernel does it, from both ends.
+
+    ``x.data`` is ``x.detach()`` meanwhile: of what is written through it a graph knows nothing, and
+    torch crashes on such a graph.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.linspace:
             return _linspace(*args, **(kwargs or {}))
+        if getattr(func, "__self__", None) is _DATA and func.__name__ == "__get__":
+            return args[0].detach()
         return func(*args, **(kwargs or {}))
 
 

@@ -18,6 +18,7 @@ from torch2mobile.exporter.dims import (
     without_special_sizes,
 )
 from torch2mobile.exporter.fused_attention import attention_in_operators
+from torch2mobile.exporter.known_values import KnownValues
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.packed import padded_sequences
 from torch2mobile.exporter.recurrent import whole_recurrent_layers
@@ -87,6 +88,12 @@ def after_a_call(loaded: LoadedModel) -> torch.export.ExportedProgram:
     return _export(loaded, strict=False)
 
 
+def known_values(loaded: LoadedModel) -> torch.export.ExportedProgram:
+    """With the values that code reads and no input decides, as they are on the example."""
+    with KnownValues():
+        return _export(loaded, floor=2)
+
+
 def torchscript(loaded: LoadedModel) -> Any:
     """A trace; anything that the tracer would bake in is an error here, not a warning."""
     with warnings.catch_warnings():
@@ -136,6 +143,7 @@ STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict, guards deferred", deferred),
     ("non-strict, sizes as hints", hinted),
     ("non-strict after a call", after_a_call),
+    ("non-strict, known values", known_values),
     ("strict", strict),
     ("torchscript", torchscript),
 )

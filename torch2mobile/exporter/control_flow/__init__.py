@@ -84,13 +84,13 @@ class ControlFlow:
             return False
         place = user_code.location(own.file, found.lineno)
         if place in known:
-            self.refused = f"{place}: its function is made anew by each call"
+            self.refused = "its function is made anew by each call. Define it outside of forward."
             return False
         try:
             tree = rewritten(own.tree, [*lines, found.lineno], place.file)
             code = _compiled(tree, function, own.file)
         except NotRewritten as error:
-            self.refused = f"{place}: {error}"
+            self.refused = str(error)
             return False
         self._codes[function] = [*lines, found.lineno], code
         self.places[place] = _code(found)
@@ -147,7 +147,9 @@ def _compiled(tree: ast.FunctionDef, function: FunctionType, file: str) -> CodeT
     module = compile(ast.Module([tree], []), file, "exec", dont_inherit=True)
     code = _code_named(module, function.__code__.co_name)
     if code is None or code.co_freevars != around:
-        raise NotRewritten("it uses variables of the function around it")
+        raise NotRewritten(
+            "it uses variables of the function around it", "Define it outside of that function."
+        )
     return code
 
 

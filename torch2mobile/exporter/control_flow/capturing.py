@@ -11,6 +11,8 @@ from torch2mobile.records import Attempt, LoadedModel, Location
 
 # Those that the others follow from: without and with the special cases that torch makes for size 1.
 _FIRST = tuple(strategy for _, strategy in STRATEGIES[:2])
+REWRITTEN = "rewritten"
+"""The name of the attempt that says why a statement stays as it is."""
 
 
 def find(
@@ -45,9 +47,9 @@ def refused(flow: ControlFlow | None) -> list[Attempt]:
     """Why a statement at which the capture stops stays as it is."""
     if flow is None or not flow.refused or flow.error is None:
         return []
-    reason = f"{flow.refused}, so that it stays as it is"
+    reason = f"--rewrite leaves it as it is: {flow.refused}"
     place = user_code.from_exception(flow.error)
-    return [Attempt("rewritten", False, reason, (place,) if place is not None else ())]
+    return [Attempt(REWRITTEN, False, reason, (place,) if place is not None else ())]
 
 
 def offer(loaded: LoadedModel, where: Callable[[Exception], Location | None]) -> str:

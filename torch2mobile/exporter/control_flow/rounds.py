@@ -27,7 +27,7 @@ def rewritten_for(found: ast.For, scope: ast.FunctionDef, names: Names, place: s
     """The loop as a function of what it carries, and a call."""
     refuse(found, (ast.Return, ast.Raise, *NEVER))
     if found.orelse:
-        raise NotRewritten("a loop has an else")
+        raise NotRewritten("a loop has an else", "Write the else after the loop.")
     body, lists = _appended(found.body)
     inner = {node.id for node in ast.walk(found.target) if isinstance(node, ast.Name)}
     given = sorted((assigned(found.body) & names.bound) - inner - set(lists))
@@ -53,11 +53,14 @@ def _appended(body: Block) -> tuple[Block, list[str]]:
         name = _appends(each)
         if name is None:
             if any(_appends(node) is not None for node in ast.walk(each)):
-                raise NotRewritten("a list grows in some rounds only")
+                raise NotRewritten(
+                    "a list grows in some rounds only",
+                    "Append in every round, torch.where with a neutral value where there is none.",
+                )
             new.append(each)
             continue
         if name in lists:
-            raise NotRewritten("a list grows by two in a round")
+            raise NotRewritten("a list grows by two in a round", "Append once, or to two lists.")
         lists.append(name)
         assert isinstance(each, ast.Expr)
         assert isinstance(each.value, ast.Call)

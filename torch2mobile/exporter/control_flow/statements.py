@@ -14,6 +14,7 @@ from torch2mobile.exporter.control_flow.rounds import rewritten_for
 from torch2mobile.exporter.control_flow.syntax import (
     ALIAS,
     NEVER,
+    ONE_RETURN,
     Block,
     Names,
     NotRewritten,
@@ -106,7 +107,7 @@ def _rewrite(
         new = rewritten_for(found, scope, names, place)
     elif isinstance(found, ast.If) and has(found, ast.Return):
         if not own:
-            raise NotRewritten("a return stands inside of another statement")
+            raise NotRewritten("a return stands inside of another statement", ONE_RETURN)
         block[number:] = _returning(found, block[number + 1 :], names, place)
         return
     elif isinstance(found, ast.If):
@@ -123,7 +124,10 @@ def _if(found: ast.If, names: Names, place: str) -> Block:
     out = sorted(name for name in given if name in names.read)
     out += sorted(name for name in (then & other) - names.bound if name in names.read)
     if not out:
-        raise NotRewritten("nothing that it assigns is read after it")
+        raise NotRewritten(
+            "nothing that it assigns is read after it",
+            "Assign what it is for to a variable, which is returned.",
+        )
     made = [
         function(f"_then_{found.lineno}", given, [*found.body, give(out)], found),
         function(f"_else_{found.lineno}", given, [*found.orelse, give(out)], found),
@@ -138,7 +142,7 @@ def _returning(found: ast.If, rest: Block, names: Names, place: str) -> Block:
     for name, block in (("then", found.body), ("else", found.orelse)):
         whole = block if block and ends(block[-1]) else [*block, *copy.deepcopy(rest)]
         if not whole or not ends(whole[-1]):
-            raise NotRewritten("one side returns, and the other does not")
+            raise NotRewritten("one side returns, and the other does not", ONE_RETURN)
         sides.append((name, whole))
     given = sorted((assigned(sides[0][1]) | assigned(sides[1][1])) & names.bound)
     made = [function(f"_{name}_{found.lineno}", given, block, found) for name, block in sides]
@@ -149,10 +153,12 @@ def _returning(found: ast.If, rest: Block, names: Names, place: str) -> Block:
 def _while(found: ast.While, names: Names, place: str) -> Block:
     refuse(found, (ast.Return, ast.Raise, *NEVER))
     if found.orelse:
-        raise NotRewritten("a loop has an else")
+        raise NotRewritten("a loop has an else", "Write the else after the loop.")
     given = sorted(assigned(found.body) & names.bound)
     if not given:
-        raise NotRewritten("nothing that it assigns was there before")
+        raise NotRewritten(
+            "nothing that it assigns was there before", "Give what it changes a value before it."
+        )
     made = [
         function(f"_test_{found.lineno}", given, [ast.Return(_test(found.test))], found),
         function(f"_body_{found.lineno}", given, [*found.body, give(given)], found),

@@ -12,10 +12,22 @@ Block = list[ast.stmt]
 Statement = ast.If | ast.While | ast.For
 NEVER = (ast.Yield, ast.YieldFrom, ast.Await, ast.Delete, ast.Global, ast.Nonlocal)
 """What no statement in another form may hold."""
+ONE_RETURN = (
+    "Assign the result to one variable in both sides, and return it at the end of the function."
+)
+_OUTSIDE = "Do that before or after it."
+_INSTEAD: dict[type[ast.AST], str] = {
+    ast.Return: ONE_RETURN,
+    ast.Raise: "Leave the raise out of the export: if not torch.compiler.is_exporting().",
+}
+_WITHOUT_JUMP = "Run every round, and keep what is done: x = torch.where(done, x, new)."
 
 
 class NotRewritten(Exception):  # noqa: N818 (it is a refusal, for a reason)
-    """A statement that cannot be said in another form; the text is the reason."""
+    """A statement that cannot be said in another form: the reason, and what to write instead."""
+
+    def __init__(self, reason: str, instead: str) -> None:
+        super().__init__(f"{reason}. {instead}")
 
 
 class Names:
@@ -112,10 +124,11 @@ def refuse(found: Statement, kinds: tuple[type[ast.AST], ...]) -> None:
     """NotRewritten where one of these kinds stands in a statement, or where something leaves it."""
     for node in own_nodes(found):
         if isinstance(node, kinds):
-            raise NotRewritten(f"a {type(node).__name__.lower()} stands in it")
+            word = type(node).__name__.lower()
+            raise NotRewritten(f"a {word} stands in it", _INSTEAD.get(type(node), _OUTSIDE))
     left = jumps(found.body) + jumps(found.orelse)
     if left:
-        raise NotRewritten(f"a {type(left[0]).__name__.lower()} leaves it")
+        raise NotRewritten(f"a {type(left[0]).__name__.lower()} leaves it", _WITHOUT_JUMP)
 
 
 class Replacing(ast.NodeTransformer):

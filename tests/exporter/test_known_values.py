@@ -1,0 +1,78 @@
+"""Values that code reads and no input decides are taken as they are; all others are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from torch2mobile.errors import CaptureError
+from torch2mobile.exporter import capture
+from torch2mobile.exporter.loading import source
+from torch2mobile.records import Capture, Request
+
+
+def captured(module: nn.Module) -> Capture:
+    inputs = ("x:float32[N=1..8,4]",)
+    return capture.capture(source.from_specs("n", module, inputs, (), Request(source=""), ()))
+
+
+class Ones(nn.Module):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones(x.shape[0], 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask(x).gt(1).any().item():
+            return x * 0
+        return x + 1
+
+
+class Like(Ones):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(x)
+
+
+class Written(Ones):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.ones(x.shape[0], 4)
+        found[found == 0] = 3
+        return found
+
+
+class Divided(Ones):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = torch.div(x.shape[1], 2, rounding_mode="trunc")
+        return super().forward(x.reshape(-1, half))
+
+
+@pytest.mark.parametrize("kind", [Ones, Like, Written, Divided])
+def test_what_no_input_decides_is_read(kind: type[Ones]) -> None:
+    module = kind()
+    found = captured(module)
+    assert found.strategy == "non-strict, known values"
+    assert found.program is not None
+    x = torch.rand(3, 4)
+    assert torch.equal(found.program.module()(x)[0], module(x))
+
+
+class OfInput(Ones):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Filled(Ones):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.ones(4)
+        found[:2].copy_(x[0, :2])
+        return found
+
+
+class Random(Ones):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.rand(4)
+
+
+@pytest.mark.parametrize("kind", [OfInput, Filled, Random])
+def test_what_an_input_or_chance_decides_is_not(kind: type[Ones]) -> None:
+    with pytest.raises(CaptureError, match="could not be captured"):
+        captured(kind())
