@@ -53,6 +53,26 @@ EARLY = {
     "text of a value": ("Text is made of a tensor's value", "torch.round(x, decimals=2)"),
     "jacobian": ("vmap has no graph", "derivative as a formula"),
     "fixed device": ("refuses the example input", "x.device"),
+    "set of values": ("in a set or dict", "F.one_hot(x, n).sum(0)"),
+    "dict of values": ("in a set or dict", "F.one_hot(x, n).sum(0)"),
+    "complex input": ("unknown dtype 'complex64'", "two of float32", "torch.complex(real, imag)"),
+    "complex input as pairs": ("unknown dtype 'cfloat'", "torch.view_as_complex"),
+    "return in a loop": ("a return stands inside", "Assign the result to one variable"),
+    "branch that leaves nothing": ("nothing that it assigns is read", "is_exporting()"),
+    "overlaps until none is left": ("values leave nothing over", "a mask of those left"),
+    "sides of two types": ("sides of a branch give other types", "one shape and one dtype"),
+    "loop over nonzero": ("what nonzero finds", "x.masked_fill"),
+    "list of some rows": ("Values choose what a list keeps", "kept.sum()"),
+    "text of values": ("Text is made of a tensor's values", "in the app"),
+    "assert on values": ("An assert asks for a value", "torch.compiler.is_exporting()"),
+    "match on a value": ("branch depends on the values", "torch.where"),
+    "math of a value": ("math.exp makes a Python number", "torch.exp(x)"),
+    "whole number of a value": ("A Python number is made", "x.trunc()"),
+    "lengths of rows": ("with a mask", "torch.arange(x.shape[1]) < lengths[:, None]"),
+    "nested tensor": ("A nested tensor has no graph", "< lengths[:, None]"),
+    "gradient in forward": ("asks for gradients", "derivative as a formula"),
+    "layer chosen by a value": ("chooses by a text", "index_select"),
+    "file of values": ("A file is written", "write it in the caller"),
     "two names of one size": ("refuses the example input", "one name for sizes that are equal"),
 }
 # The same, where a translation is tried: several seconds each.
@@ -61,6 +81,8 @@ TRANSLATED = {
     "operator without translation": ("operator aten.linalg_qr", "operators that ONNX has"),
     "operator in a helper": ("operator aten.linalg_eig", "operators that ONNX has"),
     "library operator": ("operator t2m_refused.doubled", "torch's own operators"),
+    "view of what is selected": ("operator aten.masked_select", "x[x > 0]"),
+    "sparse by edges": ("operator aten._sparse", "index_add"),
     "sparse": ("operator aten._to_sparse", "to_dense()"),
     "sparse rows": ("operator aten.mm", "to_dense()"),
     "sparse buffer": ("operator aten._sparse_addmm", "to_dense()"),
@@ -83,12 +105,17 @@ JUDGED = {
     "dropout always on": ("reference", "draws random numbers", "self.training"),
     "random": ("reference", "draws random numbers", "Turn off"),
     "NaN of the module": ("reference", "returns NaN", "--values"),
+    "write through data": ("state", "no attribute shows", "Register what changes as a buffer"),
+    "memory read by strides": ("parity", "as_strided reads memory", "unfold"),
+    "drawn by chance": ("reference", "draws random numbers", "as an input"),
     "left in train mode": ("modes", "norm is in train mode", "Call eval()"),
 }
 # Of those, the ones that are fast tests.
 FAST = ("if on values", "math of a size", "stored size", "inferred one-hot", "branch in a helper")
 # Nothing of it is in one line of the module's own forward.
-WITHOUT_A_LINE = {"another device", "left in train mode"}
+WITHOUT_A_LINE = {
+    *("another device", "left in train mode", "complex input", "complex input as pairs"),
+}
 # What only torch's developers, or those who read its source, understand.
 FOREIGN = re.compile(
     r"L\['|Dim\.AUTO|Dim\.DYNAMIC|\bs\d+\b|\bu\d+\b|\x1b|mark_dynamic|Dynamo|guard_or"
@@ -110,7 +137,7 @@ def refused(kind: Kind, folder: Path) -> Torch2MobileError:
     def attempt() -> None:
         module, request = kind.bad(), Request(source="")
         loaded = source.from_specs("n", module, kind.inputs, kind.values, request, ())
-        captured(loaded, lambda one: translate.in_memory(one, folder)).given()
+        captured(loaded, lambda one: translate.in_memory(one, folder), kind.rewrites).given()
 
     with pytest.raises(Torch2MobileError) as caught:
         attempt()
@@ -136,13 +163,22 @@ def test_a_refusal_names_operator_line_and_remedy(name: str, tmp_path: Path) -> 
         assert (Path(place.file).name, place.code) == ("refused_modules.py", here(kind))
 
 
+def test_check_tells_it_in_the_same_words() -> None:
+    kind = BY_NAME["overlaps until none is left"]
+    told = str(torch2mobile.check(kind.bad(), inputs=kind.inputs))
+    assert not FOREIGN.search(told), told
+    assert "a mask of those left" in " ".join(told.split())
+
+
 def _code(error: Torch2MobileError) -> str:
     return "".join(place.code for place in error.locations if isinstance(place, Location))
 
 
-def exported(module: Any, inputs: Any, values: Any, out: Path) -> torch2mobile.ExportResult:
+def exported(
+    module: Any, inputs: Any, values: Any, out: Path, **options: Any
+) -> torch2mobile.ExportResult:
     return torch2mobile.export(
-        module, inputs=inputs, values=values, targets=(), simplify=False, out=out
+        module, inputs=inputs, values=values, targets=(), simplify=False, out=out, **options
     )
 
 
@@ -172,5 +208,6 @@ def _told(check: Check) -> str:
 def test_the_remedy_was_tried(name: str, tmp_path: Path) -> None:
     kind = BY_NAME[name]
     inputs, values = kind.mended_inputs or kind.inputs, kind.mended_values or kind.values
-    result = exported(kind.good(), inputs, values, tmp_path / "out")
+    options = {"rewrites": kind.rewrites, "state": kind.mended_state}
+    result = exported(kind.good(), inputs, values, tmp_path / "out", **options)
     assert result.passed, str(result)

@@ -161,6 +161,16 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"There is: {', '.join(sorted(known)) or 'nothing'}."
 
 
+def dtype_remedy(name: str, otherwise: str) -> str:
+    """A remedy for a dtype that no input of a file has: for a complex one, how to do without."""
+    if "complex" in name or name in {"cfloat", "cdouble", "chalf"}:
+        return (
+            "A file has real inputs: declare both parts as two of float32 and join them in forward "
+            "by torch.complex(real, imag); or one with a last axis of 2, by torch.view_as_complex."
+        )
+    return otherwise
+
+
 def near_path(path: Path, remedy: str, *, folders: bool = False) -> str:
     """A remedy that begins with what is called nearly so, or only ``folders``, if anything is.
 

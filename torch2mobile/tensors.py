@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch2mobile.errors import InputError
+from torch2mobile.errors import InputError, dtype_remedy
 
 _TORCH_NAMES = {
     torch.float32: "float32",
@@ -59,7 +59,7 @@ def dtype_name(value: Any) -> str:
     if name not in _TORCH_NAMES.values():
         raise InputError(
             f"an input of dtype {value.dtype} cannot be exported",
-            f"Use one of {', '.join(_TORCH_NAMES.values())}.",
+            dtype_remedy(str(value.dtype), f"Use one of {', '.join(_TORCH_NAMES.values())}."),
         )
     return name
 

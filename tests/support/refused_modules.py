@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Kind:
     mended_inputs: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     mended_values: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] = ()
+    mended_state: bool = False
 
 
 KINDS: list[Kind] = []
@@ -821,3 +824,365 @@ class SparseRows:
 
         def forward(self, x):
             return (self.links @ x.T).T
+
+
+@kind("set of values", "x:int64[N=1..8]", values=("x=0..3",))
+class SetOfValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            kinds = len(set(x.tolist()))  # HERE
+            return x.float() / kinds
+
+    class Good(nn.Module):
+        def forward(self, x):
+            count = F.one_hot(x, 4).sum(0)
+            return x.float() / (count > 0).sum()
+
+
+@kind("dict of values", "x:int64[N=1..8]", values=("x=0..3",))
+class DictOfValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            counts = {}
+            for token in x.tolist():
+                counts[token] = counts.get(token, 0) + 1  # HERE
+            return torch.tensor([counts[token] for token in x.tolist()])
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return F.one_hot(x, 4).sum(0).index_select(0, x)
+
+
+@kind(
+    "complex input",
+    "x:complex64[N=1..8,4]",
+    mended_inputs=("real:float32[N=1..8,4]", "imag:float32[N,4]"),
+)
+class ComplexInput:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.abs() * 2
+
+    class Good(nn.Module):
+        def forward(self, real, imag):
+            return torch.complex(real, imag).abs() * 2
+
+
+@kind("complex input as pairs", "x:cfloat[N=1..8,4]", mended_inputs=("x:float32[N=1..8,4,2]",))
+class ComplexInputAsPairs:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.abs() * 2
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.view_as_complex(x).abs() * 2
+
+
+@kind("write through data", mended_state=True)
+class WriteThroughData:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4))
+
+        def forward(self, x):
+            self.w.data.add_(1)  # HERE
+            return x * self.w
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("w", torch.ones(4))
+
+        def forward(self, x):
+            self.w.add_(1)
+            return x * self.w
+
+
+@kind("return in a loop", rewrites=("T2M101",))
+class ReturnInLoop:
+    class Bad(nn.Module):
+        def forward(self, x):
+            for scale in (2, 3):
+                if x.max() > scale:  # HERE
+                    return x / scale
+            return x
+
+    class Good(nn.Module):
+        def forward(self, x):
+            divisor = torch.ones(())
+            for scale in (3, 2):
+                if x.max() > scale:
+                    divisor = divisor * 0 + scale
+            return x / divisor
+
+
+@kind("branch that leaves nothing", rewrites=("T2M101",))
+class BranchWithoutResult:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if x.isnan().any():  # HERE
+                warnings.warn("NaN in the input", stacklevel=2)
+            return x * 2
+
+    class Good(nn.Module):
+        def forward(self, x):
+            if not torch.compiler.is_exporting() and x.isnan().any():
+                warnings.warn("NaN in the input", stacklevel=2)
+            return x * 2
+
+
+@kind("view of what is selected")
+class ViewOfSelected:
+    class Bad(nn.Module):
+        def forward(self, x):
+            kept = x.masked_select(x > 0)  # HERE
+            return kept.view(-1, 2).sum(0)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            kept = x[x > 0]
+            return kept.view(-1, 2).sum(0)
+
+
+@kind("overlaps until none is left", "boxes:float32[6,4]", "scores:float32[6]")
+class WhileRowsAreLeft:
+    class Bad(nn.Module):
+        def forward(self, boxes, scores):
+            order, kept = scores.argsort(descending=True), []
+            while order.numel() > 0:  # HERE
+                kept.append(boxes[order[0]])
+                apart = (boxes[order] - boxes[order[0]]).abs().sum(1)
+                order = order[apart > 0.5]
+            return torch.stack(kept)
+
+    class Good(nn.Module):
+        def forward(self, boxes, scores):
+            order = scores.argsort(descending=True)
+            boxes = boxes.index_select(0, order)
+            left, kept = torch.ones(6, dtype=torch.bool), []
+            for row in range(6):
+                kept.append(left[row])
+                apart = (boxes - boxes[row]).abs().sum(1)
+                left = left & ((apart > 0.5) | ~left[row])
+            return boxes, torch.stack(kept)
+
+
+@kind("loop over nonzero", "x:float32[N=2..8,4]")
+class LoopOverNonzero:
+    class Bad(nn.Module):
+        def forward(self, x):
+            out = x.clone()
+            for row, column in torch.nonzero(x > 1):  # HERE
+                out[row, column] = 1
+            return out
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.masked_fill(x > 1, 1)
+
+
+@kind("list of some rows", "x:float32[N=2..8,4]")
+class ListOfSomeRows:
+    class Bad(nn.Module):
+        def forward(self, x):
+            hot = [row for row in x if row.max() > 1]  # HERE
+            return torch.stack(hot).mean(0) if hot else x.mean(0)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            kept = x.amax(1) > 1
+            mean = (x * kept[:, None]).sum(0) / kept.sum().clamp(min=1)
+            return torch.where(kept.any(), mean, x.mean(0))
+
+
+@kind("text of values", "x:int64[N=1..8]", values=("x=0..25",))
+class TextOfValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            word = "".join(chr(97 + code) for code in x.tolist())  # HERE
+            return x * (word == "stop")
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x + 97
+
+
+@kind("assert on values", "x:int64[N=1..8]", values=("x=0..9",))
+class AssertOnValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            assert x.max() < 10, f"bad id {x.max()}"  # HERE
+            return x * 2
+
+    class Good(nn.Module):
+        def forward(self, x):
+            if not torch.compiler.is_exporting():
+                assert x.max() < 10, f"bad id {x.max()}"
+            return x * 2
+
+
+@kind("match on a value", "x:float32[N=1..8,4]", "mode:int64[]", values=("mode=0..2",))
+class MatchOnValue:
+    class Bad(nn.Module):
+        def forward(self, x, mode):
+            match int(mode):  # HERE
+                case 0:
+                    return x.relu()
+                case _:
+                    return x.sigmoid()
+
+    class Good(nn.Module):
+        def forward(self, x, mode):
+            return torch.where(mode == 0, x.relu(), x.sigmoid())
+
+
+@kind("math of a value")
+class MathOfValue:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x * math.exp(-x.pow(2).mean())  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * torch.exp(-x.pow(2).mean())
+
+
+@kind("whole number of a value")
+class WholeNumberOfValue:
+    class Bad(nn.Module):
+        def forward(self, x):
+            scale = (x.max() - x.min()) / 255 + 1e-8
+            zero = int(-x.min() / scale)  # HERE
+            return torch.quantize_per_tensor(x, scale, zero, torch.quint8).dequantize()
+
+    class Good(nn.Module):
+        def forward(self, x):
+            scale = (x.max() - x.min()) / 255 + 1e-2
+            zero = (-x.min() / scale).trunc()
+            steps = (x / scale + zero).clamp(0, 255)
+            return (steps - zero) * scale
+
+
+@kind("lengths of rows", "x:float32[N=1..4,6,4]", "lengths:int64[N]", values=("lengths=1..6",))
+class LengthsOfRows:
+    class Bad(nn.Module):
+        def forward(self, x, lengths):
+            rows = [row[:n].mean(0) for row, n in zip(x, lengths.tolist(), strict=True)]  # HERE
+            return torch.stack(rows)
+
+    class Good(nn.Module):
+        def forward(self, x, lengths):
+            mask = torch.arange(x.shape[1]) < lengths[:, None]
+            return (x * mask[..., None]).sum(1) / lengths[:, None]
+
+
+@kind("nested tensor", "x:float32[2,6,4]", "lengths:int64[2]", values=("lengths=1..6",))
+class NestedTensor:
+    class Bad(nn.Module):
+        def forward(self, x, lengths):
+            rows = [row[:n] for row, n in zip(x, lengths, strict=True)]
+            nested = torch.nested.nested_tensor(rows)  # HERE
+            return (nested * 2).to_padded_tensor(0.0)
+
+    class Good(nn.Module):
+        def forward(self, x, lengths):
+            mask = torch.arange(x.shape[1]) < lengths[:, None]
+            return x * 2 * mask[..., None]
+
+
+@kind("gradient in forward")
+class GradientInForward:
+    class Bad(nn.Module):
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x.requires_grad_()  # HERE
+                (slope,) = torch.autograd.grad(x.tanh().sum(), x)
+            return slope
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return 1 - x.tanh() ** 2
+
+
+@kind("layer chosen by a value", "x:float32[N=1..8,4]", "task:int64[]", values=("task=0..2",))
+class LayerByValue:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleDict({f"task_{i}": nn.Linear(4, 2) for i in range(3)})
+
+        def forward(self, x, task):
+            return self.heads[f"task_{task.item()}"](x)  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleDict({f"task_{i}": nn.Linear(4, 2) for i in range(3)})
+
+        def forward(self, x, task):
+            every = torch.stack([head(x) for head in self.heads.values()])
+            return every.index_select(0, task.reshape(1))[0]
+
+
+@kind("file of values")
+class FileOfValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            np.save(os.devnull, x.numpy())  # HERE
+            return x * 2
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 2, x + 0
+
+
+@kind("sparse by edges", "x:float32[5,4]", "edges:int64[2,E=1..12]", values=("edges=0..4",))
+class SparseByEdges:
+    class Bad(nn.Module):
+        def forward(self, x, edges):
+            links = torch.sparse_coo_tensor(edges, torch.ones(edges.shape[1]), (5, 5))  # HERE
+            return torch.sparse.mm(links, x)
+
+    class Good(nn.Module):
+        def forward(self, x, edges):
+            rows, columns = edges
+            return torch.zeros_like(x).index_add(0, rows, x[columns])
+
+
+@kind("memory read by strides", "x:float32[4,6]")
+class ReadByStrides:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.t().as_strided((3, 4), (8, 1)) * 2  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.t().unfold(0, 2, 2) * 2
+
+
+@kind("drawn by chance", mended_inputs=(ROWS, "noise:float32[N,4]"))
+class DrawnByChance:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.multinomial(x.softmax(-1), 1)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x, noise):
+            return (x.log_softmax(-1) + noise).argmax(-1, keepdim=True)
+
+
+@kind("sides of two types", rewrites=("T2M101",))
+class SidesOfTwoTypes:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:
+                return x  # HERE
+            return x > 0
+
+    class Good(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:
+                return x
+            return (x > 0).to(torch.float32)

@@ -4,151 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch2mobile import torch_refusals, user_code
+from torch2mobile.exporter.refused_lines import BY_SUBJECT, BY_WORDS, REFUSED, SIZE_KINDS, Kind
 from torch2mobile.records import Attempt, LoadedModel, Location
 
 IN_A_LIBRARY = (
     "The line is in a library: at your call of it, try an argument that chooses another way there "
-    "(such as attn_implementation='eager' or experts_implementation='batched_mm')"
+    "(such as attn_implementation='eager', experts_implementation='batched_mm' or, in a config, "
+    "onnx_export=True)"
 )
 
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a line looks like that torch refuses, what it does, and what to write instead."""
-
-    line: str
-    said: str
-    advice: str
-
-
-# By what is written on the line, the first that fits; each advice is tried in tests/test_refusals.
-_DATA_KINDS = (
-    _Kind(
-        r"\bwhile\b",
-        "A loop runs until a value says so",
-        "Loop a fixed number of times, and keep what is done already: "
-        "x = torch.where(condition, new, x).",
-    ),
-    _Kind(
-        r"\bfor\b",
-        "A loop runs as often as a value says",
-        "Loop up to the greatest number, and keep what is done already: "
-        "x = torch.where(n > step, new, x).",
-    ),
-    _Kind(
-        r"\bone_hot\([^,]*\)",
-        "one_hot counts the classes in the data",
-        "Say how many there are: one_hot(x, num_classes).",
-    ),
-    _Kind(
-        r"^assert\b",
-        "An assert asks for a value",
-        "Leave it out of the export: if not torch.compiler.is_exporting(), or torch._check.",
-    ),
-    _Kind(
-        r"\b(?:if|elif)\b|\band\b|\bor\b",
-        "A branch depends on the values of a tensor",
-        "torch.where(condition, a, b) computes both sides and takes one; torch.cond runs one of "
-        "two functions.",
-    ),
-    _Kind(
-        r"\.item\(|\.tolist\(|\b(?:int|float|bool|max|min|round)\(",
-        "A Python number is made of a tensor's value",
-        "Keep it a tensor: torch.where in place of if, x.clamp(min=a) in place of max(), "
-        "x.index_select(0, i) in place of x[int(i)].",
-    ),
-    _Kind(
-        r"\bsorted\(|\.sort\(key",
-        "Python sorts by the values of a tensor",
-        "Let torch do it: x.argsort(), and x.index_select by what it gives.",
-    ),
-    _Kind(
-        r"",
-        "The shape of the result depends on the values of a tensor",
-        "Keep the shape: multiply by a mask, or torch.where with a neutral value, in place of "
-        "x[mask], nonzero and unique.",
-    ),
-)
-_SIZE_KINDS = (
-    _Kind(
-        r"\bint\(",
-        "int() makes a fixed number of a size",
-        "Leave int() out: x.shape[0] is a number already.",
-    ),
-    _Kind(
-        r"\b((?:math|np|numpy)\.(sqrt|log|log2|log10|log1p|exp|floor|ceil|sin|cos|tan|tanh))\(",
-        "{0} makes a fixed number of a size",
-        "Compute it as a tensor: torch.{1}(x.new_ones(x.shape[0]).sum()).",
-    ),
-    _Kind(
-        r"\b(?:while|for)\b",
-        "A loop runs as often as a size says",
-        "Compute on the whole tensor at once",
-    ),
-    _Kind(
-        r"\b(?:if|elif|and|or)\b",
-        "A branch depends on a size, and the file has one side of it",
-        "Write one formula for all sizes (min, max, F.pad by 0 or more), or torch.where",
-    ),
-    _Kind(
-        r"\.(split|chunk|unbind|tensor_split)\(",
-        "{0} gives as many parts as a size says",
-        "Take slices instead: x[:n], x[n : 2 * n]",
-    ),
-    _Kind(
-        r"\.(view|reshape|expand|unflatten|repeat)\(",
-        "{0} has a fixed number where the size varies",
-        "Write -1 or x.shape[i] in its place",
-    ),
-    _Kind(
-        r"",
-        "The line holds only at some of the sizes",
-        "Take sizes from the input, as x.shape[i], in place of fixed or stored numbers",
-    ),
-)
-_PACKED = _Kind(
-    r"packed sequence|pack_padded_sequence|PackedSequence",
-    "A packed sequence has no graph",
-    "Run the layer on the padded batch, and take each row's last step by its length (gather), or "
-    "mask the steps after it.",
-)
-_LEAVES = _Kind(
-    r"",
-    "The data leaves torch on its way",
-    "Replace the NumPy part of forward by torch operations.",
-)
-_REFUSED = _Kind(
-    r"",
-    "The module itself does not take every size",
-    "Take sizes from the input, as x.shape[i], or declare those that it takes: a narrower range, "
-    "or multiples (2*N)",
-)
-_OTHER_KINDS = (
-    _Kind(
-        r"\b(vmap|vjp|jvp|jacrev|jacfwd|hessian)\(",
-        "{0} has no graph",
-        "Write the derivative as a formula, and what vmap does over the whole batch.",
-    ),
-    _Kind(
-        r"\b(?:float|int)\((?:f[\"']|str\(|[\"'].*\.format\()",
-        "Text is made of a tensor's value",
-        "Keep it a tensor: torch.round(x, decimals=2) in place of a number made of text.",
-    ),
-    _Kind(
-        r"",
-        "torch.export cannot follow this line",
-        "Write it in plain torch operations on tensors.",
-    ),
-)
-_BY_SUBJECT: dict[torch_refusals.About, tuple[_Kind, ...]] = {
-    "data": _DATA_KINDS,
-    "sizes": _SIZE_KINDS,
-    "numpy": (_LEAVES,),
-    "": _OTHER_KINDS,
-}
 _SOURCE = re.compile(r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 _CONSTANT = re.compile(
     r"(?:marked|generated for) (\w+).*?(?:to be a constant \((\d+)\)|specialized value of (\d+))"
@@ -170,27 +36,28 @@ def remedy(loaded: LoadedModel, attempts: Sequence[Attempt]) -> str:
     words = re.search(found.line, place.code) if place is not None and found.line else None
     named = words.groups() if words else ()
     said, advice = found.said.format(*named), found.advice.format(*named)
-    on_sizes = found in (*_SIZE_KINDS, _REFUSED)
+    on_sizes = found in (*SIZE_KINDS, REFUSED)
     refused = re.search(r"the module refuses (.+?), which the inputs declare", text)
-    if found is _REFUSED and refused:
+    if found is REFUSED and refused:
         said = f"The module itself refuses {refused[1]}, which the inputs declare"
     elif on_sizes:
         said += _assumed(loaded, texts)
     if place is not None and user_code.is_library(place.file):
         advice = _at_the_call(on_sizes)
     elif on_sizes:
-        tail = "" if found is _REFUSED else "; or declare that size narrower or fixed"
+        tail = "" if found is REFUSED else "; or declare that size narrower or fixed"
         advice = f"{advice.rstrip('.')}{tail}, with --input."
     return f"{said}. {advice}"
 
 
-def _kind(texts: Sequence[str], place: Location | None) -> _Kind:
+def _kind(texts: Sequence[str], place: Location | None) -> Kind:
     text, code = " ".join(texts), place.code if place is not None else ""
-    if re.search(_PACKED.line, text + code):
-        return _PACKED
+    for kind in BY_WORDS:
+        if re.search(kind.line, text + code):
+            return kind
     if "which the inputs declare" in text:
-        return _REFUSED
-    kinds = _BY_SUBJECT[torch_refusals.about(texts)]
+        return REFUSED
+    kinds = BY_SUBJECT[torch_refusals.about(texts)]
     return next(kind for kind in kinds if re.search(kind.line, code))
 
 

@@ -37,7 +37,11 @@ _ANOTHER = (
 _REMEDIES = (
     (r"^math\.(\w+)", "Compute it as a tensor: torch.{0}(x.new_ones(x.shape[0]).sum())."),
     (r"^builtins\.|^float$", "Compute it on whole numbers: (n + 1) // 2 in place of round(n / 2)."),
-    (r"sparse", "Keep the matrix dense: x.to_dense(), torch.mm."),
+    (
+        r"sparse",
+        "Keep the matrix dense: x.to_dense(), torch.mm; or x.index_add(0, rows, y[columns]).",
+    ),
+    (r"masked_select", "Write it as an index: x[x > 0] in place of x.masked_select(x > 0)."),
     (r"quantize", "Export the float model and quantize the .onnx, or torch.fake_quantize_*."),
     (r"flex_attention", "F.scaled_dot_product_attention, with the score as its attn_mask."),
     (r"functorch", "Write the derivative as a formula, and what vmap does over the whole batch."),

@@ -19,6 +19,12 @@ _COLUMNS = (
 )
 # No node is at fault alone.
 _SUMMED = ("accumulated", "unstable")
+_OF_OPERATORS = {
+    "as_strided": (
+        "as_strided reads memory as PyTorch happens to lay it out, which no file knows: write it "
+        "with unfold (a library may by its config: onnx_export=True in transformers' Longformer)."
+    )
+}
 # So many nodes of a span are named with their lines; the table has all.
 _PLACES = 6
 
@@ -59,7 +65,7 @@ def localise_check(
         Status.PASSED if finding.verdict == "nothing" else Status.FAILED,
         sentence(finding, *called[:1]),
         target="onnx",
-        hint=_HINTS.get(_cause(finding), ""),
+        hint=_OF_OPERATORS.get(next(iter(called), ""), _HINTS.get(_cause(finding), "")),
         metrics=metrics | _nodes(named),
         locations=tuple(place for suspect in blamed for place in _places(suspect, origins)),
         tables=(_table(finding, named, called, origins),) if named else (),

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from torch2mobile.errors import InputError, did_you_mean
+from torch2mobile.errors import InputError, did_you_mean, dtype_remedy
 from torch2mobile.records import ConstantSpec, Dim, InputSpec, PathKey, Scalar
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -150,7 +150,9 @@ def _dtype(scan: Scanner) -> str:
     word = scan.need(r"[A-Za-z_][A-Za-z0-9_.]*", "expected a dtype after ':'")
     dtype = DTYPES.get(word.removeprefix("torch."))
     if dtype is None:
-        scan.fail(f"unknown dtype {word!r}", remedy=did_you_mean(word, list(DTYPES)))
+        scan.fail(
+            f"unknown dtype {word!r}", remedy=dtype_remedy(word, did_you_mean(word, list(DTYPES)))
+        )
     return dtype
 
 

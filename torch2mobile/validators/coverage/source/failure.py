@@ -46,15 +46,23 @@ def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
     blamed = [f for code in (fallback, *others) for f in here if f.code == code]
     for finding in found:
         is_blamed = finding in blamed[:1]
-        yield replace(finding, severity=Severity.ERROR) if is_blamed else finding
+        yield _as_error(finding, subject.error) if is_blamed else finding
     if not blamed:
         rule = RULES[fallback]
-        yield rule.found(
-            place or Location(),
-            f"{rule.summary} ({_reason(subject.error)})",
-            severity=Severity.ERROR,
-            remedy=subject.error.remedy if fallback in {"T2M100", "T2M152"} else "",
-        )
+        message = f"{rule.summary}{_unexplained(subject.error, fallback)}"
+        yield _as_error(rule.found(place or Location(), message), subject.error)
+
+
+def _as_error(finding: Finding, error: CaptureError) -> Finding:
+    """What stops the capture, with what export says of it."""
+    return replace(finding, severity=Severity.ERROR, remedy=error.remedy)
+
+
+def _unexplained(error: CaptureError, code: str) -> str:
+    """Our own words where there are any; of torch's, only where no rule has words of its own."""
+    if not error.details:
+        return f" ({error.message})"
+    return f" ({_reason(error).partition('. ')[0][:100]})" if code == "T2M100" else ""
 
 
 def _candidates(error: CaptureError, place: Location | None) -> tuple[str, ...]:
@@ -88,5 +96,4 @@ def _traced(subject: Subject) -> Iterator[Finding]:
         return
     first = next((a for a in capture.attempts if not a.succeeded), None)
     place = first.locations[0] if first and first.locations else Location()
-    reason = f" ({first.reason})" if first else ""
-    yield RULES["T2M109"].found(place, f"{RULES['T2M109'].summary}{reason}")
+    yield RULES["T2M109"].found(place, RULES["T2M109"].summary)
