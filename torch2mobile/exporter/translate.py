@@ -121,7 +121,8 @@ def in_memory(
                 model = _trace(capture, folder, opset)
             else:
                 functions = table.functions() if mend else None
-                model, program = _program_to_ir(capture, opset, functions)
+                with table.overhearing():
+                    model, program = _program_to_ir(capture, opset, functions)
     except (OpsetError, RegistrationError, OSError):
         raise
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -30,6 +31,26 @@ class Table:
 
     opset: int | None = None
     used: dict[str, Row] = field(default_factory=dict)
+    _exporters: Any = None
+
+    @contextlib.contextmanager
+    def overhearing(self) -> Iterator[None]:
+        """What the exporter reads of its translations serves here too: it takes a second."""
+        from torch.onnx._internal.exporter import _registration
+
+        registry: Any = _registration.ONNXRegistry
+        original = vars(registry)["from_torchlib"]
+        read = registry.from_torchlib
+
+        def kept(*opset: int, **named: int) -> Any:
+            self._exporters = read(*opset, **named)
+            return self._exporters
+
+        registry.from_torchlib = staticmethod(kept)
+        try:
+            yield
+        finally:
+            registry.from_torchlib = original
 
     def functions(self) -> dict[Any, Callable[..., Any]]:
         """By operator, what translates it; RegistrationError on a torch that takes no such table.
@@ -58,8 +79,8 @@ class Table:
 
     def _upstream(self, row: Row, target: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
         """The exporter's own translation; Refused where it has none."""
-        for meta in _registry(self.opset).get_decomps(target):
-            if not meta.is_complex:
+        for meta in (self._exporters or _registry(self.opset)).get_decomps(target):
+            if not (meta.is_complex or meta.is_custom):
                 function: Callable[..., Any] = meta.onnx_function
                 return function
         tensors = [value for value in _flat((*args, *kwargs.values())) if _is_value(value)]
