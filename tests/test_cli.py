@@ -260,6 +260,13 @@ def test_targets_says_what_is_missing(
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.split() == ["name", "title", "precision", "sizes", "batch", "state"]
     assert first.index("state") == second.index("ready")
+    assert run(["targets"]) == 0
+    limits = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert limits[0].split() == ["target", "dtypes", "dimensions", "float16", "operators"]
+    assert [line.split()[0] for line in limits[1:]] == list(TARGETS)
+    assert run(["targets", "--format", "json"]) == 0
+    told = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert told["ncnn-fp16"]["dtypes"] == TARGETS["ncnn"].limits.dtypes
     monkeypatch.setattr(type(TARGETS["ort"]), "missing", lambda _: ["pip install onnxruntime"])
     assert run(["targets"]) == 0
     assert "missing: pip install onnxruntime" in capsys.readouterr().out

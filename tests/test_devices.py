@@ -19,6 +19,7 @@ from torch2mobile.errors import (
     NotApplicableError,
     UsageError,
 )
+from torch2mobile.pipeline import on_devices
 
 RUNTIME = ("onnxruntime", "numpy")
 WAIT = 60.0
@@ -92,6 +93,25 @@ def test_a_runtime_of_another_version_is_missing(
     assert devices.installed(RUNTIME) is None
     monkeypatch.setattr(devices.beside, "version", lambda _: "0.1")
     assert devices.installed(RUNTIME) == {"name": "numpy-0.1"}
+
+
+@on_x86
+def test_what_was_installed_here_after_it_is_all_that_it_lacks(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices.beside, "version", lambda _: "0.1")
+    monkeypatch.setattr(on_devices, "packages", lambda: ["numpy", "later"])
+    assert devices.there(["numpy"]) is None
+    for name in ("system", "numpy-0.1"):
+        with installing.filling(empty / "torch2mobile" / "arm64" / name, {name: "1"}, []):
+            pass
+    assert devices.there(["numpy", "later"]) == ({"system": "1", "numpy-0.1": "1"}, ["later 0.1"])
+    run(["doctor"])
+    shown = next(line for line in capsys.readouterr().out.splitlines() if line[:5] == "arm64")
+    assert "numpy-0.1=1 without later 0.1" in shown
+    assert shown.endswith(devices.INSTALL)
+    # What a report says of where it ran is there all the same.
+    assert "numpy-0.1 1 (sha256" in on_devices.versions(["arm64"])["arm64"]
 
 
 def test_a_runtime_without_a_package_for_it_does_not_apply() -> None:

@@ -162,6 +162,12 @@ def test_too_long_a_call_is_stopped(worker: Worker) -> None:
     assert not worker.alive
 
 
+def test_the_last_words_before_a_hang_are_told(worker: Worker) -> None:
+    worker.call("os:write", 2, b"pass 3 of 9\n", timeout=WAIT)
+    with pytest.raises(WorkerTimeoutError, match=r"and was stopped \(pass 3 of 9\)"):
+        worker.call("time:sleep", 600, timeout=0.2)
+
+
 @pytest.mark.parametrize("before", [float("inf"), WAIT, 1.0])
 def test_each_call_has_a_time_of_its_own(worker: Worker, before: float) -> None:
     """One watchdog serves them all, whatever it was told before, and leaves the idle alone."""
@@ -311,6 +317,35 @@ def test_a_worker_ends_with_its_parent(state: str) -> None:
         time.sleep(0.2 if state == "busy" else 0)
         parent.kill()
         parent.wait()
+    assert gone(pid)
+
+
+STARTED = ["sh", "-c", "echo $$ > pid; exec sleep 600"]
+
+
+def started_in(folder: Path) -> int:
+    """The program that a worker has started there, when it has."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            return int((folder / "pid").read_text())
+        time.sleep(0.02)
+    raise AssertionError
+
+
+def test_a_program_that_a_worker_has_started_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Worker() as worker, pytest.raises(WorkerTimeoutError):
+        worker.call("subprocess:run", STARTED, timeout=2)
+    assert gone(started_in(tmp_path))
+    text = PARENT.replace('"time:sleep", 600', f'"subprocess:run", {STARTED!r}')
+    (tmp_path / "pid").unlink()
+    with subprocess.Popen([sys.executable, "-c", text, "busy"], stdout=subprocess.PIPE) as parent:
+        pid = started_in(tmp_path)
+        os.kill(pid, 0)
+        parent.kill()
     assert gone(pid)
 
 

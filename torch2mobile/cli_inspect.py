@@ -28,7 +28,7 @@ def targets(**options: Any) -> int:
     """
     from torch2mobile.exporter.targets import TARGETS
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for target in TARGETS.values():
         missing = list(target.missing())
         state = "ready" if not missing else f"missing: {'; '.join(missing)}"
@@ -45,7 +45,13 @@ def targets(**options: Any) -> int:
             }
             for variant in target.variants
         ]
+    if options["form"] == "json":
+        owners = [target for target in TARGETS.values() for _ in target.variants]
+        rows = [row | vars(owner.limits) for row, owner in zip(rows, owners, strict=True)]
     echo_table(rows, options["form"])
+    if options["form"] == "text":
+        click.echo()
+        echo_table([{"target": t.name} | vars(t.limits) for t in TARGETS.values()], "text")
     return int(ExitCode.PASSED)
 
 
@@ -151,7 +157,7 @@ def doctor(install: str | None, **options: Any) -> int:
         {
             "tool": t.name,
             "version": t.version or ("missing" if t.needed else "not installed"),
-            "install": "" if t.version else t.command,
+            "install": "" if t.version and t.whole else t.command,
         }
         for t in tools
     ]

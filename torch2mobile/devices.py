@@ -100,6 +100,19 @@ def installed(packages: Sequence[str]) -> Mapping[str, str] | None:
     return versions
 
 
+def there(packages: Sequence[str]) -> tuple[Mapping[str, str], list[str]] | None:
+    """The versions of what of arm64 is in the cache, and the wheels that it lacks.
+
+    None without its system. A device lacks only what was installed here, or updated, after it.
+    """
+    system, *wheels = _parts(packages)
+    if system is None:
+        return None
+    found = {name: v for part in (system, *wheels) if part for name, v in part.versions.items()}
+    pairs = zip(packages, wheels, strict=True)
+    return found, [f"{name} {beside.version(name)}" for name, part in pairs if part is None]
+
+
 def digest(packages: Sequence[str]) -> str:
     """One SHA-256 over those of all archives that the installed parts were made of."""
     return installing.digest(_parts(packages))

@@ -116,6 +116,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env={**os.environ, "PYTHONSAFEPATH": "1", **environment.variables},
+            start_new_session=True,
         )
         self._pending = 0
         self._watchdog: Watchdog | None = None
@@ -139,7 +140,7 @@ class Worker:
         """
         self._pending -= 1
         if self._watchdog is None:
-            self._watchdog = Watchdog(self._process.kill)
+            self._watchdog = Watchdog(self._kill)
         timeout *= self.environment.patience
         self._watchdog.guard(timeout)
         try:
@@ -149,7 +150,7 @@ class Worker:
             if self._watchdog.bit:
                 self._watchdog.bit = False
                 raise WorkerTimeoutError(
-                    f"gave no answer within {timeout:g} s and was stopped",
+                    f"gave no answer within {timeout:g} s and was stopped{self._tail()}",
                     "Allow more time with --timeout, or look at what makes it slow.",
                 ) from None
             if self.environment.launcher:
@@ -190,19 +191,26 @@ class Worker:
         lines = [line for line in self.log_since(0).splitlines() if line.strip()]
         return f" ({lines[-1].strip()[:300]})" if lines else ""
 
+    def _kill(self) -> None:
+        """End the process, and the programs that it has started: they would run on."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+
     def close(self) -> None:
         """End the process; a call still running in it is abandoned."""
         if self._watchdog is not None:
             self._watchdog.close()
         if self._process.poll() is None:
             if self._pending:
-                self._process.kill()
+                self._kill()
             with contextlib.suppress(BrokenPipeError):
                 cast("BinaryIO", self._process.stdin).close()
             try:
                 self._process.wait(timeout=2)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                self._kill()
                 self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:

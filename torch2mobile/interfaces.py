@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from torch2mobile.records import Artifact, Check, Job, Layer, OnnxModel, OutputSpec, Report, Variant
+from torch2mobile.records import (
+    Artifact,
+    Check,
+    Job,
+    Layer,
+    Limits,
+    OnnxModel,
+    OutputSpec,
+    Report,
+    Variant,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +58,8 @@ class Target(Protocol):
     """The endings of the files that it loads."""
     variants: tuple[Variant, ...]
     """What it can make; the first has the target's own name."""
+    limits: Limits
+    """What its files can take."""
     environment: Environment
     """Where its converter and its runtime run."""
     packages: tuple[str, ...]

@@ -85,6 +85,9 @@ def _out_of_memory() -> WorkerCallError:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
+    # With the programs that it has started, where it leads a group of its own.
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

@@ -51,5 +51,5 @@ def test_what_float16_rounds_of_large_values_is_answered_with_a_relative_toleran
     entry = ArtifactEntry(Variant("half", "ort", precision=precision))
     found = Candidate(entry, process, process)
     wrong = tuple(Mismatch("y", "large", "differs by 3.3", least_rtol=rtol) for rtol in rtols)
-    check = Check("parity", Status.FAILED, "no", hint="look", mismatches=wrong)
+    check = Check("parity", Status.FAILED, "no", "half", hint="look", mismatches=wrong)
     assert said in found.verdict(check, ParityOptions()).hint

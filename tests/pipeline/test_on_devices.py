@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ from torch import nn
 import torch2mobile
 from torch2mobile import devices, web
 from torch2mobile.environments import Environment
-from torch2mobile.errors import UsageError
+from torch2mobile.errors import DeviceError, UsageError
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.interfaces import SilentObserver
-from torch2mobile.pipeline import candidates, on_devices
+from torch2mobile.pipeline import candidates, enough, on_devices
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance
+from torch2mobile.records import Check, ParityOptions, Request, Status, Table, Tolerance
 
 A53, A76, LATEST = devices.DEVICES
 emulated = pytest.mark.skipif(
@@ -84,6 +86,66 @@ def test_all_are_the_processors_and_web_where_it_is_installed(
         stages = Stages(SilentObserver())
         on_devices.side_by_side(stages, asked)
         assert [web.INSTALL in note for note in stages.checks[0].notes] == [True] * told
+
+
+def table(*rows: tuple[str, float, float]) -> Table:
+    columns = ("output", "error", "noise", "allowed", "least atol")
+    return Table("by output", columns, tuple((n, e, 1e-7, a, e) for n, e, a in rows))
+
+
+def test_the_table_has_the_error_that_the_line_of_the_check_names() -> None:
+    """That of the output which is closest to its limit; of a replay the greatest difference."""
+    stages = Stages(SilentObserver())
+    both = table(("boxes", 1.0, 100.0), ("scores", 0.25, 0.5))
+    stages.add(Check("parity", Status.PASSED, "", target="mnn", tables=(both,)))
+    stages.add(
+        Check("golden", Status.PASSED, "", target="mnn", tables=(both,), metrics={"error": 1})
+    )
+    on_devices.side_by_side(stages, [], several=True)
+    (shown,) = stages.checks[-1].tables
+    assert [row[2] for row in shown.rows] == [0.25, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "asked", "told"),
+    [
+        ("ncnn-fp16", [], True),
+        ("mnn-fp16", ["web"], True),
+        ("ncnn-fp16", [A53], False),
+        ("ncnn", [], False),
+        ("litert-fp16", [], False),  # its arithmetic is float32 everywhere
+        ("qnn", [], False),
+    ],
+)
+def test_float16_that_no_arm_processor_computed_has_a_note(
+    label: str, asked: list[str], told: bool
+) -> None:
+    def on(device: str) -> Any:
+        raise DeviceError(f"no {device}")
+
+    stages = Stages(SilentObserver())
+    stages.add(Check("golden", Status.SKIPPED, "", target=label))
+    on_devices.golden(stages, label, on, asked, [], ParityOptions())
+    assert [note for note in stages.checks[0].notes if "--device arm64" in note] == (
+        [stages.checks[0].notes[-1]] if told else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "options"),
+    [
+        (table(("y", 0.12345, 0.1)), "--atol @ncnn-fp16=0.124"),
+        (
+            table(("boxes", 1.0, 0.1), ("scores", 0.25, 0.1), ("same", 0.0, 0.1)),
+            "--atol boxes@ncnn-fp16=1 --atol scores@ncnn-fp16=0.25",
+        ),
+        (table(("y", math.inf, 0.1)), ""),
+        (replace(table(("y", 1.0, 0.1)), rows=(("y", 1.0, None, 0.1, None),)), ""),
+    ],
+)
+def test_the_options_to_pass_have_their_numbers(found: Table, options: str) -> None:
+    check = Check("parity", Status.FAILED, "", target="ncnn-fp16", tables=(found,))
+    assert enough.to_pass(check) == options
 
 
 def test_a_device_that_dies_is_an_error_and_stops_no_other(pair: Any, pretended: None) -> None:

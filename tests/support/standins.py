@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from torch2mobile.environments import Environment
-from torch2mobile.records import Artifact, Job, OutputSpec, Variant
+from torch2mobile.records import Artifact, Job, Limits, OutputSpec, Variant
 
 SEES_THIS = {"PYTHONPATH": str(Path(__file__).parent)}
 
@@ -96,6 +96,7 @@ class Plain:
     title = "numpy"
     environment = Environment(variables=SEES_THIS)
     packages: tuple[str, ...] = ()
+    limits = Limits("all")
     refusal = ""
 
     def __init__(self, **odd: Any) -> None:

@@ -25,6 +25,7 @@ from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.isolation import IsolatedRunner
 from torch2mobile.onnx_files import data_names, is_ort, read_model, reading
 from torch2mobile.pipeline.bound_runner import BoundRunner
+from torch2mobile.pipeline.enough import allowing, rounded, to_pass
 from torch2mobile.pipeline.opened_runner import OpenedRunner
 from torch2mobile.pipeline.stages import error_check
 from torch2mobile.records import (
@@ -40,7 +41,6 @@ from torch2mobile.records import (
     Tolerance,
     Variant,
 )
-from torch2mobile.reporters.figures import round_up
 
 if TYPE_CHECKING:
     from torch2mobile.interfaces import Runner
@@ -50,8 +50,6 @@ _LOADER = "torch2mobile.exporter.targets:load"
 _OPENED = ("ort", "qnn")
 
 
-# So far off, relatively, is what was computed of values in float16.
-_ROUNDING = 2.0**-7
 # What holds a lossy artefact where the user gave nothing: its structure only.
 _ANYTHING = Tolerance(atol=math.inf)
 
@@ -99,7 +97,8 @@ class Candidate:
         if target is not None and target.environment.stand_in and not self.device:
             check = replace(check, notes=(*check.notes, target.environment.stand_in))
         if check.status is Status.FAILED and self.entry.variant.lossy:
-            check = replace(check, hint=self._rounded(check) or check.hint)
+            own = rounded(check, self.entry.variant.precision) or allowing(check)
+            check = replace(check, hint=own or check.hint)
         if check.status is not Status.PASSED or gate.tolerances.get("") is not _ANYTHING:
             return check
         atol = [
@@ -110,26 +109,9 @@ class Candidate:
             check,
             status=Status.SKIPPED,
             summary=f"no tolerance is given for {self.entry.variant.precision}: off by {worst:.2g}",
-            hint=f"Say how far it may be off: --atol @{self.label}=A, or --rtol @{self.label}=R.",
-        )
-
-    def _rounded(self, check: Check) -> str:
-        """What to do where large values are off by no more than its precision rounds them.
-
-        Golden data that differ are another file, and of more than are shown nobody knows.
-        """
-        from torch2mobile.validators.parity.gate import SHOWN
-
-        if check.name != "parity" or len(check.mismatches) >= SHOWN:
-            return ""
-        needed = [one.least_rtol for one in check.mismatches]
-        known = [rtol for rtol in needed if rtol is not None and rtol <= _ROUNDING]
-        if not known or len(known) < len(needed):
-            return ""
-        precision, rtol = self.entry.variant.precision, round_up(max(known))
-        return (
-            f"{precision} rounds large values by more than an absolute tolerance lets pass: add "
-            f"--rtol @{self.label}={rtol}, or say with --values what the inputs can be."
+            hint="Say how far it may be off: "
+            + (f"{to_pass(check)} or more" if worst else f"--atol @{self.label}=A")
+            + f", or --rtol @{self.label}=R.",
         )
 
 

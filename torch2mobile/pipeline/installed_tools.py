@@ -48,12 +48,13 @@ CPU_FEATURES = (
 
 @dataclass(frozen=True)
 class Installed:
-    """One tool: its version, or None and the command that installs it."""
+    """One tool: its version, or None, and the command that installs it or what it lacks."""
 
     name: str
     version: str | None
     command: str
     needed: bool = True
+    whole: bool = True
 
 
 @functools.cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch2mobile import beside, devices, web
 from torch2mobile.errors import ModelFileError, Torch2MobileError
-from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.exporter.targets import TARGETS, variants
 from torch2mobile.pipeline.candidates import Candidate
+from torch2mobile.pipeline.enough import by_output, to_pass
 from torch2mobile.pipeline.installed_tools import Installed
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
@@ -59,18 +60,19 @@ def packages() -> list[str]:
 
 def as_tools() -> list[Installed]:
     """The devices that can be made, as doctor shows them: what is there, or how to make it."""
+    found, lacks = devices.there(packages()) or (None, [])
     return [
-        Installed(
-            name,
-            " ".join(f"{part}={version}" for part, version in found.items()) if found else None,
-            command,
-            needed=False,
-        )
-        for name, found, command in (
-            (devices.ARM64, devices.installed(packages()), devices.INSTALL),
-            (web.WEB, web.installed(), web.INSTALL),
-        )
+        _tool(devices.ARM64, found, devices.INSTALL, lacks),
+        _tool(web.WEB, web.installed(), web.INSTALL),
     ]
+
+
+def _tool(
+    name: str, found: Mapping[str, str] | None, command: str, lacks: Sequence[str] = ()
+) -> Installed:
+    told = " ".join(f"{part}={version}" for part, version in found.items()) if found else None
+    told = f"{told} without {', '.join(lacks)}" if told and lacks else told
+    return Installed(name, told, command, needed=False, whole=not lacks)
 
 
 def install(what: str, told: Callable[[str], None]) -> None:
@@ -88,7 +90,8 @@ def versions(labels: Sequence[str]) -> Mapping[str, str]:
     labels = find(labels)
     told = {}
     if any(label in devices.DEVICES for label in labels):
-        told[devices.ARM64] = (devices.installed(packages()), devices.digest(packages()))
+        found, _ = devices.there(packages()) or (None, [])
+        told[devices.ARM64] = (found, devices.digest(packages()))
     if web.WEB in labels:
         told[web.WEB] = (web.installed(), web.digest())
     return {
@@ -125,8 +128,7 @@ def parity(
         check = replace(found.verdict(check, held), notes=(*check.notes, *notes))
         return localiser.in_layers(check, first, found.runner)
 
-    for device in find(labels):
-        _attempt(stages, "parity", label, device, on, compare)
+    _each(stages, "parity", label, find(labels), on, compare)
 
 
 def golden(
@@ -144,8 +146,35 @@ def golden(
         held = found.gate(options, held=any(label in case.limits for case in cases))
         return found.verdict(golden_check(label, found.runner, cases, held.tolerances), held)
 
-    for device in find(labels):
-        _attempt(stages, "golden", label, device, on, compare)
+    _each(stages, "golden", label, find(labels), on, compare)
+
+
+def _each(
+    stages: Stages,
+    name: str,
+    label: str,
+    found: Sequence[str],
+    on: On,
+    compare: Callable[[Candidate], Check],
+) -> None:
+    """One artefact on each device; where none has a phone's float16, a note on this machine's."""
+    for device in found:
+        _attempt(stages, name, label, device, on, compare)
+    arm = [label for label in found if label.partition(":")[0] == devices.ARM64]
+    if arm or devices.find(devices.ARM64) == [devices.ARM64] or not _halves_on_arm(label):
+        return
+    note = f"a phone computes it in float16, this machine does not: add --device {devices.ARM64}"
+    for number, check in enumerate(stages.checks):
+        if (check.name, check.target, check.device) == (name, label, ""):
+            stages.checks[number] = replace(check, notes=(*check.notes, note))
+
+
+def _halves_on_arm(label: str) -> bool:
+    """Whether a runtime that runs on ARM64 devices computes a variant in float16 there alone."""
+    variant = variants().get(label)
+    if variant is None or not TARGETS[variant.target].packages:
+        return False
+    return variant.settings.get("arithmetic", variant.precision) == "float16"
 
 
 def _attempt(
@@ -170,14 +199,14 @@ def _attempt(
     here = next((c for c in reversed(stages.checks) if (c.name, c.target) == (name, label)), None)
     if check.status is Status.FAILED and here is not None and here.status is not Status.FAILED:
         note = f"it does not fail on this machine: {device} computes otherwise"
-        check = replace(check, notes=(*check.notes, note), hint=_hint(label))
+        check = replace(check, notes=(*check.notes, note), hint=_hint(check))
     stages.add(replace(check, device=device))
 
 
-def _hint(label: str) -> str:
+def _hint(check: Check) -> str:
     return (
         "Turn off what that processor's kernels lose by (float16 arithmetic, Winograd transforms), "
-        f"or say how far it may be off: --atol @{label}=A."
+        f"or say how far it may be off: {to_pass(check) or f'--atol @{check.target}=A'}."
     )
 
 
@@ -227,12 +256,14 @@ def _order(compared: Sequence[Check], check: Check) -> int:
 
 
 def _figures(check: Check) -> tuple[Metric | None, Metric | None]:
-    """The greatest error of all outputs, and its noise."""
-    found: list[tuple[Metric | None, Metric | None]] = [
-        (row[table.columns.index("error")], row[table.columns.index("noise")])
-        for table in check.tables
-        if table.title == "by output"
-        for row in table.rows
-    ]
-    known = [pair for pair in found if isinstance(pair[0], float)]
-    return max(known, key=lambda pair: float(pair[0] or 0), default=(None, None))
+    """The error that the check's own line names, and the noise there."""
+    known = [row for row in by_output(check) if isinstance(row["error"], float)]
+    worst = max(known, key=_nearness, default={})
+    # A replay's line has the greatest difference.
+    return check.metrics.get("error", worst.get("error")), worst.get("noise")
+
+
+def _nearness(row: Mapping[str, Any]) -> tuple[float, float]:
+    from torch2mobile.validators.parity.evidence import share
+
+    return share(row["error"], row["allowed"]), row["error"]

@@ -243,6 +243,16 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What all files of a target can take, in words; ``float16`` is where that is computed in."""
+
+    dtypes: str
+    dimensions: str = "any"
+    float16: str = "-"
+    operators: str = ""
+
+
+@dataclass(frozen=True)
 class Job:
     """What a converter is given: the proven .onnx, the saved ExportedProgram, the folder to fill.
 

@@ -85,6 +85,16 @@ class TestTable:
             "weaker": False,
         }
 
+    def test_where_anything_is_allowed_the_error_is_the_greatest(self) -> None:
+        expected = cases()
+        answers = copies(expected)
+        answers[3][0][1][2, 1] += np.float32(0.25)
+        check = verdict(expected, answers, a=Tolerance(atol=math.inf))
+        row = rows(check)["a"]
+        assert (row["probe"], row["error"]) == ("p3", row["least atol"])
+        assert row["error"] == pytest.approx(0.25, rel=1e-5)
+        assert "worst error 0.25 of" in check.summary
+
     def test_the_least_tolerance_is_that_of_all_probes(self) -> None:
         expected = cases()
         answers = copies(expected)

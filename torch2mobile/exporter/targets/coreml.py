@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets import mlpackage
-from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, InputSpec, Job, Limits, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,6 +96,12 @@ class CoremlTarget:
             dtypes=_REPLACED,
             settings=_SETTINGS,
         ),
+    )
+    limits = Limits(
+        "float32, int32, int64 as int32, bool as float32",
+        "1 to 5; a varying one has an end",
+        "by the Neural Engine",
+        "coremltools'; off macOS, the evaluator's",
     )
     environment = Environment(
         "this Python, for Core ML",

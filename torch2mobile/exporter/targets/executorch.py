@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets import pte
-from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import (
+    Artifact,
+    InputSpec,
+    Job,
+    Layer,
+    Limits,
+    OnnxModel,
+    OutputSpec,
+    Variant,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,6 +114,11 @@ class ExecutorchTarget:
             own_names=True,
             settings={"delegate": "none"},
         ),
+    )
+    limits = Limits(
+        "all but bfloat16 and complex",
+        "any; a varying one has an end, and is no sum",
+        operators="XNNPACK's and the portable kernels",
     )
     environment = Environment("this Python, for ExecuTorch", torch=True)
     packages: tuple[str, ...] = ()

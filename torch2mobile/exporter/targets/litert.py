@@ -12,7 +12,16 @@ from torch2mobile import beside
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets.connected import INPUT, connected
-from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import (
+    Artifact,
+    InputSpec,
+    Job,
+    Layer,
+    Limits,
+    OnnxModel,
+    OutputSpec,
+    Variant,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,6 +166,11 @@ class LitertTarget:
             dtypes=_REPLACED,
             settings={**_SETTINGS, "weights": "float16", "arithmetic": "float32"},
         ),
+    )
+    limits = Limits(
+        "float32, int32, int64 as int32, bool",
+        float16="nowhere: weights only",
+        operators="litert-torch's lowerings",
     )
     environment = Environment("this Python, for LiteRT", torch=True)
     packages: tuple[str, ...] = ("ai-edge-litert", "numpy")

@@ -23,7 +23,16 @@ from torch2mobile.exporter.targets.connected import connected
 from torch2mobile.exporter.targets.overheard import overheard
 from torch2mobile.onnx_files import outline
 from torch2mobile.onnx_graph import attribute, walk
-from torch2mobile.records import Artifact, InputSpec, Job, Layer, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import (
+    Artifact,
+    InputSpec,
+    Job,
+    Layer,
+    Limits,
+    OnnxModel,
+    OutputSpec,
+    Variant,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,6 +162,12 @@ class MnnTarget:
             dtypes={"int64": "int32"},
             settings={"precision": "low", "winograd": True},
         ),
+    )
+    limits = Limits(
+        "float32, int32, int64 as int32",
+        "1 or more",
+        "on ARMv8.2 (A76), not A53 or x86",
+        "its converter's",
     )
     # A process of its own: the converter aborts where others raise.
     environment = Environment("this Python, for MNN")

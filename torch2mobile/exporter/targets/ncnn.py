@@ -22,7 +22,7 @@ from torch2mobile import sizing
 from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
 from torch2mobile.exporter.targets.overheard import overheard
-from torch2mobile.records import Artifact, Dim, Job, Layer, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, Dim, Job, Layer, Limits, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,6 +169,8 @@ class NcnnTarget:
             settings=dict.fromkeys(_HALF, True),
         ),
     )
+    limits = Limits("float32, int32, int64 as int32; out: float32", "1 to 4, and the batch",
+        "on ARMv8.2 (A76), not A53 or x86", "no embeddings or recurrent layers")  # fmt: skip
     # A process of its own: pnnx and ncnn abort where others raise.
     environment = Environment("this Python, for ncnn")
     packages: tuple[str, ...] = ("ncnn", "numpy")

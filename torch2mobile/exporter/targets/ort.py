@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import HERE
 from torch2mobile.errors import ConversionError, ModelFileError
-from torch2mobile.records import Artifact, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, Job, Limits, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +112,7 @@ class OrtTarget:
     title = "ONNX Runtime (Android, iOS, web)"
     suffixes: tuple[str, ...] = (".ort", ".onnx")
     variants: tuple[Variant, ...] = (Variant("ort", "ort"),)
+    limits = Limits("all of ONNX Runtime's", operators="ONNX Runtime's kernels")
     environment = HERE
     packages: tuple[str, ...] = ("onnxruntime", "numpy")
 

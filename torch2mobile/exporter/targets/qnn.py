@@ -14,7 +14,7 @@ from typing import Any
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets.ort import OrtRunner, refused_size
-from torch2mobile.records import Artifact, InputSpec, Job, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, InputSpec, Job, Limits, OnnxModel, OutputSpec, Variant
 
 _DTYPES = ("float32", "int64", "int32", "bool")
 _PROVIDER = "QNNExecutionProvider"
@@ -85,6 +85,9 @@ class QnnTarget:
             # Those of the Snapdragon 8 Gen 3; without them the simulator finds no memory.
             settings={"htp_arch": "75", "soc_model": "57"},
         ),
+    )
+    limits = Limits(
+        "float32, int32, int64, bool", float16="by the NPU", operators="the NPU's, all of them"
     )
     environment = Environment(
         "this Python, for QNN", stand_in="a simulator of the NPU runs it, not a phone's"

@@ -175,7 +175,7 @@ def _part(found: Sequence[Judged | None], by_case: Sequence[float | None]) -> Pa
     if not judged:
         return Part()
     wrong = tuple(one.mismatch for one in judged if one.mismatch is not None)
-    worst = max(judged, key=evidence.closeness)
+    worst = max(judged, key=evidence.nearness)
     figure: float | str = max((each for each in by_case if each is not None), default=0.0)
     if not np.isfinite(worst.error) and worst.mismatch is not None:
         figure = worst.mismatch.problem

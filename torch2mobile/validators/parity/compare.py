@@ -136,7 +136,8 @@ def judge(name: str, probe: str, want: np.ndarray, got: np.ndarray, limit: Limit
     finite = np.isfinite(actual) & np.isfinite(expected)
     error = _error(actual, limit.base, finite)
     share = _share(error, limit.allowed)
-    worst = int(np.argmax(share))
+    # Of values as close to what is allowed, as where anything is, the one that is furthest off.
+    worst = int(np.argmax(np.where(share == share.max(), error, -1.0)))
     at = _at(want, worst)
     own = error if limit.base is expected else _error(actual, expected, finite)
     judged = Judged(

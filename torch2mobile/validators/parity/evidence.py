@@ -44,9 +44,19 @@ class Off(Protocol):
 
 def closeness(one: Off) -> float:
     """The error as a share of what is allowed; infinite where nothing is."""
-    if one.allowed > 0:
-        return one.error / one.allowed
-    return float("inf") if one.error > 0 else 0.0
+    return share(one.error, one.allowed)
+
+
+def share(error: float, allowed: float) -> float:
+    """An error as a share of what is allowed; infinite where nothing is."""
+    if allowed > 0:
+        return error / allowed
+    return float("inf") if error > 0 else 0.0
+
+
+def nearness(one: Off) -> tuple[float, float]:
+    """What the worst has the most of: the share of what is allowed, then the error itself."""
+    return closeness(one), one.error
 
 
 def _by_output(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
@@ -75,7 +85,7 @@ def figures(judged: Sequence[Judged], wrong: Sequence[Mismatch]) -> dict[str, Me
     """The metrics of each output, from the probe that came closest to its limit."""
     metrics: dict[str, Metric] = {}
     for name, mine in _by_output(judged).items():
-        worst = max(mine, key=closeness)
+        worst = max(mine, key=nearness)
         found: Mapping[str, Metric | None] = {
             "error": worst.error,
             "allowed": worst.allowed,
@@ -102,7 +112,7 @@ def by_output(judged: Sequence[Judged], wrong: Sequence[Mismatch]) -> tuple[Tabl
     """
     rows = []
     for name, mine in _by_output(judged).items():
-        worst = max(mine, key=closeness)
+        worst = max(mine, key=nearness)
         possible = _possible(name, wrong)
         rows.append(
             (
@@ -149,7 +159,7 @@ def summary(count: int, judged: Sequence[Judged]) -> str:
     floats = [one for one in judged if one.rule != "exact"]
     if not floats:
         return f"{count} probes, all outputs equal"
-    worst = max(floats, key=closeness)
+    worst = max(floats, key=nearness)
     text = f"{count} probes, worst error {worst.error:.2g} of {worst.allowed:.2g} allowed"
     if worst.rule in {"measured", "compensated"}:
         text += f" (float32 noise {worst.floor:.2g})"
