@@ -16,7 +16,7 @@ from torch.export import Dim
 from torch2mobile.environments import Worker
 from torch2mobile.errors import ModelFileError, NotApplicableError
 from torch2mobile.exporter.loading.grammar import parse_input
-from torch2mobile.exporter.targets import variant_of
+from torch2mobile.exporter.targets import executorch, variant_of
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
 from torch2mobile.pipeline.candidates import candidate, runner_of
 from torch2mobile.pipeline.conversion import convert, convert_check, program_file
@@ -149,3 +149,11 @@ def test_variants_are_told_apart_by_their_files() -> None:
     for variant in TARGET.variants:
         job = Job(OnnxModel(Path("m.onnx"), 20, (), (), {}), variant, None, Path())
         assert variant_of(job.path(".pte")) == variant
+
+
+def test_its_advice_to_its_own_developers_is_left_out() -> None:
+    told = "Operator torch._ops.aten.erfinv.default is not in Core ATen opset (https://p.org). Try"
+    found = executorch.lacking(told)
+    assert found is not None
+    assert found.message == "stopped: it has no aten.erfinv.default"
+    assert executorch.lacking("something else") is None

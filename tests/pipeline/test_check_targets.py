@@ -11,7 +11,13 @@ from onnx import TensorProto, helper
 from small_nets import Looked
 
 import torch2mobile
-from torch2mobile.errors import ConversionError, NotApplicableError, UsageError
+from torch2mobile.errors import (
+    ConversionError,
+    NotApplicableError,
+    UsageError,
+    WorkerCallError,
+    WorkerCrashError,
+)
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.exporter.targets.mnn import MnnTarget
@@ -45,6 +51,49 @@ def test_the_lines_of_the_operator_that_a_converter_names(
     assert (finding.location.module, finding.location.op) == ("table", "Gather")
     assert finding.location.code == "return self.table(ids).mean(1)"
     assert finding.remedy == RULES["T2M501"].remedy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "stopped: Lowering not found: aten.embedding.default",
+        "NotImplementedError: Unsupported fx node embedding, kind embedding",
+    ],
+)
+def test_the_lines_of_the_operator_of_pytorch_that_a_converter_names(
+    there: None, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    def refused(*_: Any) -> Artifact:
+        raise ConversionError(said)
+
+    monkeypatch.setattr(check_targets, "convert", refused)
+    (finding,) = check(targets=["ncnn"])["ncnn"].findings
+    assert finding.location.op == "aten.embedding.default"
+    assert finding.location.code == "return self.table(ids).mean(1)"
+
+
+def test_the_web_is_a_device() -> None:
+    with pytest.raises(UsageError, match="'web' is a device") as caught:
+        check(targets=["web"])
+    assert "--device web" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (WorkerCrashError("the worker process died of SIGABRT"), "for ncnn died of SIGABRT"),
+        (WorkerCallError("KeyError: 'x'"), "for ncnn: KeyError: 'x'"),
+        (ConversionError("wrote nothing"), "for ncnn wrote nothing"),
+    ],
+)
+def test_what_a_converter_did_is_a_sentence(
+    there: None, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def call(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("torch2mobile.environments.Worker.call", call)
+    assert told in check(targets=["ncnn"])["ncnn"].findings[0].message
 
 
 def test_what_has_no_form_and_what_converts(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile import sizing
+from torch2mobile import sizing, user_code
 from torch2mobile.environments import Worker
 from torch2mobile.errors import (
     MissingToolError,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import onnx
 
 _SECONDS = 300.0
+# How converters that start from a captured program name its operators.
+_ATEN = re.compile(r"\baten[.:]+(\w+)|\bfx node (\w+)")
 
 
 def look(subject: Subject, labels: Sequence[str]) -> Iterator[Section]:
@@ -99,9 +102,18 @@ def _findings(subject: Subject, variant: Variant, message: str, at: str) -> Iter
     """One for each node whose operator the converter names; one without a place for none."""
     rule, words = RULES["T2M501"], set(re.findall(r"\w+", message))
     named = [node for node in subject.graph.every_node if node.op in words]
-    places = [subject.place_of(node) for node in named] or [Location()]
-    for place in places:
+    places = [subject.place_of(node) for node in named] or list(_captured(subject, message))
+    for place in places or [Location()]:
         yield rule.found(place, f"{message}{at}", target=variant.label)
+
+
+def _captured(subject: Subject, message: str) -> Iterator[Location]:
+    """The captured calls of the operators of PyTorch that a converter names."""
+    named = {one or other for one, other in _ATEN.findall(message)}
+    for node in subject.program.graph.nodes if subject.program is not None and named else ():
+        name = str(node.target)
+        if node.op == "call_function" and {*name.split(".")[1:2]} & named:
+            yield replace(user_code.of_node(node), node=node.name, op=name)
 
 
 def _job(subject: Subject, variant: Variant, folder: Path) -> Job:

@@ -19,6 +19,7 @@ from torch2mobile.errors import (
 from torch2mobile.exporter.targets import TARGETS, find_variant, refuse_missing, variants
 from torch2mobile.exporter.targets.mlpackage import model_name
 from torch2mobile.records import Artifact, Capture, Check, Job, Metric, Status, Variant
+from torch2mobile.web import WEB
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,12 @@ def find_variants(labels: Sequence[str]) -> list[Variant]:
                 f"{label!r} is a provider of ONNX Runtime, for which nothing is converted",
                 f"Ask check --provider {label} how much of the model it takes; the .onnx and "
                 ".ort run there as they are.",
+            )
+        if label == WEB:
+            raise UsageError(
+                f"{label!r} is a device, for which nothing is converted",
+                f"Say --device {label} to export or verify, where the .onnx and .ort run as they "
+                "are; --target ort checks their operators.",
             )
     wanted = [name for label in labels for name in (variants() if label == "all" else [label])]
     return [find_variant(label) for label in dict.fromkeys(wanted)]
@@ -59,11 +66,17 @@ def convert(job: Job, tools: Worker, timeout: float) -> Artifact:
     except (NotApplicableError, MissingToolError):
         raise
     except Torch2MobileError as error:
-        raise ConversionError(f"the converter for {label} {error.message}", error.remedy) from error
+        raise ConversionError(f"the converter for {label}{_said(error)}", error.remedy) from error
     finally:
         if not shared:
             worker.close()
     return artifact
+
+
+def _said(error: Torch2MobileError) -> str:
+    """After the converter's name: what it did, or, behind a colon, what it raised."""
+    text = error.message.removeprefix("the worker process ")
+    return f" {text}" if text[:1].islower() else f": {text}"
 
 
 def convert_check(artifact: Artifact) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -158,7 +159,13 @@ class ExecutorchTarget:
 
         program = torch.export.load(saved)
         delegates = [] if job.variant.settings else [XnnpackPartitioner()]
-        lowered = to_edge_transform_and_lower(program, partitioner=delegates).to_executorch()
+        try:
+            lowered = to_edge_transform_and_lower(program, partitioner=delegates).to_executorch()
+        except Exception as error:
+            told = lacking(str(error))
+            if told is None:
+                raise
+            raise told from error
         path = job.path(".pte")
         path.write_bytes(lowered.buffer)
         try:
@@ -173,3 +180,10 @@ class ExecutorchTarget:
     def load(self, path: Path, variant: Variant) -> ExecutorchRunner:  # noqa: ARG002
         """The program of a .pte file."""
         return ExecutorchRunner(path)
+
+
+def lacking(said: str) -> ConversionError | None:
+    """What its long advice to its own developers says of a model: the operator that it has not."""
+    found = re.search(r"Operator (?:torch\._ops\.)?(\S+) is not in Core ATen", said)
+    remedy = "Write it with other operators, or leave out the target."
+    return ConversionError(f"stopped: it has no {found[1]}", remedy) if found else None
