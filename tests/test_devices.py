@@ -181,6 +181,31 @@ def test_a_system_has_the_roots_of_all_processors_from_its_first_moment(
     assert "0xd03" in files[0].read_text()
 
 
+@on_x86
+@pytest.mark.parametrize("error", [MissingToolError("no emulator"), DeviceError("it died")])
+def test_what_does_not_run_is_made_anew(
+    error: Exception, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remedy of a device's error is to run this command, which has to mend it."""
+    folders = [empty / "torch2mobile" / "arm64" / name for name in ("system", "numpy-0.1")]
+    there: list[bool] = []
+
+    def make(*_: object) -> None:
+        there.append(any(folder.exists() for folder in folders))
+        if len(there) == 1:
+            raise error
+
+    monkeypatch.setattr(devices, "_make", make)
+    monkeypatch.setattr(devices.beside, "version", lambda _: "0.1")
+    for folder in folders:
+        with installing.filling(folder, {}, []):
+            pass
+    said: list[str] = []
+    devices.install(["numpy"], said.append)
+    assert there == [True, False]
+    assert said == [f"anew: {error}"]
+
+
 def test_a_distribution_is_imported_by_the_name_of_its_module() -> None:
     assert devices.imported(["numpy", "ml-dtypes"]) == ["numpy", "ml_dtypes"]
 

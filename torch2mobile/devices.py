@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from torch2mobile import beside, installing
+from torch2mobile import beside, errors, installing
 from torch2mobile.environments import HERE, Environment, Worker
 from torch2mobile.errors import InstallError, NotApplicableError, UsageError, did_you_mean
 from torch2mobile.web import WEB
@@ -121,7 +121,7 @@ def digest(packages: Sequence[str]) -> str:
 def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
     """Make arm64 in the user's cache, for these distributions at the versions of this Python.
 
-    What is there already is left alone. InstallError where it cannot be made.
+    What is there and runs is left alone. InstallError where it cannot be made.
     """
     if platform.machine() in _IS_ARM:
         told("this machine is ARM: there is nothing to install")
@@ -132,18 +132,29 @@ def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
             "Use a Linux machine with Debian's or Ubuntu's packages, or an ARM one.",
         )
     with installing.alone(_folder(), _NEEDED):
-        if installing.part(_folder() / "system") is None:
-            told("system: ARM64 packages, and the emulator")
-            _install_system(_folder() / "system")
-        for processor in _PROCESSORS:  # also of a system that an earlier version made
-            _processor(_folder() / "system", processor)
-        for name in packages:
-            if installing.part(_wheel(name)) is None:
-                told(f"{name} {beside.version(name)} for ARM64")
-                _install_wheel(name)
-        told("a first run")
-        with Worker(environment=environment(DEVICES[0], packages)) as worker:
-            worker.call("torch2mobile.devices:imported", list(packages), timeout=60.0)
+        try:
+            _make(packages, told)
+        except (errors.MissingToolError, errors.DeviceError) as error:
+            told(f"anew: {error.message}")
+            for folder in (_folder() / "system", *map(_wheel, packages)):
+                shutil.rmtree(folder, ignore_errors=True)
+            _make(packages, told)
+
+
+def _make(packages: Sequence[str], told: Callable[[str], None]) -> None:
+    """What is not there yet, and a first run; MissingToolError or DeviceError where it fails."""
+    if installing.part(_folder() / "system") is None:
+        told("system: ARM64 packages, and the emulator")
+        _install_system(_folder() / "system")
+    for processor in _PROCESSORS:  # also of a system that an earlier version made
+        _processor(_folder() / "system", processor)
+    for name in packages:
+        if installing.part(_wheel(name)) is None:
+            told(f"{name} {beside.version(name)} for ARM64")
+            _install_wheel(name)
+    told("a first run")
+    with Worker(environment=environment(DEVICES[0], packages)) as worker:
+        worker.call("torch2mobile.devices:imported", list(packages), timeout=60.0)
 
 
 def imported(packages: Sequence[str]) -> list[str]:
