@@ -374,8 +374,11 @@ def test_samples() -> None:
 
 def test_targets() -> None:
     text = read("reference/targets.md")
-    listed = re.findall(r"^([a-z\d-]+) {2,}.* float(?:16|32)  ", text, re.MULTILINE)
+    variants, _, limits = text.partition("\ntarget  ")
+    listed = re.findall(r"^([a-z\d-]+) {2,}.* float(?:16|32)  ", variants, re.MULTILINE)
     assert listed == [variant.label for target in TARGETS.values() for variant in target.variants]
+    listed = re.findall(r"^([a-z]+) {2,}", limits.partition("```")[0], re.MULTILINE)
+    assert listed == list(TARGETS)
     table = rows(sections(text)["The targets"])
     assert [(code(row[0]), row[1]) for row in table] == [(n, t.title) for n, t in TARGETS.items()]
 
