@@ -170,7 +170,9 @@ def test_a_file_that_does_not_load_there_is_a_failure(
 
     monkeypatch.setattr(candidates, "runner_of", broken)
     report = torch2mobile.verify(pair.path, devices=[A53]).report
-    assert on(report, "golden")["ort", A53].status is Status.FAILED
+    check = on(report, "golden")["ort", A53]
+    assert check.status is Status.FAILED
+    assert "--atol" not in check.hint
 
 
 def test_an_unknown_device_is_refused_before_any_work(pair: Any) -> None:

@@ -199,7 +199,9 @@ def _attempt(
     here = next((c for c in reversed(stages.checks) if (c.name, c.target) == (name, label)), None)
     if check.status is Status.FAILED and here is not None and here.status is not Status.FAILED:
         note = f"it does not fail on this machine: {device} computes otherwise"
-        check = replace(check, notes=(*check.notes, note), hint=_hint(check))
+        check = replace(
+            check, notes=(*check.notes, note), hint=_hint(check) if check.tables else check.hint
+        )
     stages.add(replace(check, device=device))
 
 
