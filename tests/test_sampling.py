@@ -689,3 +689,17 @@ def test_sampling_needs_no_torch() -> None:
     code = "import sys, torch2mobile.sampling; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("int64", Values("choice", numbers=(1, 2, 5))),
+        ("bool", Values("choice", numbers=(0,))),
+        ("int64", Values("lengths", of=Dim(size=7))),
+    ],
+)
+def test_a_scalar_of_a_form_has_no_dimension(dtype: str, values: Values) -> None:
+    spec = InputSpec("mode", ("mode",), dtype, (), values)
+    drawn = sampling.draw(spec, {}, "example", np.random.default_rng(0))
+    assert (drawn.shape, str(drawn.dtype)) == ((), dtype)

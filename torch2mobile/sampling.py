@@ -69,7 +69,7 @@ def draw(
         array = value_forms.draw(spec.values, shape, kind, count, rng)
         if spec.values.kind == "causal" and dtype.kind not in "biu":
             array = np.where(array, 0.0, -np.inf)  # what is added to the scores
-        return np.ascontiguousarray(array.astype(dtype))
+        return np.array(array, dtype, order="C")  # a scalar stays one
     array = _fill(_recipe(spec, kind), shape, _is_whole(dtype), rng)
     if spec.values is not None and spec.values.kind == "sorted":
         array.sort(axis=-1)

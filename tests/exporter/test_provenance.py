@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,3 +328,12 @@ def test_an_origin_as_a_location() -> None:
     expected = Location(module="a", file="net.py", line=1, code="code of a", node="n", op="Relu")
     assert origin("a").place("n", "Relu") == expected
     assert Origin((), "", 0, "").place() == Location()
+
+
+def test_metadata_are_restored_without_a_word() -> None:
+    """torch warns of its own call specifications, which it copies where it decomposes a program."""
+    program = torch.export.export(torch.nn.Identity(), (torch.ones(2, 3),))
+    model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        provenance.restore(model, program)

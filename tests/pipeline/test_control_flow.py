@@ -49,6 +49,13 @@ def test_the_refusal_names_the_option(kind: type[Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_later_run_in_the_same_process_offers_it_as_well(tmp_path: Path) -> None:
+    hints = [check(export(Branch, tmp_path / "out"), "capture").hint for _ in range(3)]
+    assert hints[0] == hints[1] == hints[2]
+    assert "--rewrite T2M101" in hints[0]
+
+
+@pytest.mark.slow
 def test_a_side_that_no_probe_takes_is_said(tmp_path: Path) -> None:
     found = check(export(Never, tmp_path / "out", "T2M101"), "sides")
     assert found.status is Status.SKIPPED

@@ -131,7 +131,10 @@ class Twice(nn.Module):
         self.layer, self.idle, self.scale = nn.Linear(4, 4), nn.Linear(4, 4), Scale()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layer(self.layer(image)) * self.scale(2.0)
+        return self.finish(self.layer(self.layer(image)) * self.scale(2.0))
+
+    def finish(self, found: torch.Tensor) -> torch.Tensor:
+        return found
 
 
 class Scale(nn.Module):
@@ -146,6 +149,8 @@ class Scale(nn.Module):
         ({"output_of": "idle"}, "--output-of: idle is not called on the example"),
         ({"stop_before": "scale"}, "scale is given no tensor"),
         ({"stop_before": "lyaer"}, "'lyaer' is no submodule and no function"),
+        ({"stop_before": "supress"}, "'supress' is no submodule and no function"),
+        ({"stop_before": "self.finish"}, "'self.finish' is no submodule and no function"),
     ],
 )
 def test_a_place_that_is_no_cut_is_refused(asked: dict[str, str], words: str) -> None:
@@ -153,8 +158,9 @@ def test_a_place_that_is_no_cut_is_refused(asked: dict[str, str], words: str) ->
         torch2mobile.check(Twice().eval(), (torch.ones(1, 4),), **asked)
     assert words in caught.value.message
     assert caught.value.remedy
-    if "lyaer" in words:
-        assert caught.value.remedy == "Did you mean layer?"
+    near = {"lyaer": "layer", "supress": "suppress", "self.finish": "finish"}
+    if asked.get("stop_before") in near:
+        assert caught.value.remedy == f"Did you mean {near[asked['stop_before']]}?"
 
 
 def test_one_end_is_enough() -> None:

@@ -327,6 +327,19 @@ def test_what_cannot_be_state_is_named(
         assert 'self.register_buffer("last", torch.zeros(1, 4))' in caught.value.remedy
 
 
+def test_a_refused_example_is_told_as_without_the_option(tmp_path: Path) -> None:
+    told = []
+    for state in (False, True):
+        with pytest.raises(InputError) as caught:
+            torch2mobile.export(
+                Cell().eval(), inputs="x:float32[1,7]", state=state, out=tmp_path / "out", **FAST
+            )
+        told.append((caught.value.message, caught.value.remedy, caught.value.locations))
+    assert told[0] == told[1]
+    assert "(x[1, 7])" in told[1][0]
+    assert "self.cell(x, self.hidden)" in str(told[1][2][0])
+
+
 def test_a_saved_program_has_no_state_to_carry(tmp_path: Path) -> None:
     program = torch.export.export(nn.Linear(4, 4).eval(), (torch.ones(1, 4),))
     torch.export.save(program, tmp_path / "net.pt2")

@@ -35,16 +35,7 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
         try:
             found = own.flat.outputs(*(tensor.clone() for tensor in loaded.tensors))
         except Exception as error:
-            where = user_code.from_exception(error)
-            shapes = ", ".join(
-                f"{s.name}{list(t.shape)}"
-                for s, t in zip(loaded.specs, loaded.tensors, strict=True)
-            )
-            raise InputError(
-                f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
-                _remedy(loaded, error),
-                (where,) if where else (),
-            ) from error
+            raise refused(loaded, error) from error
     _refuse_lost(loaded, found)
     names = _unique([name for name, _ in found.tensors], loaded.specs)
     absent = [f"the output {name} is None and was left out" for name in found.absent]
@@ -52,6 +43,19 @@ def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]
         f"the output {name} is left out, as asked for" for name in dict.fromkeys(found.dropped)
     ]
     return tuple(names), (*absent, *asked)
+
+
+def refused(loaded: LoadedModel, error: Exception) -> InputError:
+    """What the user is told where the module itself raises on the example."""
+    where = user_code.from_exception(error)
+    shapes = ", ".join(
+        f"{s.name}{list(t.shape)}" for s, t in zip(loaded.specs, loaded.tensors, strict=True)
+    )
+    return InputError(
+        f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
+        _remedy(loaded, error),
+        (where,) if where else (),
+    )
 
 
 def _remedy(loaded: LoadedModel, error: Exception) -> str:

@@ -75,7 +75,10 @@ def restore(model: ir.Model, program: torch.export.ExportedProgram) -> None:
     nodes = list(model.graph.all_nodes())
     if any(_PREFIX + "name_scopes" in node.metadata_props for node in nodes):
         return
-    graphs = [program.graph, program.run_decompositions().graph]
+    from torch2mobile.tensors import quiet
+
+    with quiet():
+        graphs = [program.graph, program.run_decompositions().graph]
     known = {fx.name: fx for graph in graphs for fx in graph.nodes if fx.meta.get("stack_trace")}
     for node in nodes:
         fx = next((known[str(v.name)] for v in node.outputs if v.name in known), None)

@@ -7,6 +7,7 @@ and converts starts first, and loads its own tools while torch is loading here.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -141,6 +142,7 @@ class _Export:
         self.folder = writer.stage
         # What the file that is shipped gave already.
         self.answers: Answers | None = None
+        self.translating = 0.0
 
     def run(self) -> Bundle | None:
         """All stages; the bundle where every check passed."""
@@ -153,7 +155,7 @@ class _Export:
         if made is None:
             return None
         capture, translation = made.capture, made.translation
-        self.stages.add(capture_check(capture))
+        self.stages.add(capture_check(capture), later=self.translating)
         if made.refusal is not None:
             self.stages.add(error_check("translate", made.refusal))
         if translation is None:
@@ -200,15 +202,18 @@ class _Export:
         from torch2mobile.exporter.translate import translation
 
         self.stages.observer.started("translate")
-        path = self.folder / MODEL
-        with writing(path):
-            return translation(
-                capture,
-                path,
-                opset=self.request.opset,
-                external_data=self.request.external_data,
-                mend=self.request.mend,
-            )
+        path, since = self.folder / MODEL, time.monotonic()
+        try:
+            with writing(path):
+                return translation(
+                    capture,
+                    path,
+                    opset=self.request.opset,
+                    external_data=self.request.external_data,
+                    mend=self.request.mend,
+                )
+        finally:
+            self.translating += time.monotonic() - since
 
     def _simplify(self, raw: OnnxModel) -> Search | str:
         """The search for a smaller file, with what is tried first; or why there is none."""

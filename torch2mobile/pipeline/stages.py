@@ -22,9 +22,12 @@ class Stages:
         self.checks: list[Check] = []
         self._since = time.monotonic()
 
-    def add(self, check: Check) -> Check:
-        """Keep a check, with the seconds since the one before, and tell the observer."""
-        now = time.monotonic()
+    def add(self, check: Check, *, later: float = 0.0) -> Check:
+        """Keep a check, with the seconds since the one before, and tell the observer.
+
+        ``later`` are those of them that belong to the next one.
+        """
+        now = time.monotonic() - later
         check = replace(check, seconds=round(now - self._since, 3))
         self._since = now
         self.checks.append(check)

@@ -360,6 +360,11 @@ def test_values_are_read(text: str, name: str, values: Values) -> None:
     assert inputs.parse_values(inputs.format_values(name, values)) == (name, values)
 
 
+def test_true_and_false_are_numbers_as_the_manifest_has_them() -> None:
+    _, values = inputs.parse_values("on=choice(true,false)")
+    assert [type(number) for number in values.numbers] == [float, float]
+
+
 def test_names_suggest_values_and_others_can_be_given() -> None:
     texts = [
         "attention_mask:int64[N,T]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -392,6 +393,24 @@ def test_specs_and_example_meet_by_position_where_names_differ(project: Write) -
     assert (spec.name, spec.path) == ("image", ("a",))
 
 
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("imgae", "no parameter imgae: the input is given as image, .* did you mean image"),
+        ("maks", "no parameter maks: the input is given as image, .* did you mean mask"),
+        ("photo", ""),
+        ("image", ""),
+    ],
+)
+def test_a_name_that_is_nearly_a_parameters_is_told(project: Write, name: str, note: str) -> None:
+    text = NET.replace("forward(self, x)", "forward(self, image, mask=None)").replace(
+        "(x)", "(image)"
+    )
+    project("net.py", text)
+    notes = load("net.py:Net", inputs=(f"{name}:float32[N,3]",)).notes
+    assert [bool(re.search(note, each)) for each in notes] == [True] * bool(note)
+
+
 def test_constants_of_the_example_are_kept_beside_specs(project: Write) -> None:
     text = CALLS.format("dict(a=ones(3), c=2.5)") + "INPUTS = 'a:float32[N]'\n"
     project("net.py", text)
@@ -461,6 +480,14 @@ def test_every_case_of_the_data_is_checked(project: Write, tmp_path: Path) -> No
     np.savez(tmp_path / "b.npz", x=np.ones((2, 4), "f4"))
     with pytest.raises(InputError, match="dimension 1: expected 3, got 4"):
         load("net.py:Net", data=("a.npz", "b.npz"))
+
+
+def test_the_file_that_does_not_fit_is_named(project: Write, tmp_path: Path) -> None:
+    project("net.py", NET)
+    for name, size in (("a.npz", 3), ("b.npz", 4)):
+        np.savez(tmp_path / name, x=np.ones((2, size), "f4"))
+    with pytest.raises(InputError, match=r"^b\.npz: input 'x', dimension 1: expected 3, got 4"):
+        load("net.py:Net", data=(str(tmp_path / "a.npz"), str(tmp_path / "b.npz")))
 
 
 def test_data_alone_says_how_to_call(project: Write, tmp_path: Path) -> None:

@@ -76,8 +76,11 @@ class ControlFlow:
         known: Collection[Location],
     ) -> bool:
         own = user_code.function(function)
-        found = statement_at(own.tree, line) if own is not None else None
-        if own is None or found is None or _code(found) not in codes:
+        # A function that an earlier run made of a block has its lines, and not its name.
+        if own is None or own.tree.name != function.__code__.co_name:
+            return False
+        found = statement_at(own.tree, line)
+        if found is None or _code(found) not in codes:
             return False
         lines = self._codes[function][0] if function in self._codes else []
         if found.lineno in lines:

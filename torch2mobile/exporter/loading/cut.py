@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,10 @@ def _layers_entered() -> dict[str, Any]:
     return entered
 
 
-_CALLED = "Name what every call of forward calls once."
+_CALLED = (
+    "Name what every call of forward calls once, and a function as it is written there: nms, or "
+    "ops.nms."
+)
 
 
 def _given(
@@ -133,7 +137,16 @@ def _owner_of(module: torch.nn.Module, place: str) -> tuple[Any, str]:
         if callable(vars(home).get(name) if home is not None else None):
             return home, name
     known = list(layers)[1:]
-    raise InputError(f"{place!r} is no submodule and no function", did_you_mean(place, known))
+    near = did_you_mean(place, [*known, *_functions_of(type(module))])
+    remedy = near if near.startswith("Did") else did_you_mean(place, known)
+    raise InputError(f"{place!r} is no submodule and no function", remedy)
+
+
+def _functions_of(kind: type[torch.nn.Module]) -> list[str]:
+    """The functions of a class of the user's, and of the file that it stands in."""
+    homes = [vars(kind), vars(sys.modules.get(kind.__module__, types.ModuleType("")))]
+    named = [item for home in homes for item in home.items()]
+    return [name for name, value in named if isinstance(value, types.FunctionType)]
 
 
 def cutting(loaded: LoadedModel, cut: Cut) -> LoadedModel:

@@ -5,6 +5,7 @@ Each gives a :class:`Call`, so that from here on it makes no difference how the 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +22,14 @@ from torch2mobile.exporter.loading.containers import Path as LeafPath
 from torch2mobile.exporter.loading.flat_module import (
     Template,
     fill_template,
+    forward_signature,
     make_template,
     named_leaves,
     slot_paths,
     template_of,
 )
 from torch2mobile.exporter.loading.locate import Named
-from torch2mobile.records import ConstantSpec, Dim, InputSpec
+from torch2mobile.records import ConstantSpec, Dim, InputSpec, RealCase
 
 # Elements of a drawn example: a gigabyte of float32.
 LARGEST_EXAMPLE = 1 << 28
@@ -38,6 +40,7 @@ class Call:
     """A call of the module: its template with a slot for each tensor, the tensors, their specs.
 
     ``shapes`` are torch.export's own dynamic_shapes, an entry a tensor, where the user gave them.
+    ``notes`` are what the user may not have meant.
     """
 
     template: Template
@@ -45,6 +48,7 @@ class Call:
     specs: tuple[InputSpec, ...]
     shapes: tuple[Any, ...] | None = None
     drawn: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def beside(named: Named, source: str) -> Template | None:
@@ -235,7 +239,24 @@ def _placed(
     paths = slot_paths(module, template)
     placed = tuple(replace(spec, path=path) for spec, path in zip(specs, paths, strict=True))
     example = tuple(tensors.to_torch(feeds[spec.name]) for spec in specs)
-    return Call(template, example, placed)
+    return Call(template, example, placed, notes=_misspelt(module, specs, paths))
+
+
+def _misspelt(
+    module: torch.nn.Module, specs: Sequence[InputSpec], paths: Sequence[LeafPath]
+) -> tuple[str, ...]:
+    """What is said of names that went by position, and are nearly those of a parameter."""
+    moved = dict.fromkeys(
+        (str(spec.path[0]), str(p[0])) for spec, p in zip(specs, paths, strict=True)
+    )
+    known = list(forward_signature(module).parameters)
+    near = {name: difflib.get_close_matches(name, known, n=1) for name, _ in moved}
+    return tuple(
+        f"forward has no parameter {name}: the input is given as {taker}, and keeps its name in "
+        f"the file; did you mean {near[name][0]}?"
+        for name, taker in moved
+        if name not in known and near[name]
+    )
 
 
 def check_case(specs: Sequence[InputSpec], case: Mapping[str, np.ndarray]) -> None:
@@ -247,9 +268,14 @@ def check_case(specs: Sequence[InputSpec], case: Mapping[str, np.ndarray]) -> No
             f"the file {strange[0]}.npy fits no input", did_you_mean(strange[0], names)
         )
     found = {spec.name: npz.pick(case, spec.name) for spec in specs}
-    inputs.check_against_example(
-        specs, {name: (tensors.dtype_name(a), a.shape) for name, a in found.items()}
-    )
+    try:
+        inputs.check_against_example(
+            specs, {name: (tensors.dtype_name(a), a.shape) for name, a in found.items()}
+        )
+    except InputError as error:
+        if isinstance(case, RealCase):
+            raise InputError(f"{case.origin}: {error.message}", error.remedy) from None
+        raise
 
 
 def _refuse_huge(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> None:

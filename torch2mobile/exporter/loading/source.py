@@ -250,7 +250,7 @@ def _assembled(
         dynamic_shapes=call.shapes,
         data=data.cases,
         real=data.notes,
-        notes=(*moved, *notes, *inputs.suggestions(call.specs)),
+        notes=(*moved, *call.notes, *notes, *inputs.suggestions(call.specs)),
         drawn=call.drawn,
     )
 

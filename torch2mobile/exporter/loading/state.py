@@ -15,8 +15,9 @@ import torch
 
 from torch2mobile import probe_sizes, sampling, sizing, tensors
 from torch2mobile.contents import TORCHS_OWN
-from torch2mobile.copies import first_line, fresh
+from torch2mobile.copies import fresh
 from torch2mobile.errors import InputError, UsageError
+from torch2mobile.exporter.example_call import refused
 from torch2mobile.exporter.loading.containers import Path, walk
 from torch2mobile.exporter.loading.flat_module import forward_signature
 from torch2mobile.exporter.loading.held_state import ONE_FORM, Attribute
@@ -123,11 +124,7 @@ def _rows(loaded: LoadedModel) -> list[dict[Attribute, Leaves]]:
                 own.flat.call(*given)
             except Exception as error:
                 if not number:
-                    raise InputError(
-                        f"the module refuses the example: {type(error).__name__}: "
-                        f"{first_line(error)}",
-                        "Give inputs that it takes, with --input, --values or --data.",
-                    ) from error
+                    raise refused(loaded, error) from error
                 # Drawn values may be none of the module's.
                 own.flat.call(*(tensor.clone() for tensor in loaded.tensors))
             rows.append(_held(own.module))

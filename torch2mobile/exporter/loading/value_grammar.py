@@ -115,7 +115,9 @@ def _choice(scan: Scanner, word: str) -> Values:
 
 def _number(scan: Scanner) -> float:
     word = scan.take(rf"(?:true|false|True|False)(?!{NAME})")
-    return word.lower() == "true" if word else scan.number("expected a number, true or false")
+    return (
+        float(word.lower() == "true") if word else scan.number("expected a number, true or false")
+    )
 
 
 _KINDS: dict[str, Callable[[Scanner, str], Values]] = {
