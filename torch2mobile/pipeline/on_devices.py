@@ -172,9 +172,9 @@ def _each(
 def _halves_on_arm(label: str) -> bool:
     """Whether a runtime that runs on ARM64 devices computes a variant in float16 there alone."""
     variant = variants().get(label)
-    if variant is None or not TARGETS[variant.target].packages:
+    if variant is None or variant.settings.get("arithmetic", variant.precision) != "float16":
         return False
-    return variant.settings.get("arithmetic", variant.precision) == "float16"
+    return bool(TARGETS[variant.target].packages)
 
 
 def _attempt(
