@@ -18,6 +18,7 @@ from torch2mobile.errors import (
     MissingToolError,
     NotApplicableError,
     UsageError,
+    WorkerTimeoutError,
 )
 from torch2mobile.pipeline import on_devices
 
@@ -182,28 +183,39 @@ def test_a_system_has_the_roots_of_all_processors_from_its_first_moment(
 
 
 @on_x86
-@pytest.mark.parametrize("error", [MissingToolError("no emulator"), DeviceError("it died")])
+@pytest.mark.parametrize("kind", [MissingToolError, DeviceError, WorkerTimeoutError])
 def test_what_does_not_run_is_made_anew(
-    error: Exception, empty: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[Exception], empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The remedy of a device's error is to run this command, which has to mend it."""
-    folders = [empty / "torch2mobile" / "arm64" / name for name in ("system", "numpy-0.1")]
-    there: list[bool] = []
+    made: list[bool] = []
 
-    def make(*_: object) -> None:
-        there.append(any(folder.exists() for folder in folders))
-        if len(there) == 1:
-            raise error
+    def make(*_: object, anew: bool = False) -> None:
+        made.append(anew)
+        if not anew:
+            raise kind("no emulator")
 
     monkeypatch.setattr(devices, "_make", make)
-    monkeypatch.setattr(devices.beside, "version", lambda _: "0.1")
-    for folder in folders:
-        with installing.filling(folder, {}, []):
-            pass
     said: list[str] = []
     devices.install(["numpy"], said.append)
-    assert there == [True, False]
-    assert said == [f"anew: {error}"]
+    assert made == [False, True]
+    assert said == ["anew: no emulator"]
+
+
+@on_x86
+def test_what_is_made_anew_is_there_until_the_new_one_is(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise InstallError("no network")
+
+    system = empty / "torch2mobile" / "arm64" / "system"
+    with installing.filling(system, {}, []):
+        pass
+    monkeypatch.setattr(devices, "_install_system", broken)
+    with pytest.raises(InstallError, match="no network"):
+        devices._make(["numpy"], lambda _: None, anew=True)
+    assert system.exists()
 
 
 def test_a_distribution_is_imported_by_the_name_of_its_module() -> None:

@@ -239,7 +239,7 @@ def _start_over(folder: Path) -> tuple[subprocess.Popen[str], dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name
+    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name
 )
 def test_a_run_that_is_cut_short_leaves_the_old_bundle(
     number: signal.Signals, bundles: Callable[[str], Path], tmp_path: Path

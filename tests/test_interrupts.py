@@ -24,7 +24,7 @@ from torch2mobile.pipeline.results import ExportResult
 from torch2mobile.records import Check, Manifest, Report, Status
 
 MANIFEST = Manifest("net", "net", "", 20, False, 0, (), (), {}, (), {}, {})
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 both = pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 
 

@@ -134,22 +134,20 @@ def install(packages: Sequence[str], told: Callable[[str], None]) -> None:
     with installing.alone(_folder(), _NEEDED):
         try:
             _make(packages, told)
-        except (errors.MissingToolError, errors.DeviceError) as error:
+        except (errors.MissingToolError, errors.DeviceError, errors.WorkerTimeoutError) as error:
             told(f"anew: {error.message}")
-            for folder in (_folder() / "system", *map(_wheel, packages)):
-                shutil.rmtree(folder, ignore_errors=True)
-            _make(packages, told)
+            _make(packages, told, anew=True)
 
 
-def _make(packages: Sequence[str], told: Callable[[str], None]) -> None:
-    """What is not there yet, and a first run; MissingToolError or DeviceError where it fails."""
-    if installing.part(_folder() / "system") is None:
+def _make(packages: Sequence[str], told: Callable[[str], None], *, anew: bool = False) -> None:
+    """What is not there yet, or all, and a first run; raises what that raises."""
+    if anew or installing.part(_folder() / "system") is None:
         told("system: ARM64 packages, and the emulator")
         _install_system(_folder() / "system")
     for processor in _PROCESSORS:  # also of a system that an earlier version made
         _processor(_folder() / "system", processor)
     for name in packages:
-        if installing.part(_wheel(name)) is None:
+        if anew or installing.part(_wheel(name)) is None:
             told(f"{name} {beside.version(name)} for ARM64")
             _install_wheel(name)
     told("a first run")

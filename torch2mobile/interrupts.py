@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: before a result is in its place they leave nothing, afterwards all of it.
+"""Ctrl-C, SIGTERM, SIGHUP: before a result is in its place they leave nothing, afterwards all.
 
 Handlers belong to the process, and so does the state here. They are Python's to call in the main
 thread only; elsewhere nothing is done, as nothing arrives there.
@@ -12,7 +12,12 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal that closes sends SIGHUP, to this process alone: workers are sessions of their own.
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
+)
 
 
 class Stop:
@@ -45,7 +50,7 @@ _stop = Stop()
 
 @contextlib.contextmanager
 def handled() -> Iterator[Stop]:
-    """SIGTERM raises KeyboardInterrupt as SIGINT does, for the length of a command."""
+    """The others raise KeyboardInterrupt as SIGINT does, for the length of a command."""
     global _stop  # noqa: PLW0603 (the process has one handler a signal)
     _stop = stop = Stop()
     try:

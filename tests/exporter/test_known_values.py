@@ -67,12 +67,42 @@ class Filled(Ones):
         return found
 
 
+class ByNumber(nn.Module):
+    """A number of an input's is written, or is how far is written."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask(x, x[0, 0].long().item()).eq(1).all().item():
+            return x * 0
+        return x + 1
+
+
+class FilledByNumber(ByNumber):
+    def mask(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        return torch.ones(4).fill_(n)
+
+
+class AddedByNumber(ByNumber):
+    def mask(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        return torch.ones(4).add_(1, alpha=n)
+
+
+class CutByNumber(ByNumber):
+    def mask(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        torch._check(n >= 0)
+        torch._check(n <= 4)
+        found = torch.ones(3, 4)
+        found[:, n:] = 0
+        return found
+
+
 class Random(Ones):
     def mask(self, x: torch.Tensor) -> torch.Tensor:
         return torch.rand(4)
 
 
-@pytest.mark.parametrize("kind", [OfInput, Filled, Random])
-def test_what_an_input_or_chance_decides_is_not(kind: type[Ones]) -> None:
+@pytest.mark.parametrize(
+    "kind", [OfInput, Filled, FilledByNumber, AddedByNumber, CutByNumber, Random]
+)
+def test_what_an_input_or_chance_decides_is_not(kind: type[nn.Module]) -> None:
     with pytest.raises(CaptureError, match="could not be captured"):
         captured(kind())

@@ -29,6 +29,7 @@ from torch2mobile.exporter.lost_sizes import (
     watched,
 )
 from torch2mobile.exporter.strategies import (
+    KNOWN_VALUES,
     STRATEGIES,
     after_a_call,
     deferred,
@@ -241,6 +242,8 @@ def _finish(
     program = captured if isinstance(captured, torch.export.ExportedProgram) else None
     if program is None:
         notes = (*notes, "captured by a TorchScript trace, which fixes Python values; check twice")
+    if strategy == KNOWN_VALUES:
+        notes = (*notes, "values that code reads and no input decides are those of the example")
     inputs, symbols = (loaded.specs, {}) if program is None else final_inputs(loaded.specs, program)
     traced = None if program is not None else captured
     made = Capture(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -42,13 +41,19 @@ class KnownValues(Operations):
         result = func(*args, **kwargs)
         made = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
         if known:
-            with contextlib.suppress(Exception), no_dispatch():
+            self._follow(func, args, kwargs, given, made)
+        elif writes or any(each.alias_info for each in func._schema.returns):
+            self._forget(given)
+        return result
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, given: Any, made: Any) -> None:
+        try:
+            with no_dispatch():
                 real = func(*tree_map(self._real, args), **tree_map(self._real, kwargs))
                 reals = [each for each in tree_leaves(real) if isinstance(each, torch.Tensor)]
                 self._values.update(dict(zip(made, reals, strict=True)))
-        elif writes:
+        except Exception:  # noqa: BLE001 (a number that data decide: it is written, or is a place)
             self._forget(given)
-        return result
 
     def _real(self, value: Any) -> Any:
         if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):

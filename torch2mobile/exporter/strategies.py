@@ -137,13 +137,15 @@ def tried(
         return in_one_graph(made)
 
 
+KNOWN_VALUES = "non-strict, known values"
+
 STRATEGIES: tuple[tuple[str, Callable[[LoadedModel], Any]], ...] = (
     ("non-strict", non_strict),
     ("non-strict from size 2", _from_two),
     ("non-strict, guards deferred", deferred),
     ("non-strict, sizes as hints", hinted),
     ("non-strict after a call", after_a_call),
-    ("non-strict, known values", known_values),
+    (KNOWN_VALUES, known_values),
     ("strict", strict),
     ("torchscript", torchscript),
 )

@@ -198,16 +198,15 @@ def _state(
     check = reference_check.state_check(changed, *determinism.sequence(loaded, expected))
     steps = determinism.writers(loaded, probe, changed)
     places = [place_of(step) for step in steps.values()]
-    unseen = [name for name in changed if name not in steps]
-    places += attribute_access.writers_of(loaded.module, unseen)
+    places += attribute_access.writers_of(loaded.module, [n for n in changed if n not in steps])
     places += [place_of(step) for step in unsteady.steps] if unsteady else []
     found = distinct(places)
     # A check that passed shows no lines below it, and these are worth a look.
     notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
     layers = dict(loaded.module.named_modules())
     made = any(name.rpartition(".")[0] not in layers for name in changed)
-    hint = "Make that layer in __init__: a call draws other weights for each copy." if made else ""
-    stages.add(replace(check, locations=found, notes=tuple(notes), hint=hint or check.hint))
+    hint = f"{reference_check.MADE if made else ''} {check.hint}".strip()
+    stages.add(replace(check, locations=found, notes=tuple(notes), hint=hint))
 
 
 def _taken_for_granted(exceptions: Sequence[tuple[Assumption, Mapping[str, int]]]) -> list[str]:

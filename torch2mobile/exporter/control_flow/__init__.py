@@ -58,7 +58,7 @@ class ControlFlow:
 
     def extend(self, places: Sequence[tuple[str, int]], codes: Collection[str]) -> bool:
         """Whether the statement at one of these lines is an operator now, and was none before."""
-        known = set(self.places)
+        known, self.refused = set(self.places), ""
         for file, line in places:
             functions = _functions_at(file, line)
             # All that have this code, or each of them would be met, and rewritten, by itself.
@@ -87,13 +87,16 @@ class ControlFlow:
             return False
         place = user_code.location(own.file, found.lineno)
         if place in known:
-            self.refused = "its function is made anew by each call. Define it outside of forward."
+            self.refused = (
+                self.refused
+                or "its function is made anew by each call. Define it outside of forward."
+            )
             return False
         try:
             tree = rewritten(own.tree, [*lines, found.lineno], place.file)
             code = _compiled(tree, function, own.file)
         except NotRewritten as error:
-            self.refused = str(error)
+            self.refused = self.refused or str(error)
             return False
         self._codes[function] = [*lines, found.lineno], code
         self.places[place] = _code(found)

@@ -217,6 +217,8 @@ def modes_check(
     )
 
 
+MADE = "Make that layer in __init__: a call draws other weights for each copy."
+"""What to do where forward makes a layer."""
 _KEEP = (
     "Export it with --state (from Python state=True), which makes it an input and an output of the "
     "file that the app carries on; or let forward take it and return it."
