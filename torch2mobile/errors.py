@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     STAGE = 3
     BUG = 4
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
