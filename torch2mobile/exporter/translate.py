@@ -113,7 +113,7 @@ def in_memory(
     A trace is written into ``folder`` for a while.
     """
     check_opset(opset)
-    table = Table(opset)
+    table = Table()
     try:
         with calm(), quiet(), whole_recurrent_layers(plain=mend), exact_constants():
             program = None

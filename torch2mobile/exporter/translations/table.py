@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,13 +28,12 @@ class RegistrationError(TranslateError):
 class Table:
     """One translation's table; ``used`` has the rows that translated something, by name."""
 
-    opset: int | None = None
     used: dict[str, Row] = field(default_factory=dict)
     _exporters: Any = None
 
     @contextlib.contextmanager
     def overhearing(self) -> Iterator[None]:
-        """What the exporter reads of its translations serves here too: it takes a second."""
+        """What the exporter reads of its own translations, while it runs, serves here too."""
         from torch.onnx._internal.exporter import _registration
 
         registry: Any = _registration.ONNXRegistry
@@ -79,7 +77,7 @@ class Table:
 
     def _upstream(self, row: Row, target: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
         """The exporter's own translation; Refused where it has none."""
-        for meta in (self._exporters or _registry(self.opset)).get_decomps(target):
+        for meta in self._exporters.get_decomps(target):
             if not (meta.is_complex or meta.is_custom):
                 function: Callable[..., Any] = meta.onnx_function
                 return function
@@ -109,17 +107,6 @@ def _overload(name: str) -> Any:
     packet, _, overload = rest.partition(".")
     found = getattr(getattr(torch.ops, space), packet, None)
     return getattr(found, overload or "default", None)
-
-
-@functools.lru_cache(maxsize=4)
-def _registry(opset: int | None) -> Any:
-    """The exporter's translations for an opset, as torch.onnx.export looks them up."""
-    from torch.onnx import _constants
-    from torch.onnx._internal.exporter import _constants as least
-    from torch.onnx._internal.exporter import _registration
-
-    wanted = opset if opset is not None else _constants.ONNX_DEFAULT_OPSET
-    return _registration.ONNXRegistry.from_torchlib(max(wanted, least.TORCHLIB_OPSET))
 
 
 def _is_value(argument: Any) -> bool:
