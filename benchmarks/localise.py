@@ -40,8 +40,8 @@ from torch2mobile.validators.parity import gate, probes, reference
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.faults import catalogue
 from torch2mobile.validators.parity.localise import localise
-from torch2mobile.validators.parity.locating.findings import Finding, Question, Suspect
 from torch2mobile.validators.parity.locating.pieces import process_of_pieces
+from torch2mobile.validators.parity.locating.suspects import Finding, Question, Suspect
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""No module is imported, however far around, by one that it imports itself."""
+"""No module is imported by one that it imports itself, and each has a name of its own."""
 
 from __future__ import annotations
 
@@ -61,3 +61,8 @@ def test_a_circle_is_seen() -> None:
 
 def test_there_is_no_circle() -> None:
     assert circles({name: imported_by(path) for name, path in MODULES.items()}) == []
+
+
+def test_each_file_has_a_name_of_its_own() -> None:
+    names = [path.name for path in MODULES.values() if path.name != "__init__.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

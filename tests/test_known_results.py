@@ -31,7 +31,7 @@ from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import judging
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import Result
-from torch2mobile.pipeline.simplify import judge_simplified
+from torch2mobile.pipeline.simplified import judge_simplified
 from torch2mobile.pipeline.simplify_search import Way
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Check, ParityOptions, Request, Status, Tolerance

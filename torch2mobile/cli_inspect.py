@@ -182,10 +182,10 @@ def operators_config(bundles: tuple[str, ...], out: str, **options: Any) -> int:
     Example:
       torch2mobile operators-config dist/super_resolution -o operators.config
     """
-    from torch2mobile.pipeline import operators
+    from torch2mobile.pipeline import operators_config
 
     version = options["ort_version"]
-    warnings = operators.operators_config(
+    warnings = operators_config.operators_config(
         [Path(bundle) for bundle in bundles], Path(out), ort_version=version
     )
     echo_table([{"written": out, "bundles": len(bundles)}], options["form"])

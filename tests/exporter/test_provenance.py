@@ -23,7 +23,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.exporter import capture, provenance, translate
 from torch2mobile.exporter.loading import source
 from torch2mobile.exporter.simplify import CANDIDATES
-from torch2mobile.pipeline.simplify import adopt
+from torch2mobile.pipeline.simplified import adopt
 from torch2mobile.records import LoadedModel, Location, OnnxModel, Origin, Request
 from torch2mobile.sample_models import SAMPLES
 

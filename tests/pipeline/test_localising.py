@@ -18,7 +18,7 @@ from torch2mobile.errors import CaptureError, ExitCode, UsageError
 from torch2mobile.pipeline import finding_words, localising
 from torch2mobile.pipeline.results import Result
 from torch2mobile.records import Check, ParityOptions, Status
-from torch2mobile.validators.parity.locating.findings import Finding
+from torch2mobile.validators.parity.locating.suspects import Finding
 
 FEW = ParityOptions(probes=1)
 EXAMPLE = (torch.linspace(-3, 3, 12).reshape(2, 6),)

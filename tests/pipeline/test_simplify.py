@@ -21,7 +21,7 @@ from torch2mobile.exporter.simplify import CANDIDATES
 from torch2mobile.pipeline import simplify_file as simplifying
 from torch2mobile.pipeline import simplify_search
 from torch2mobile.pipeline.results import SimplifyResult
-from torch2mobile.pipeline.simplify import adopt, judge_simplified
+from torch2mobile.pipeline.simplified import adopt, judge_simplified
 from torch2mobile.pipeline.simplify_file import specs_of
 from torch2mobile.pipeline.simplify_search import Way
 from torch2mobile.records import (

@@ -17,7 +17,7 @@ from torch2mobile import sizing, torch_refusals, user_code
 from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError
 from torch2mobile.exporter import assumptions, capture_words
-from torch2mobile.exporter.control_flow import capturing as flows
+from torch2mobile.exporter.control_flow import stopping_statements as flows
 from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
 from torch2mobile.exporter.lost_sizes import (

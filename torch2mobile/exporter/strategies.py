@@ -21,7 +21,7 @@ from torch2mobile.exporter.fused_attention import attention_in_operators
 from torch2mobile.exporter.known_values import KnownValues
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.exporter.packed import padded_sequences
-from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.recurrent_layers import whole_recurrent_layers
 from torch2mobile.exporter.regions import in_one_graph
 from torch2mobile.exporter.sized import by_sizes, with_powers
 from torch2mobile.records import LoadedModel, RewrittenFlow

@@ -20,7 +20,7 @@ from torch2mobile.errors import ExitCode, TranslateError
 from torch2mobile.exporter import provenance, refusal, value_mapping
 from torch2mobile.exporter.exact_constants import exact_constants
 from torch2mobile.exporter.interface_names import name_dims, name_interface, values
-from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.recurrent_layers import whole_recurrent_layers
 from torch2mobile.exporter.translations.row import Row
 from torch2mobile.exporter.translations.table import RegistrationError, Table
 from torch2mobile.records import Capture, OnnxModel, OutputSpec

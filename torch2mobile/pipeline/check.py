@@ -112,7 +112,7 @@ def check_loaded(
     own = loaded.dynamic_shapes is None and loaded.program is None
     refuse_sizes(options.fixed, loaded.specs, named=own)
     from torch2mobile.exporter.loading import flat_module
-    from torch2mobile.exporter.recurrent import whole_recurrent_layers
+    from torch2mobile.exporter.recurrent_layers import whole_recurrent_layers
     from torch2mobile.exporter.translations.table import operators
 
     mended = {target: row.what for target, row in operators().items()} if options.mend else {}
@@ -175,11 +175,11 @@ def _asked(options: CheckOptions, capture: Capture | None) -> bool:
         return named
     import torch
 
-    from torch2mobile.validators.coverage.source import graph
+    from torch2mobile.validators.coverage.source import captured_graph
 
     return any(
-        torch.bfloat16 in graph.dtypes_of(node) or "autocast" in str(node.target)
-        for node in graph.nodes(capture.program)
+        torch.bfloat16 in captured_graph.dtypes_of(node) or "autocast" in str(node.target)
+        for node in captured_graph.nodes(capture.program)
     )
 
 

@@ -35,7 +35,7 @@ from torch2mobile.pipeline.io_binding import load_source
 from torch2mobile.pipeline.localising import Basis
 from torch2mobile.pipeline.module_side import module_side
 from torch2mobile.pipeline.results import ExportResult
-from torch2mobile.pipeline.simplify import adopt, judge_simplified
+from torch2mobile.pipeline.simplified import adopt, judge_simplified
 from torch2mobile.pipeline.simplify_search import PRELOAD, Search, Way, too_large
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (

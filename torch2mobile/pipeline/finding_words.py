@@ -11,7 +11,7 @@ from torch2mobile.records import Check, Location, Metric, Origin, Status, Table
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.provenance import Origins
-    from torch2mobile.validators.parity.locating.findings import Finding, Suspect
+    from torch2mobile.validators.parity.locating.suspects import Finding, Suspect
 
 _COLUMNS = (
     *("operator", "layer", "line", "span", "own error", "allowed", "before", "after"),
@@ -181,7 +181,7 @@ def sentence(finding: Finding, called: str = "") -> str:
 
 
 def _symptom(suspect: Suspect) -> str:
-    from torch2mobile.validators.parity.locating.findings import DOES_NOT_RUN
+    from torch2mobile.validators.parity.locating.suspects import DOES_NOT_RUN
 
     if not suspect.runs:
         return f"given the module's own values it {suspect.problem[:300]}"

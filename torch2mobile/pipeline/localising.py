@@ -136,7 +136,7 @@ class Localiser:
         from torch2mobile.exporter import capture_words
         from torch2mobile.validators.parity.expected import typical_of
         from torch2mobile.validators.parity.localise import localise
-        from torch2mobile.validators.parity.locating.findings import Question
+        from torch2mobile.validators.parity.locating.suspects import Question
 
         basis = self._made = self._made or self._basis()
         program = basis.translation.program

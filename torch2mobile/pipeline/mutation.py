@@ -164,7 +164,7 @@ class Scrutinizer:
         best: np.ndarray,
     ) -> list[Untaken]:
         """The sides that no input took, except those that no declared input can take."""
-        from torch2mobile.validators.parity.faults.graph import Graph
+        from torch2mobile.validators.parity.faults.graph_changes import Graph
         from torch2mobile.validators.parity.mutating.ranges import impossible, ranges_of
         from torch2mobile.validators.parity.mutating.reach import Untaken
 
@@ -192,7 +192,7 @@ class Scrutinizer:
 
     def _mutants(self, expected: Sequence[Expected]) -> None:
         from torch2mobile.validators.parity import mutants
-        from torch2mobile.validators.parity.mutating.report import mutants_check
+        from torch2mobile.validators.parity.mutating.mutants_check import mutants_check
 
         trial = mutants.run(
             read_whole(self.path),

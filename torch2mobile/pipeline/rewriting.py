@@ -73,7 +73,7 @@ def sides_check(flow: RewrittenFlow, loaded: LoadedModel, expected: Sequence[Exp
     SKIPPED where one is not, since nothing proves its other side.
     """
     from torch2mobile.copies import fresh
-    from torch2mobile.exporter.control_flow.operators import watching
+    from torch2mobile.exporter.control_flow.flow_operators import watching
     from torch2mobile.tensors import quiet
     from torch2mobile.validators.parity.calls import run, tensors_of
 

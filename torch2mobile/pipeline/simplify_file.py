@@ -22,7 +22,7 @@ from torch2mobile.pipeline import consistency
 from torch2mobile.pipeline.candidates import check_tolerances, onnx_runner
 from torch2mobile.pipeline.installed_tools import tool_versions
 from torch2mobile.pipeline.results import SimplifyResult
-from torch2mobile.pipeline.simplify import judge_simplified
+from torch2mobile.pipeline.simplified import judge_simplified
 from torch2mobile.pipeline.simplify_search import PRELOAD, Search
 from torch2mobile.pipeline.stages import Stages
 from torch2mobile.pipeline.whole_imports import needs_whole_imports

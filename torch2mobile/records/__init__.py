@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from torch2mobile.records.bundle import (
+from torch2mobile.records.input_specs import (
+    ConstantSpec,
+    Dim,
+    InputSpec,
+    PathKey,
+    Scalar,
+    StateSpec,
+    Values,
+)
+from torch2mobile.records.manifest import (
     ArtifactEntry,
     Bundle,
     FileEntry,
@@ -12,15 +21,6 @@ from torch2mobile.records.bundle import (
     Provenance,
     Sample,
     StateEntry,
-)
-from torch2mobile.records.inputs import (
-    ConstantSpec,
-    Dim,
-    InputSpec,
-    PathKey,
-    Scalar,
-    StateSpec,
-    Values,
 )
 from torch2mobile.records.report import (
     LOAD_SECONDS,
@@ -44,7 +44,7 @@ from torch2mobile.records.request import (
     Request,
     Tolerance,
 )
-from torch2mobile.records.stages import (
+from torch2mobile.records.stage_results import (
     Artifact,
     Assumption,
     Attempt,

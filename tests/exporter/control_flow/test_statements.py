@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from torch2mobile.exporter.control_flow.function_tree import NotRewritten
 from torch2mobile.exporter.control_flow.statements import rewritten, statement_at
-from torch2mobile.exporter.control_flow.syntax import NotRewritten
 
 
 def one_side(x: int) -> int:

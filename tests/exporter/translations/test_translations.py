@@ -16,7 +16,7 @@ from translation_cases import CASES
 from torch2mobile.errors import Torch2MobileError, TranslateError
 from torch2mobile.exporter import capture, translate
 from torch2mobile.exporter.loading import source
-from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.recurrent_layers import whole_recurrent_layers
 from torch2mobile.exporter.translations import ROWS
 from torch2mobile.exporter.translations.row import Row
 from torch2mobile.exporter.translations.table import operators

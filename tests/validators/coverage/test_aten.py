@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.recurrent_layers import whole_recurrent_layers
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.coverage import arguments, aten, translations
 from torch2mobile.validators.coverage.parts import parts_of
-from torch2mobile.validators.coverage.rules.aten import REWRITTEN
+from torch2mobile.validators.coverage.rules.untranslated import REWRITTEN
 
 X = torch.arange(10.0).reshape(2, 5) / 7
 

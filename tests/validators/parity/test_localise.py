@@ -21,7 +21,7 @@ from torch2mobile.validators.parity import localise, probes, reference
 from torch2mobile.validators.parity.evidence import closeness
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.locating import pieces, slices
-from torch2mobile.validators.parity.locating.findings import Finding, Question
+from torch2mobile.validators.parity.locating.suspects import Finding, Question
 
 
 class Net(nn.Module):

@@ -13,13 +13,13 @@ from torch2mobile.errors import ModelFileError, WorkerCrashError
 from torch2mobile.records import Location, ParityOptions, Status, Tolerance
 from torch2mobile.validators.parity import mutants
 from torch2mobile.validators.parity.faults.catalogue import Mutation
-from torch2mobile.validators.parity.faults.graph import Graph
+from torch2mobile.validators.parity.faults.graph_changes import Graph
 from torch2mobile.validators.parity.mutants import Trial
 from torch2mobile.validators.parity.mutating import bench, decisions, float64
+from torch2mobile.validators.parity.mutating.mutants_check import mutants_check
 from torch2mobile.validators.parity.mutating.outcomes import Verdict
 from torch2mobile.validators.parity.mutating.ranges import impossible, ranges_of
 from torch2mobile.validators.parity.mutating.reach import Reach, Untaken
-from torch2mobile.validators.parity.mutating.report import mutants_check
 
 ROWS = ("x:float32[N=1..3,4]",)
 LINE = "(float[N,4] x) => (float[N,4] y)"

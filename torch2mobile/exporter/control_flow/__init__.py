@@ -16,8 +16,8 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 from torch2mobile import user_code
+from torch2mobile.exporter.control_flow.function_tree import NotRewritten
 from torch2mobile.exporter.control_flow.statements import rewritten, statement_at
-from torch2mobile.exporter.control_flow.syntax import NotRewritten
 from torch2mobile.records import Location
 
 CODES: Mapping[str, tuple[str, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from torch2mobile.exporter.control_flow.syntax import (
+from torch2mobile.exporter.control_flow.function_tree import (
     NEVER,
     Block,
     Names,

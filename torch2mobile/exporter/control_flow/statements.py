@@ -10,8 +10,7 @@ import ast
 import copy
 from collections.abc import Iterator, Sequence
 
-from torch2mobile.exporter.control_flow.rounds import rewritten_for
-from torch2mobile.exporter.control_flow.syntax import (
+from torch2mobile.exporter.control_flow.function_tree import (
     ALIAS,
     NEVER,
     ONE_RETURN,
@@ -32,6 +31,7 @@ from torch2mobile.exporter.control_flow.syntax import (
     text,
     tuple_of,
 )
+from torch2mobile.exporter.control_flow.rounds import rewritten_for
 
 
 def statement_at(tree: ast.FunctionDef, line: int) -> ast.stmt | None:
@@ -63,7 +63,7 @@ def rewritten(tree: ast.FunctionDef, lines: Sequence[int], file: str) -> ast.Fun
             ast.fix_missing_locations(made)
     head = 1 if ast.get_docstring(made) is not None else 0
     package = __name__.rpartition(".")[0]
-    made.body.insert(head, ast.parse(f"from {package} import operators as {ALIAS}").body[0])
+    made.body.insert(head, ast.parse(f"from {package} import flow_operators as {ALIAS}").body[0])
     return ast.fix_missing_locations(made)
 
 

@@ -19,7 +19,6 @@ from torch2mobile.copies import Copies, built
 from torch2mobile.errors import InputError, SourceError, near_path
 from torch2mobile.exporter.loading import example, inputs, real_inputs, shapes
 from torch2mobile.exporter.loading.cut import Cut, cutting
-from torch2mobile.exporter.loading.devices import on_cpu
 from torch2mobile.exporter.loading.example import Call
 from torch2mobile.exporter.loading.flat_module import (
     FlatModule,
@@ -29,6 +28,7 @@ from torch2mobile.exporter.loading.flat_module import (
     named_leaves,
 )
 from torch2mobile.exporter.loading.locate import FORMS, Named, importable, locate
+from torch2mobile.exporter.loading.moved_module import on_cpu
 from torch2mobile.exporter.loading.programs import load_program
 from torch2mobile.exporter.loading.real_inputs import Given, Own, Real
 from torch2mobile.exporter.loading.state import carrying, values_apart

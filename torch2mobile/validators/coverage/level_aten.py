@@ -10,7 +10,7 @@ from torch2mobile import user_code
 from torch2mobile.records import Finding, Location
 from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.rules.aten import REWRITTEN
+from torch2mobile.validators.coverage.rules.untranslated import REWRITTEN
 
 if TYPE_CHECKING:
     from torch2mobile.validators.coverage.aten import Missing

@@ -19,18 +19,18 @@ from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.evidence import closeness
 from torch2mobile.validators.parity.locating import own_error
 from torch2mobile.validators.parity.locating.examine import Examination, span
-from torch2mobile.validators.parity.locating.findings import (
-    DOES_NOT_RUN,
-    Finding,
-    Question,
-    Suspect,
-)
 from torch2mobile.validators.parity.locating.pieces import (
     Pieces,
     process_of_pieces,
     translations_of,
 )
 from torch2mobile.validators.parity.locating.slices import Glance, NodeInfo
+from torch2mobile.validators.parity.locating.suspects import (
+    DOES_NOT_RUN,
+    Finding,
+    Question,
+    Suspect,
+)
 from torch2mobile.validators.parity.locating.tape import Tape
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.records import Mismatch, ParityOptions
 from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.faults.catalogue import Mutation, plan
-from torch2mobile.validators.parity.faults.graph import Graph, Patch, apply, symbol_sizes
+from torch2mobile.validators.parity.faults.graph_changes import Graph, Patch, apply, symbol_sizes
 from torch2mobile.validators.parity.mutating import float64
 from torch2mobile.validators.parity.mutating.bench import Bench, pack, split
 from torch2mobile.validators.parity.mutating.equivalence import exposed, proof, where_it_ends

@@ -17,7 +17,7 @@ from torch2mobile.records import ParityOptions
 from torch2mobile.validators.parity import mutants
 from torch2mobile.validators.parity.faults import catalogue
 from torch2mobile.validators.parity.faults.catalogue import KINDS, mutate, plan
-from torch2mobile.validators.parity.faults.graph import Graph, apply
+from torch2mobile.validators.parity.faults.graph_changes import Graph, apply
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((3, 3, 3, 3)).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torch2mobile.validators.parity.faults.graph import Graph
+from torch2mobile.validators.parity.faults.graph_changes import Graph
 from torch2mobile.validators.parity.mutating import decisions
 from torch2mobile.validators.parity.mutating.equivalence import exposed
 from torch2mobile.validators.parity.mutating.ranges import impossible, ranges_of

@@ -9,7 +9,7 @@ from torch2mobile import user_code
 from torch2mobile.records import Finding, Severity
 from torch2mobile.validators.coverage.lint_context import Subject
 from torch2mobile.validators.coverage.rules import RULES
-from torch2mobile.validators.coverage.source import failure, graph, syntax, tree
+from torch2mobile.validators.coverage.source import captured_graph, failure, syntax, tree
 from torch2mobile.validators.coverage.source.sightings import Observation, Sighting
 from torch2mobile.validators.parity import calls
 
@@ -31,7 +31,7 @@ def findings(subject: Subject, seen: Observation) -> Iterator[Finding]:
     if subject.program is not None:
         found = [f for f in found if f.code not in GRAPH_DECIDES]
         found = list(_buffers_that_count(subject, found))
-        found += graph.look(subject, seen)
+        found += captured_graph.look(subject, seen)
     if subject.loaded is not None and subject.loaded.flat.states:
         # What is kept is an input and an output; what is not, and counts, is an error.
         found = [f for f in found if f.code not in STATE or f.severity is Severity.ERROR]
@@ -42,7 +42,7 @@ def findings(subject: Subject, seen: Observation) -> Iterator[Finding]:
 def _buffers_that_count(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
     """A changed buffer is an error where an output is computed from it: the next call differs."""
     changed = any(finding.code == "T2M122" for finding in found)
-    lasting = graph.lasting(subject) if changed else set()
+    lasting = captured_graph.lasting(subject) if changed else set()
     for finding in found:
         counts = finding.code == "T2M122" and any(name in finding.message for name in lasting)
         yield replace(finding, severity=Severity.ERROR) if counts else finding

@@ -18,7 +18,7 @@ from torch2mobile.dispatch import Operations, short_name
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.coverage.source import operations, syntax
-from torch2mobile.validators.coverage.source.containers import Containers
+from torch2mobile.validators.coverage.source.lasting_containers import Containers
 from torch2mobile.validators.coverage.source.python_calls import PythonCalls
 from torch2mobile.validators.coverage.source.sightings import Observation, Place, Read, Stack
 

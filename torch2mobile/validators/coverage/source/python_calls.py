@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torch2mobile.validators.coverage.source.containers import Containers
+from torch2mobile.validators.coverage.source.lasting_containers import Containers
 from torch2mobile.validators.coverage.source.sightings import Observation, Stack
 
 # What is read from outside is fixed at the moment of the export.

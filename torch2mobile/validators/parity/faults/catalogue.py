@@ -14,8 +14,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from torch2mobile.validators.parity.faults import functions, interface, layout, unusual, weights
-from torch2mobile.validators.parity.faults.graph import Graph, Maker, Patch, apply
+from torch2mobile.validators.parity.faults import (
+    functions,
+    interface,
+    layout,
+    unusual,
+    weight_faults,
+)
+from torch2mobile.validators.parity.faults.graph_changes import Graph, Maker, Patch, apply
 
 
 @dataclass(frozen=True)
@@ -92,26 +98,30 @@ KINDS: dict[str, Kind] = {
     ),
     "scale_lost": Kind("a constant factor left out", functions.scale_lost, ("Mul", "Div")),
     "epsilon": Kind("another framework's epsilon", functions.epsilon, (*_NORMS, "Add")),
-    "kernel_flip": Kind("a kernel turned round", weights.kernel_flip, _CONV),
+    "kernel_flip": Kind("a kernel turned round", weight_faults.kernel_flip, _CONV),
     "weight_transposed": Kind(
-        "a square weight transposed", weights.weight_transposed, (*_CONV, "Gemm", "MatMul")
+        "a square weight transposed", weight_faults.weight_transposed, (*_CONV, "Gemm", "MatMul")
     ),
     "bias_lost": Kind(
         "one channel's bias lost",
-        weights.bias_lost,
+        weight_faults.bias_lost,
         (*_CONV, "Gemm", "Add", *_NORMS[:4], *_RNN),
     ),
-    "weight_float16": Kind("a weight in float16", weights.weight_float16, (*_LINEAR, "Gather")),
-    "weight_bfloat16": Kind("a weight in bfloat16", weights.weight_bfloat16, (*_LINEAR, "Gather")),
+    "weight_float16": Kind(
+        "a weight in float16", weight_faults.weight_float16, (*_LINEAR, "Gather")
+    ),
+    "weight_bfloat16": Kind(
+        "a weight in bfloat16", weight_faults.weight_bfloat16, (*_LINEAR, "Gather")
+    ),
     "ulp": Kind(
         "a constant off by one ULP",
-        weights.ulp,
+        weight_faults.ulp,
         (*_LINEAR, "Gather", "PRelu", *_NORMS[:4], "Add", "Mul"),
         control=True,
     ),
-    "gate_order": Kind("two gates exchanged", weights.gate_order, ("LSTM", "GRU")),
-    "rnn_direction": Kind("time runs the other way", weights.rnn_direction, _RNN),
-    "gru_reset": Kind("GRU's reset gate elsewhere", weights.gru_reset, ("GRU",)),
+    "gate_order": Kind("two gates exchanged", weight_faults.gate_order, ("LSTM", "GRU")),
+    "rnn_direction": Kind("time runs the other way", weight_faults.rnn_direction, _RNN),
+    "gru_reset": Kind("GRU's reset gate elsewhere", weight_faults.gru_reset, ("GRU",)),
     "pad_side": Kind(
         "padding on the other side",
         layout.pad_side,

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from torch2mobile.onnx_graph import attribute
-from torch2mobile.validators.parity.faults.graph import (
+from torch2mobile.validators.parity.faults.graph_changes import (
     Change,
     Graph,
     Maker,

@@ -10,10 +10,10 @@ import numpy as np
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.validators.parity.channels import is_float, wide
-from torch2mobile.validators.parity.locating.findings import Suspect
 from torch2mobile.validators.parity.locating.pieces import Pieces
 from torch2mobile.validators.parity.locating.portrait import describe
 from torch2mobile.validators.parity.locating.slices import NodeInfo, Topology
+from torch2mobile.validators.parity.locating.suspects import Suspect
 from torch2mobile.validators.parity.tolerance import USUAL
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch2mobile.validators.parity.locating.slices import Glance, Topology
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.validators.parity.locating.findings import Question
+    from torch2mobile.validators.parity.locating.suspects import Question
 
 LOADER = "torch2mobile.validators.parity.locating.slices:Sliced"
 PRELOAD = (

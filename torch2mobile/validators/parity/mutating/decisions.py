@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from torch2mobile.onnx_graph import attribute
 from torch2mobile.records import Check, Location, Status, Table
-from torch2mobile.validators.parity.faults.graph import Graph, input_at
+from torch2mobile.validators.parity.faults.graph_changes import Graph, input_at
 
 _COMPARE = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _AT_ZERO = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Abs", "Sign")

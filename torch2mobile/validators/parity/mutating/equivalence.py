@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile.onnx_graph import attribute
-from torch2mobile.validators.parity.faults.graph import Graph
+from torch2mobile.validators.parity.faults.graph_changes import Graph
 from torch2mobile.validators.parity.mutating.ranges import Range
 
 if TYPE_CHECKING:

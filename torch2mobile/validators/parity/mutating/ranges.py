@@ -14,7 +14,7 @@ import numpy as np
 
 from torch2mobile import sampling
 from torch2mobile.records import InputSpec
-from torch2mobile.validators.parity.faults.graph import Graph
+from torch2mobile.validators.parity.faults.graph_changes import Graph
 
 if TYPE_CHECKING:
     import onnx

@@ -15,7 +15,7 @@ from torch.export import Dim as TorchDim
 from torch2mobile.errors import CaptureError
 from torch2mobile.exporter import capture, strategies
 from torch2mobile.exporter.loading import source
-from torch2mobile.exporter.recurrent import whole_recurrent_layers
+from torch2mobile.exporter.recurrent_layers import whole_recurrent_layers
 
 
 class Layers(nn.Module):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch2mobile.records.inputs import InputSpec
+from torch2mobile.records.input_specs import InputSpec
 from torch2mobile.records.report import SCHEMA_VERSION
 from torch2mobile.records.request import Request
-from torch2mobile.records.stages import NodeOrigins, OutputSpec, Variant
+from torch2mobile.records.stage_results import NodeOrigins, OutputSpec, Variant
 
 
 @dataclass(frozen=True)

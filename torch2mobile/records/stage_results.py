@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch2mobile.errors import NotApplicableError
-from torch2mobile.records.inputs import InputSpec, Scalar, StateSpec
+from torch2mobile.records.input_specs import InputSpec, Scalar, StateSpec
 from torch2mobile.records.report import Location
 
 if TYPE_CHECKING:

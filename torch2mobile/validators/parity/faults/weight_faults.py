@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from torch2mobile.onnx_graph import attribute
-from torch2mobile.validators.parity.faults.graph import (
+from torch2mobile.validators.parity.faults.graph_changes import (
     Change,
     Graph,
     Maker,

@@ -13,7 +13,7 @@ from torch import nn
 import torch2mobile
 from torch2mobile.cli import run
 from torch2mobile.errors import BundleError
-from torch2mobile.pipeline.operators import operators_config
+from torch2mobile.pipeline.operators_config import operators_config
 from torch2mobile.records import ParityOptions
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import torch2mobile
-from torch2mobile.exporter.loading.devices import on_cpu
 from torch2mobile.exporter.loading.example import Call
+from torch2mobile.exporter.loading.moved_module import on_cpu
 
 
 class Elsewhere(torch.Tensor):
