@@ -35,6 +35,8 @@ ARM64 = "arm64"
 # What phones of the last years have at least: arithmetic in float16, and dot products.
 _USUAL = "cortex-a76"
 DEVICES = tuple(f"{ARM64}:{processor}" for processor in _PROCESSORS)
+# What has arithmetic in float16, which a Cortex-A53 has not.
+HALVES = tuple(name for name in DEVICES if not name.endswith("a53"))
 INSTALL = f"torch2mobile doctor --install {ARM64}"
 # Seventy times as slow as this machine was measured; what hangs here does so there as well.
 _PATIENCE = 20.0

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,20 @@ from torch import nn
 import torch2mobile
 from torch2mobile import devices, web
 from torch2mobile.environments import Environment
-from torch2mobile.errors import DeviceError, UsageError
-from torch2mobile.exporter.targets import TARGETS
+from torch2mobile.errors import UsageError
+from torch2mobile.exporter.targets import TARGETS, find_variant
 from torch2mobile.interfaces import SilentObserver
 from torch2mobile.pipeline import candidates, enough, on_devices
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import Check, ParityOptions, Request, Status, Table, Tolerance
+from torch2mobile.records import (
+    ArtifactEntry,
+    Check,
+    ParityOptions,
+    Request,
+    Status,
+    Table,
+    Tolerance,
+)
 
 A53, A76, LATEST = devices.DEVICES
 emulated = pytest.mark.skipif(
@@ -121,15 +130,13 @@ def test_the_table_has_the_error_that_the_line_of_the_check_names() -> None:
 def test_float16_that_no_arm_processor_computed_has_a_note(
     label: str, asked: list[str], told: bool
 ) -> None:
-    def on(device: str) -> Any:
-        raise DeviceError(f"no {device}")
-
-    stages = Stages(SilentObserver())
-    stages.add(Check("golden", Status.SKIPPED, "", target=label))
-    on_devices.golden(stages, label, on, asked, [], ParityOptions())
-    assert [note for note in stages.checks[0].notes if "--device arm64" in note] == (
-        [stages.checks[0].notes[-1]] if told else []
-    )
+    process: Any = SimpleNamespace(load_seconds=None)
+    entry, check = ArtifactEntry(find_variant(label)), Check("golden", Status.SKIPPED, "")
+    for device, besides in (("", asked), ("", None), (A53, asked)):
+        found = candidates.Candidate(entry, process, process, device, besides=besides)
+        notes = found.verdict(check, ParityOptions()).notes
+        here = told and not device and besides is not None
+        assert any("--device arm64" in note for note in notes) is here
 
 
 @pytest.mark.parametrize(

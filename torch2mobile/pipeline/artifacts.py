@@ -86,7 +86,8 @@ class Proof:
         self, files: Sequence[Path], entry: ArtifactEntry, device: str = ""
     ) -> candidates.Candidate:
         own = files[0], entry, *self.interface, self.options.timeout, self.tools
-        return candidates.candidate(*own, device, sum(path.stat().st_size for path in files))
+        size = sum(path.stat().st_size for path in files)
+        return candidates.candidate(*own, device, size, self.request.devices)
 
     def _on_devices(self, found: candidates.Candidate, files: Sequence[Path]) -> None:
         """The same file on the devices that were asked for."""

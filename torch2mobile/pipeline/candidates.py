@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ class Candidate:
     """An artefact to be judged: how it was made, its process, and that under the contract.
 
     ``device`` is where it runs, if that is not this machine; ``size`` that of its files in bytes,
-    where it is known.
+    where it is known. ``besides`` are the devices that the run was asked for, if any can be.
     """
 
     entry: ArtifactEntry
@@ -67,6 +67,7 @@ class Candidate:
     runner: Runner
     device: str = ""
     size: int | None = None
+    besides: Sequence[str] | None = None
 
     @property
     def label(self) -> str:
@@ -86,16 +87,15 @@ class Candidate:
     def verdict(self, check: Check, gate: ParityOptions) -> Check:
         """What a check that passed is worth: nothing was held to anything without a gate.
 
-        With its size and how long it took to load; where something stands in for the runtime, a
-        note says so.
+        With its size and how long it took to load; where something stands in for the runtime, or
+        none computes as new phones do, a note says so.
         """
         took = self.process.load_seconds
         figures = {"bytes": self.size, LOAD_SECONDS: None if took is None else round(took, 4)}
         known = {name: value for name, value in figures.items() if value is not None}
         check = replace(check, metrics={**check.metrics, **known})
-        target = TARGETS.get(self.entry.variant.target)
-        if target is not None and target.environment.stand_in and not self.device:
-            check = replace(check, notes=(*check.notes, target.environment.stand_in))
+        if not self.device:
+            check = replace(check, notes=(*check.notes, *self._otherwise()))
         if check.status is Status.FAILED and self.entry.variant.lossy:
             own = rounded(check, self.entry.variant.precision) or allowing(check)
             check = replace(check, hint=own or check.hint)
@@ -113,6 +113,21 @@ class Candidate:
             + (f"{to_pass(check)} or more" if worst else f"--atol @{self.label}=A")
             + f", or --rtol @{self.label}=R.",
         )
+
+    def _otherwise(self) -> Iterator[str]:
+        """How it is computed on a phone, where that is otherwise and nothing in the run does it."""
+        variant, arm64 = self.entry.variant, devices.ARM64
+        target = TARGETS.get(variant.target)
+        if target is None:
+            return
+        if target.environment.stand_in:
+            yield target.environment.stand_in
+        halves = variant.settings.get("arithmetic", variant.precision) == "float16"
+        if self.besides is None or not halves or not target.packages:
+            return
+        ran_on = [name for label in self.besides for name in devices.find(label)]
+        if not any(name in devices.HALVES for name in ran_on) and devices.find(arm64) != [arm64]:
+            yield f"new phones compute it in float16, which none did here: add --device {arm64}"
 
 
 def runner_of(
@@ -157,10 +172,12 @@ def candidate(
     worker: Worker | None = None,
     device: str = "",
     size: int | None = None,
+    besides: Sequence[str] | None = None,
 ) -> Candidate:
     """An artefact under the contract that these inputs and outputs are."""
     process = runner_of(path, entry.variant, timeout, worker, device)
-    return Candidate(entry, process, BoundRunner(process, entry, inputs, outputs), device, size)
+    runner = BoundRunner(process, entry, inputs, outputs)
+    return Candidate(entry, process, runner, device, size, besides)
 
 
 def interface(
@@ -234,7 +251,11 @@ def size_in(manifest: Manifest, label: str) -> int:
 
 
 def of_bundle(
-    bundle: Bundle, options: ParityOptions, name: str, worker: Worker | None = None
+    bundle: Bundle,
+    options: ParityOptions,
+    name: str,
+    worker: Worker | None = None,
+    besides: Sequence[str] | None = None,
 ) -> tuple[list[Candidate], list[Check]]:
     """The .onnx and every artefact beside it whose runtime is there, under the bundle's contract.
 
@@ -262,5 +283,5 @@ def of_bundle(
             continue
         own = bundle.file(file), entry, manifest.inputs, manifest.outputs
         size = size_in(manifest, entry.variant.label)
-        found.append(candidate(*own, options.timeout, worker, size=size))
+        found.append(candidate(*own, options.timeout, worker, size=size, besides=besides))
     return found, absent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile import beside, devices, web
 from torch2mobile.errors import ModelFileError, Torch2MobileError
-from torch2mobile.exporter.targets import TARGETS, variants
+from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.pipeline.candidates import Candidate
 from torch2mobile.pipeline.enough import by_output, to_pass
 from torch2mobile.pipeline.installed_tools import Installed
@@ -128,7 +128,8 @@ def parity(
         check = replace(found.verdict(check, held), notes=(*check.notes, *notes))
         return localiser.in_layers(check, first, found.runner)
 
-    _each(stages, "parity", label, find(labels), on, compare)
+    for device in find(labels):
+        _attempt(stages, "parity", label, device, on, compare)
 
 
 def golden(
@@ -146,35 +147,8 @@ def golden(
         held = found.gate(options, held=any(label in case.limits for case in cases))
         return found.verdict(golden_check(label, found.runner, cases, held.tolerances), held)
 
-    _each(stages, "golden", label, find(labels), on, compare)
-
-
-def _each(
-    stages: Stages,
-    name: str,
-    label: str,
-    found: Sequence[str],
-    on: On,
-    compare: Callable[[Candidate], Check],
-) -> None:
-    """One artefact on each device; where none has a phone's float16, a note on this machine's."""
-    for device in found:
-        _attempt(stages, name, label, device, on, compare)
-    arm = [each for each in found if each in devices.DEVICES and not each.endswith("a53")]
-    if arm or devices.find(devices.ARM64) == [devices.ARM64] or not _halves_on_arm(label):
-        return
-    note = f"new phones compute it in float16, which none did here: add --device {devices.ARM64}"
-    for number, check in enumerate(stages.checks):
-        if (check.name, check.target, check.device) == (name, label, ""):
-            stages.checks[number] = replace(check, notes=(*check.notes, note))
-
-
-def _halves_on_arm(label: str) -> bool:
-    """Whether a runtime that runs on ARM64 devices computes a variant in float16 there alone."""
-    variant = variants().get(label)
-    if variant is None or variant.settings.get("arithmetic", variant.precision) != "float16":
-        return False
-    return bool(TARGETS[variant.target].packages)
+    for device in find(labels):
+        _attempt(stages, "golden", label, device, on, compare)
 
 
 def _attempt(

@@ -63,7 +63,7 @@ def verify_bundle(
     # The runtimes load in a process of their own while the files are hashed here.
     with worker or Worker(preload=REPLAY_MODULES) as process:
         bundle = open_bundle(path)
-        found, absent = candidates.of_bundle(bundle, options, "golden", process)
+        found, absent = candidates.of_bundle(bundle, options, "golden", process, labels)
         for each in found:
             each.process.begin()
         stages.add(integrity(bundle))

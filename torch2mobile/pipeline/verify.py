@@ -106,7 +106,7 @@ def _bundle_against(
         return result_of(stages, str(path), {"source": bundle.manifest.source}, request)
     names = [spec.name for spec in bundle.manifest.outputs]
     compared = drift.begin(stages, baseline, bundle, options, loaded=loaded, source=request.source)
-    found, absent = candidates.of_bundle(bundle, options, "parity")
+    found, absent = candidates.of_bundle(bundle, options, "parity", besides=labels)
     stages.extend(absent)
     model, asked_then = bundle.file(MODEL), bundle.manifest.request
     scrutinizer = Scrutinizer(stages, model, loaded, names, options, asked)
@@ -187,7 +187,8 @@ def _model_against(
         if named is not None:
             stages.add(named)
         size = candidates.size_of(path, variant)
-        found = candidates.Candidate(ArtifactEntry(variant), process, matched.runner, size=size)
+        entry = ArtifactEntry(variant)
+        found = candidates.Candidate(entry, process, matched.runner, "", size, labels)
         scrutinizer = Scrutinizer(stages, path, loaded, names, options, asked)
         with localising.localiser(loaded, path, None, options, stages.observer) as localiser:
             expected = _against(stages, loaded, names, [found], options, localiser, scrutinizer)

@@ -7,19 +7,19 @@ coremltools has no runtime there.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import logging
 import platform
 import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
-from torch2mobile.errors import ConversionError, ModelFileError
-from torch2mobile.exporter.targets import mlpackage
+from torch2mobile.errors import ModelFileError
+from torch2mobile.exporter.targets import converting, mlpackage
 from torch2mobile.records import Artifact, InputSpec, Job, Limits, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ _DTYPES = ("float32", "int32", *_REPLACED)
 _RECURRENT = {"lstm": 3, "gru": 2, "rnn_tanh": 2, "rnn_relu": 2}
 _MOST_DIMS = 5
 _APPLE = platform.system() == "Darwin"
-_SETTINGS = {"minimum_deployment_target": "iOS15"}
+_EXACT = Variant(
+    "coreml",
+    "coreml",
+    source="program",
+    own_names=True,
+    dtypes=_REPLACED,
+    settings={"minimum_deployment_target": "iOS15"},
+)
 
 
 class CoremlRunner:
@@ -79,23 +86,8 @@ class CoremlTarget:
     title = "Core ML (iOS, macOS)"
     suffixes: tuple[str, ...] = (".mlmodel",)
     variants: tuple[Variant, ...] = (
-        Variant(
-            "coreml",
-            "coreml",
-            source="program",
-            own_names=True,
-            dtypes=_REPLACED,
-            settings=_SETTINGS,
-        ),
-        Variant(
-            "coreml-fp16",
-            "coreml",
-            precision="float16",
-            source="program",
-            own_names=True,
-            dtypes=_REPLACED,
-            settings=_SETTINGS,
-        ),
+        _EXACT,
+        replace(_EXACT, label="coreml-fp16", precision="float16"),
     )
     limits = Limits(
         "float32, int32, int64 as int32, bool as float32",
@@ -112,27 +104,18 @@ class CoremlTarget:
 
     def missing(self) -> Sequence[str]:
         """The command that installs coremltools, if it is not there."""
-        absent = importlib.util.find_spec("coremltools") is None
-        return ["pip install 'torch2mobile[coreml]'"] if absent else []
+        return converting.missing(self.name, "coremltools")
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why Core ML has no form for it: dtypes, dimensions, sizes without an end."""
-        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
-        for spec in tensors:
-            if spec.dtype not in _DTYPES:
-                return f"Core ML has no {spec.dtype} here, and {spec.name} is {spec.dtype}"
+        other = converting.other_dtype(model, _DTYPES)
+        if other is not None:
+            return f"Core ML has no {other.dtype} here, and {other.name} is {other.dtype}"
+        for spec in converting.tensors(model):
             if len(spec.dims) > _MOST_DIMS:
                 return f"Core ML takes at most {_MOST_DIMS} dimensions, and {spec.name} has more"
-        for given in model.inputs:
-            if not given.dims:
-                return f"Core ML takes no numbers without dimensions, as {given.name} is one"
-            for term in (term for dim in given.dims for term in dim.terms):
-                if term.greatest is None:
-                    return (
-                        f"Core ML wants the greatest size of an input, and {term.symbol} of "
-                        f"{given.name} has none: declare one ({term.symbol}=1..8)"
-                    )
-        return ""
+        ends = converting.without_end(model, "Core ML wants the greatest size of an input")
+        return converting.no_scalars(model, "Core ML") or ends
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.mlpackage``, and see that it loads."""
@@ -146,10 +129,8 @@ class CoremlTarget:
             shutil.rmtree(package, ignore_errors=True)
             shutil.copytree(made, package)
         path = package / mlpackage.MODEL
-        try:
+        with converting.has_to_load():
             self.load(path, job.variant)
-        except ModelFileError as error:
-            raise ConversionError(f"wrote what does not load: {error.message}") from error
         files = sorted(one for one in package.rglob("*") if one.is_file() and one != path)
         version = importlib.metadata.version("coremltools")
         return Artifact(job.variant, (path, *files), {"coremltools": version}, names)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
-from torch2mobile.exporter.targets import pte
+from torch2mobile.exporter.targets import converting, pte
 from torch2mobile.records import (
     Artifact,
-    InputSpec,
     Job,
     Layer,
     Limits,
@@ -27,6 +26,7 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     import numpy as np
 
+_DELEGATED = Variant("executorch", "executorch", source="program", own_names=True)
 # By the numbers that ExecuTorch gives the types of tensors.
 _DTYPES = {
     0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64",
@@ -107,14 +107,8 @@ class ExecutorchTarget:
     title = "ExecuTorch (Android, iOS, embedded Linux)"
     suffixes: tuple[str, ...] = (".pte",)
     variants: tuple[Variant, ...] = (
-        Variant("executorch", "executorch", source="program", own_names=True),
-        Variant(
-            "executorch-portable",
-            "executorch",
-            source="program",
-            own_names=True,
-            settings={"delegate": "none"},
-        ),
+        _DELEGATED,
+        replace(_DELEGATED, label="executorch-portable", settings={"delegate": "none"}),
     )
     limits = Limits(
         "all but bfloat16 and complex",
@@ -126,15 +120,13 @@ class ExecutorchTarget:
 
     def missing(self) -> Sequence[str]:
         """The command that installs ExecuTorch, if it is not there."""
-        absent = importlib.util.find_spec("executorch") is None
-        return ["pip install 'torch2mobile[executorch]'"] if absent else []
+        return converting.missing(self.name, "executorch")
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why ExecuTorch has no form for it: dtypes, multiples, sizes without a greatest value."""
-        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
-        for spec in tensors:
-            if spec.dtype not in _DTYPES.values():
-                return f"ExecuTorch has no {spec.dtype}, and {spec.name} is {spec.dtype}"
+        spec = converting.other_dtype(model, _DTYPES.values())
+        if spec is not None:
+            return f"ExecuTorch has no {spec.dtype}, and {spec.name} is {spec.dtype}"
         for given in model.inputs:
             for dim in given.dims:
                 if dim.symbol is not None and dim.label != dim.symbol:
@@ -142,13 +134,8 @@ class ExecutorchTarget:
                         f"ExecuTorch's converter takes no size that is computed of others, and "
                         f"{given.name} has {dim.label}: declare a size by itself"
                     )
-            for term in (term for dim in given.dims for term in dim.terms):
-                if term.greatest is None:
-                    return (
-                        f"ExecuTorch plans its memory for the greatest size, and {term.symbol} of "
-                        f"{given.name} has none: declare one ({term.symbol}=1..8)"
-                    )
-        return ""
+        why = "ExecuTorch plans its memory for the greatest size"
+        return converting.without_end(model, why)
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.pte``, and see that it loads."""
@@ -168,14 +155,10 @@ class ExecutorchTarget:
             raise told from error
         path = job.path(".pte")
         path.write_bytes(lowered.buffer)
-        try:
+        with converting.has_to_load():
             ExecutorchRunner(path)
-        except ModelFileError as error:
-            raise ConversionError(f"wrote what does not load: {error.message}") from error
-        names = {spec.name: f"in{n}" for n, spec in enumerate(job.model.inputs)}
-        names |= {spec.name: f"out{n}" for n, spec in enumerate(job.model.outputs)}
-        version = importlib.metadata.version("executorch")
-        return Artifact(job.variant, (path,), {"executorch": version}, names)
+        tools = {"executorch": importlib.metadata.version("executorch")}
+        return Artifact(job.variant, (path,), tools, converting.by_position(job.model))
 
     def load(self, path: Path, variant: Variant) -> ExecutorchRunner:  # noqa: ARG002
         """The program of a .pte file."""

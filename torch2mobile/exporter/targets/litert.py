@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from torch2mobile import beside
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets.connected import INPUT, connected
+from torch2mobile.exporter.targets.converting import has_to_load, other_dtype
 from torch2mobile.records import (
     Artifact,
-    InputSpec,
     Job,
     Layer,
     Limits,
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
 _REPLACED = {"int64": "int32"}
 _DTYPES = ("float32", "int32", "bool", *_REPLACED)
 _TOOLS = ("litert-torch", "ai-edge-litert")
-_SETTINGS = {"delegate": "XNNPACK"}
+_EXACT = Variant(
+    "litert",
+    "litert",
+    source="program",
+    static=True,
+    own_names=True,
+    dtypes=_REPLACED,
+    settings={"delegate": "XNNPACK"},
+)
 # In the quantizer's own words: weights as float16, which are float32 again before they are used.
 _HALVES = {
     "regex": ".*",
@@ -44,6 +53,10 @@ _HALVES = {
         "min_weight_elements": 0,
     },
 }
+_LACKS = (
+    "The runtime lacks an operator that the converter writes: write it otherwise, or leave out the "
+    "target."
+)
 # How the interpreter calls what a delegate computes, beside the operators that are its part.
 _DELEGATE = "DELEGATE"
 
@@ -147,24 +160,12 @@ class LitertTarget:
     title = "LiteRT (TensorFlow Lite; Android, iOS)"
     suffixes: tuple[str, ...] = (".tflite",)
     variants: tuple[Variant, ...] = (
-        Variant(
-            "litert",
-            "litert",
-            source="program",
-            static=True,
-            own_names=True,
-            dtypes=_REPLACED,
-            settings=_SETTINGS,
-        ),
-        Variant(
-            "litert-fp16",
-            "litert",
+        _EXACT,
+        replace(
+            _EXACT,
+            label="litert-fp16",
             precision="float16",
-            source="program",
-            static=True,
-            own_names=True,
-            dtypes=_REPLACED,
-            settings={**_SETTINGS, "weights": "float16", "arithmetic": "float32"},
+            settings={**_EXACT.settings, "weights": "float16", "arithmetic": "float32"},
         ),
     )
     limits = Limits(
@@ -181,11 +182,9 @@ class LitertTarget:
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why LiteRT has no form for it: dtypes."""
-        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
-        for spec in tensors:
-            if spec.dtype not in _DTYPES:
-                return f"LiteRT's converter has no {spec.dtype}, and {spec.name} is {spec.dtype}"
-        return ""
+        spec = other_dtype(model, _DTYPES)
+        told = spec and f"LiteRT's converter has no {spec.dtype}, and {spec.name} is {spec.dtype}"
+        return told or ""
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.tflite`` with the example's sizes, and see that it loads."""
@@ -197,14 +196,8 @@ class LitertTarget:
 
             path.write_bytes(Quantizer(str(path), [_HALVES]).quantize().quantized_model)
             tools.append("ai-edge-quantizer")
-        try:
+        with has_to_load(lambda _: _LACKS):
             LitertRunner(path)
-        except ModelFileError as error:
-            raise ConversionError(
-                f"wrote what does not load: {error.message}",
-                "The runtime lacks an operator that the converter writes: write it otherwise, or "
-                "leave out the target.",
-            ) from error
         versions = {tool: importlib.metadata.version(tool) for tool in tools}
         versions |= {"sha256 of their archives": digest} if digest else {}
         return Artifact(job.variant, (path,), versions, shapes=dict(job.shapes))

@@ -8,24 +8,24 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import re
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.exporter.targets import converting
 from torch2mobile.exporter.targets.connected import connected
 from torch2mobile.exporter.targets.overheard import overheard
 from torch2mobile.onnx_files import outline
 from torch2mobile.onnx_graph import attribute, walk
 from torch2mobile.records import (
     Artifact,
-    InputSpec,
     Job,
     Layer,
     Limits,
@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 _DTYPES = {"float32": "float", "int64": "int", "int32": "int"}
+_EXACT = Variant(
+    "mnn",
+    "mnn",
+    own_names=True,
+    dtypes={"int64": "int32"},
+    settings={"precision": "high", "winograd": False},
+)
 # MNN's number of the hint how much memory Winograd transforms may take; 0 turns them off.
 _WINOGRAD_HINT = 3
 # How MNN says what it cannot do, when it runs a file and when it converts one.
@@ -147,19 +154,11 @@ class MnnTarget:
     title = "MNN (Android, iOS, embedded Linux)"
     suffixes: tuple[str, ...] = (".mnn",)
     variants: tuple[Variant, ...] = (
-        Variant(
-            "mnn",
-            "mnn",
-            own_names=True,
-            dtypes={"int64": "int32"},
-            settings={"precision": "high", "winograd": False},
-        ),
-        Variant(
-            "mnn-fp16",
-            "mnn",
+        _EXACT,
+        replace(
+            _EXACT,
+            label="mnn-fp16",
             precision="float16",
-            own_names=True,
-            dtypes={"int64": "int32"},
             settings={"precision": "low", "winograd": True},
         ),
     )
@@ -175,19 +174,14 @@ class MnnTarget:
 
     def missing(self) -> Sequence[str]:
         """The command that installs MNN, if it is not there."""
-        absent = importlib.util.find_spec("MNN") is None
-        return ["pip install 'torch2mobile[mnn]'"] if absent else []
+        return converting.missing(self.name, "MNN")
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why MNN has no form for it: dtypes, and inputs without dimensions."""
-        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
-        for spec in tensors:
-            if spec.dtype not in _DTYPES:
-                return f"MNN takes and gives float32 and integers, and {spec.name} is {spec.dtype}"
-        for given in model.inputs:
-            if not given.dims:
-                return f"MNN takes no numbers without dimensions, as {given.name} is one"
-        return ""
+        spec = converting.other_dtype(model, _DTYPES)
+        if spec is not None:
+            return f"MNN takes and gives float32 and integers, and {spec.name} is {spec.dtype}"
+        return converting.no_scalars(model, "MNN")
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.mnn``, and see that it loads."""
@@ -205,10 +199,8 @@ class MnnTarget:
             if not made.is_file():
                 raise _nothing_written(overheard(partial(tools.mnnconvert, command))[1])
             path.write_bytes(_same_each_time(made.read_bytes()))
-        try:
+        with converting.has_to_load():
             MnnRunner(path, job.variant)
-        except ModelFileError as error:
-            raise ConversionError(f"wrote what does not load: {error.message}") from error
         return Artifact(job.variant, (path,), {"MNN": importlib.metadata.version("MNN")})
 
     def load(self, path: Path, variant: Variant) -> MnnRunner:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from torch2mobile import sizing
 from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
+from torch2mobile.exporter.targets import converting
 from torch2mobile.exporter.targets.overheard import overheard
 from torch2mobile.records import Artifact, Dim, Job, Layer, Limits, OnnxModel, OutputSpec, Variant
 
@@ -30,6 +32,14 @@ if TYPE_CHECKING:
 _HALF = ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed")
 # With these transforms, float32 convolutions lose a digit or more (5.7e-6 in place of 3.6e-7).
 _WINOGRAD = ("use_winograd63_convolution", "use_winograd43_convolution")
+_EXACT = Variant(
+    "ncnn",
+    "ncnn",
+    batch=False,
+    own_names=True,
+    dtypes={"int64": "int32"},
+    settings=dict.fromkeys((*_HALF, *_WINOGRAD), False),
+)
 _DTYPES = {"float32": "f32", "int64": "i64", "int32": "i32"}
 _MOST_DIMS = 4
 # pnnx's way to say that a tensor has no batch dimension.
@@ -151,34 +161,27 @@ class NcnnTarget:
     title = "ncnn (Android, iOS, embedded Linux)"
     suffixes: tuple[str, ...] = (".param",)
     variants: tuple[Variant, ...] = (
-        Variant(
-            "ncnn",
-            "ncnn",
-            batch=False,
-            own_names=True,
-            dtypes={"int64": "int32"},
-            settings=dict.fromkeys((*_HALF, *_WINOGRAD), False),
-        ),
-        Variant(
-            "ncnn-fp16",
-            "ncnn",
+        _EXACT,
+        replace(
+            _EXACT,
+            label="ncnn-fp16",
             precision="float16",
-            batch=False,
-            own_names=True,
-            dtypes={"int64": "int32"},
             settings=dict.fromkeys(_HALF, True),
         ),
     )
-    limits = Limits("float32, int32, int64 as int32; out: float32", "1 to 4, and the batch",
-        "on ARMv8.2 (A76), not A53 or x86", "no embeddings or recurrent layers")  # fmt: skip
+    limits = Limits(
+        "float32, int32, int64 as int32; out: float32",
+        "1 to 4, and the batch",
+        "on ARMv8.2 (A76), not A53 or x86",
+        "no embeddings or recurrent layers",
+    )
     # A process of its own: pnnx and ncnn abort where others raise.
     environment = Environment("this Python, for ncnn")
     packages: tuple[str, ...] = ("ncnn", "numpy")
 
     def missing(self) -> Sequence[str]:
         """The command that installs ncnn and pnnx, if one is not there."""
-        absent = [name for name in ("ncnn", "pnnx") if importlib.util.find_spec(name) is None]
-        return ["pip install 'torch2mobile[ncnn]'"] if absent else []
+        return converting.missing(self.name, "ncnn", "pnnx")
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why ncnn has no form for it: dtypes, dimensions, or a batch that is never 1."""
@@ -209,15 +212,11 @@ class NcnnTarget:
                 _INPUT_LAYER.sub(lambda m: f"{m[0]}:{ranks[int(m[2])]}", text), encoding="utf-8"
             )
             shutil.copyfile(folder / "net.bin", param.with_suffix(".bin"))
-        try:
+        with converting.has_to_load(lambda error: remedy(error.message)):
             NcnnRunner(param, job.variant)
-        except ModelFileError as error:
-            said = error.message
-            raise ConversionError(f"wrote what does not load: {said}", remedy(said)) from error
         versions = {tool: importlib.metadata.version(tool) for tool in ("ncnn", "pnnx")}
-        names = {spec.name: f"in{n}" for n, spec in enumerate(job.model.inputs)}
-        names |= {spec.name: f"out{n}" for n, spec in enumerate(job.model.outputs)}
-        return Artifact(job.variant, (param, param.with_suffix(".bin")), versions, names)
+        files = (param, param.with_suffix(".bin"))
+        return Artifact(job.variant, files, versions, converting.by_position(job.model))
 
     def load(self, path: Path, variant: Variant) -> NcnnRunner:
         """The net of a .param file and the .bin beside it."""

@@ -6,15 +6,15 @@ On x86 the plug-in has a simulator of that NPU, which computes as it does.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch2mobile.environments import Environment
-from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.errors import ModelFileError
+from torch2mobile.exporter.targets import converting
 from torch2mobile.exporter.targets.ort import OrtRunner, refused_size
-from torch2mobile.records import Artifact, InputSpec, Job, Limits, OnnxModel, OutputSpec, Variant
+from torch2mobile.records import Artifact, Job, Limits, OnnxModel, Variant
 
 _DTYPES = ("float32", "int64", "int32", "bool")
 _PROVIDER = "QNNExecutionProvider"
@@ -96,15 +96,13 @@ class QnnTarget:
 
     def missing(self) -> Sequence[str]:
         """The command that installs ONNX Runtime's QNN plug-in, if it is not there."""
-        absent = importlib.util.find_spec("onnxruntime_qnn") is None
-        return ["pip install 'torch2mobile[qnn]'"] if absent else []
+        return converting.missing(self.name, "onnxruntime_qnn")
 
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why the NPU has no form for it: dtypes, and files above 2 GB."""
-        tensors: Sequence[InputSpec | OutputSpec] = (*model.inputs, *model.outputs)
-        for spec in tensors:
-            if spec.dtype not in _DTYPES:
-                return f"the NPU has no {spec.dtype}, and {spec.name} is {spec.dtype}"
+        spec = converting.other_dtype(model, _DTYPES)
+        if spec is not None:
+            return f"the NPU has no {spec.dtype}, and {spec.name} is {spec.dtype}"
         return refused_size(model, "a model for the NPU")
 
     def convert(self, job: Job) -> Artifact:
@@ -118,11 +116,8 @@ class QnnTarget:
         fix_output_shapes(model)
         path = job.path(".qnn.onnx")
         onnx.save(model, path)
-        try:
+        with converting.has_to_load(lambda error: error.remedy):
             QnnRunner(path, job.variant)
-        except ModelFileError as error:
-            told = f"wrote what does not load: {error.message}"
-            raise ConversionError(told, error.remedy) from error
         tools = {"onnxruntime-qnn": importlib.metadata.version("onnxruntime-qnn")}
         return Artifact(job.variant, (path,), tools, shapes=dict(job.shapes))
 
