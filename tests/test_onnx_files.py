@@ -230,9 +230,9 @@ def test_what_is_in_branches_and_functions_is_looked_at(tmp_path: Path) -> None:
 def test_small_external_tensors_are_taken_in(tmp_path: Path) -> None:
     model = damage.external(tmp_path)
     assert onnx_schema.problems(model, tmp_path) == []
-    onnx_files.load_small(model, tmp_path, 31)
+    onnx_schema.load_small(model, tmp_path, 31)
     assert model == damage.external(tmp_path)
-    onnx_files.load_small(model, tmp_path, 32)
+    onnx_schema.load_small(model, tmp_path, 32)
     assert model == damage.dense()
 
 

@@ -8,7 +8,6 @@ anything else looks at a model. :func:`understood` is for what it does not know.
 from __future__ import annotations
 
 import contextlib
-import math
 import mmap
 import re
 import traceback
@@ -205,9 +204,6 @@ def understood(name: str) -> Iterator[None]:
         ) from error
 
 
-# --- external data ----------------------------------------------------------------------------
-
-
 def tensors(message: Any) -> Iterator[onnx.TensorProto]:
     """All tensors of a model: of graphs, subgraphs, functions, attributes, sparse or not."""
     for _, value in message.ListFields():
@@ -237,6 +233,20 @@ def data_names(path: Path) -> list[str]:
     return list(dict.fromkeys(name for each in tensors(parse(path)) for name in locations(each)))
 
 
+def own_files(path: Path) -> list[Path]:
+    """An .onnx that was written here, and the file of its weights where it has one."""
+    return [each for each in (path, path.with_name(f"{path.name}.data")) if each.exists()]
+
+
+def save(model: onnx.ModelProto, path: Path, *, external: bool) -> None:
+    """Write a model, its weights in a file beside it or in its own; an older such file goes."""
+    import onnx
+
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)
+    onnx.save(model, path, save_as_external_data=external, location=data.name if external else None)
+
+
 def leads_out(folder: Path, name: str) -> bool:
     """Whether a path, as a file names it, is not that of a file in the folder."""
     pure = PurePosixPath(name)
@@ -248,22 +258,6 @@ def leads_out(folder: Path, name: str) -> bool:
         return True
 
 
-def load_small(model: onnx.ModelProto, folder: Path, most: int) -> None:
-    """Take tensors of at most so many elements into a sound model: axes, pads and sizes."""
-    for tensor in tensors(model):
-        if external(tensor) and math.prod(tensor.dims) <= most:
-            place = folder / locations(tensor)[0]
-            start = next((int(e.value) for e in tensor.external_data if e.key == "offset"), 0)
-            with reading(place), place.open("rb") as file:
-                file.seek(start)
-                tensor.raw_data = file.read(bytes_of(tensor))
-            tensor.ClearField("data_location")
-            del tensor.external_data[:]
-
-
-# --- the schema -------------------------------------------------------------------------------
-
-
 def _unreadable(message: Any) -> Iterator[str]:
     """Texts that are no UTF-8: protobuf gives them as bytes, and every name may be one."""
     for field, value in message.ListFields():
@@ -273,22 +267,3 @@ def _unreadable(message: Any) -> Iterator[str]:
         elif field.type == field.TYPE_MESSAGE:
             for item in [value] if hasattr(value, "ListFields") else value:
                 yield from _unreadable(item)
-
-
-# Bits of an element where they are less than those of the numpy type that holds it.
-_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-
-
-def external(tensor: onnx.TensorProto) -> bool:
-    """Whether its values are in a file of their own."""
-    return bool(tensor.HasField("data_location") and tensor.data_location == tensor.EXTERNAL)
-
-
-def bytes_of(tensor: onnx.TensorProto) -> int:
-    """What its values take in bytes, by type and size."""
-    import onnx
-
-    name = onnx.TensorProto.DataType.Name(tensor.data_type)
-    size: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    count: int = math.prod(tensor.dims)
-    return -(-count * _BITS.get(name, 8 * size) // 8)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2mobile.onnx_files import leads_out, locations, reading, tensors
 from torch2mobile.onnx_graph import subgraphs, walk
 
 if TYPE_CHECKING:
     import onnx
-
-from torch2mobile.onnx_files import bytes_of, external, leads_out, locations
 
 # With functions written out: several times what the largest models have.
 MOST_NODES = 200_000
@@ -200,3 +199,35 @@ def _beside(tensor: onnx.TensorProto, folder: Path) -> Iterator[str]:
         yield f"has {size:,} bytes of values, and its type and size need {wanted:,}"
     elif start + size > there:
         yield f"has its values at {start:,} to {start + size:,} in {named[0]!r} of {there:,} bytes"
+
+
+def load_small(model: onnx.ModelProto, folder: Path, most: int) -> None:
+    """Take tensors of at most so many elements into a sound model: axes, pads and sizes."""
+    for tensor in tensors(model):
+        if external(tensor) and math.prod(tensor.dims) <= most:
+            place = folder / locations(tensor)[0]
+            start = next((int(e.value) for e in tensor.external_data if e.key == "offset"), 0)
+            with reading(place), place.open("rb") as file:
+                file.seek(start)
+                tensor.raw_data = file.read(bytes_of(tensor))
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
+
+
+# Bits of an element where they are less than those of the numpy type that holds it.
+_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+
+
+def external(tensor: onnx.TensorProto) -> bool:
+    """Whether its values are in a file of their own."""
+    return bool(tensor.HasField("data_location") and tensor.data_location == tensor.EXTERNAL)
+
+
+def bytes_of(tensor: onnx.TensorProto) -> int:
+    """What its values take in bytes, by type and size."""
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    size: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    count: int = math.prod(tensor.dims)
+    return -(-count * _BITS.get(name, 8 * size) // 8)

@@ -22,6 +22,7 @@ from torch2mobile.exporter.bundle import (
 )
 from torch2mobile.exporter.staging import Stage, writing
 from torch2mobile.installing import file_sha256
+from torch2mobile.onnx_files import own_files
 from torch2mobile.records import Bundle, FileEntry, Manifest
 
 
@@ -71,7 +72,7 @@ class BundleWriter:
         """
         with writing(self._failed):
             self._failed.mkdir(exist_ok=True)
-            for path in _with_data(model):
+            for path in own_files(model):
                 path.replace(self._failed / path.name)
         return self._failed / model.name
 
@@ -86,7 +87,7 @@ class BundleWriter:
 
     def _forget_judged(self) -> None:
         with contextlib.suppress(OSError):  # nothing is lost with what stays
-            for path in _with_data(self._failed / MODEL):
+            for path in own_files(self._failed / MODEL):
                 path.unlink()
             self._failed.rmdir()
 
@@ -119,11 +120,6 @@ class BundleWriter:
                 raise
         self._forget_judged()
         return Bundle(self.out, manifest)
-
-
-def _with_data(model: Path) -> list[Path]:
-    """An .onnx and the file of its weights, where there is one."""
-    return [path for path in (model, model.with_name(f"{model.name}.data")) if path.exists()]
 
 
 def _refuse_foreign(folder: Path, out: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from torch2mobile import onnx_graph
 from torch2mobile.exporter import provenance
+from torch2mobile.onnx_files import own_files, save
 from torch2mobile.onnx_graph import attribute, drop_unread, every_graph
 from torch2mobile.records import OnnxModel
 
@@ -223,8 +223,6 @@ def rewrite(model: OnnxModel, codes: tuple[str, ...]) -> tuple[OnnxModel, Mappin
     Codes of other rules change nothing. Origins follow the values; a file that nothing applies to
     is left as it is.
     """
-    data = model.path.with_name(model.path.name + ".data")
-    external = data.exists()
     before = onnx.load(model.path)
     after = onnx.ModelProto()
     after.CopyFrom(before)
@@ -236,16 +234,5 @@ def rewrite(model: OnnxModel, codes: tuple[str, ...]) -> tuple[OnnxModel, Mappin
             drop_unread(after.graph)
     if not any(counts.values()):
         return model, counts
-    _save(after, model.path, data if external else None)
+    save(after, model.path, external=len(own_files(model.path)) > 1)
     return replace(model, origins=provenance.carry(before, after, model.origins)), counts
-
-
-def _save(model: onnx.ModelProto, path: Path, data: Path | None) -> None:
-    if data is not None:
-        data.unlink()
-    onnx.save(
-        model,
-        path,
-        save_as_external_data=data is not None,
-        location=data.name if data is not None else None,
-    )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch2mobile.onnx_files import data_names, read_whole
+from torch2mobile.onnx_files import data_names, read_whole, save
 
 if TYPE_CHECKING:
     import onnx
@@ -80,8 +80,6 @@ def candidate(name: str, source: str, target: str, external_data: bool) -> dict[
     ``same`` where the graph is what it was, and nothing is written. Raises ModelFileError for what
     is no model, and through the worker WorkerCallError for whatever the way's tools raise.
     """
-    import onnx
-
     before = read_whole(Path(source))
     # Not ByteSize(), which writes the whole message.
     files = [Path(source), *(Path(source).with_name(name) for name in data_names(Path(source)))]
@@ -91,13 +89,7 @@ def candidate(name: str, source: str, target: str, external_data: bool) -> dict[
     alike = _interface(before) == _interface(after)
     if _same(before, after):
         return {**counts, "same": True, "alike": True}
-    data = Path(target).name + ".data"
-    onnx.save(
-        after,
-        target,
-        save_as_external_data=external_data,
-        location=data if external_data else None,
-    )
+    save(after, Path(target), external=external_data)
     return {**counts, "same": False, "alike": alike}
 
 

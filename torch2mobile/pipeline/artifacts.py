@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.environments import Worker
 from torch2mobile.exporter.targets.ort import ONNX, OrtTarget
+from torch2mobile.onnx_files import own_files
 from torch2mobile.pipeline import bundle_contents, candidates, judging, on_devices
 from torch2mobile.pipeline.conversion import (
     convert,
@@ -71,8 +72,7 @@ class Proof:
     def _onnx(self, known: Answers | None) -> None:
         from torch2mobile.validators.contract import contract_check
 
-        beside = self.model.path.with_name(f"{self.model.path.name}.data")
-        files = [path for path in (self.model.path, beside) if path.exists()]
+        files = own_files(self.model.path)
         found = self._candidate(files, ArtifactEntry(ONNX))
         with found.process as runner:
             self.stages.observer.started("contract")

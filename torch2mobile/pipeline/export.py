@@ -19,6 +19,7 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer, SilentObserver
+from torch2mobile.onnx_files import own_files
 from torch2mobile.pipeline import (
     bundle_contents,
     candidates,
@@ -253,7 +254,7 @@ class _Export:
         # Room for both files, which are read whole.
         self.loaded.copies.without_float64()
         model = raw if way is None or way.same else adopt(raw, way.path)
-        if way is not None and not model.path.with_name(f"{model.path.name}.data").exists():
+        if way is not None and len(own_files(model.path)) == 1:
             # But for its notes, which nothing runs, it is the file that was judged.
             self.answers = answers.get(way.path)
         shutil.rmtree(search.folder)

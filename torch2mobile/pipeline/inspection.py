@@ -12,7 +12,7 @@ from typing import Any
 from torch2mobile import json_files, limits
 from torch2mobile.errors import UsageError, some_of
 from torch2mobile.exporter.bundle import MODEL, load_bundle
-from torch2mobile.onnx_files import read_model
+from torch2mobile.onnx_files import own_files, read_model
 from torch2mobile.records import NodeOrigins, Origin, Provenance
 from torch2mobile.reporters.printable import one_line
 
@@ -79,7 +79,6 @@ def inspect(path: Path) -> Inspection:
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         for node in model.graph.node
     )
-    data = file.with_name(file.name + ".data")
     return Inspection(
         file=str(file),
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
@@ -88,7 +87,7 @@ def inspect(path: Path) -> Inspection:
         operators=dict(counted.most_common()),
         nodes=len(model.graph.node),
         parameters=sum(math.prod(tensor.dims) for tensor in weights),
-        bytes=file.stat().st_size + (data.stat().st_size if data.exists() else 0),
+        bytes=sum(each.stat().st_size for each in own_files(file)),
     )
 
 

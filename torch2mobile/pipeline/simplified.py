@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.interfaces import Runner
-from torch2mobile.onnx_files import outline
+from torch2mobile.onnx_files import outline, own_files, save
 from torch2mobile.pipeline.candidates import onnx_runner
 from torch2mobile.pipeline.simplify_search import Way, dropped
 from torch2mobile.records import (
@@ -127,9 +127,9 @@ def adopt(raw: OnnxModel, simplified: Path) -> OnnxModel:
     from torch2mobile.exporter import provenance
 
     before, after = outline(raw.path), outline(simplified)
-    external = simplified.with_name(simplified.name + ".data").exists()
-    old_data = raw.path.with_name(raw.path.name + ".data")
-    old_data.unlink(missing_ok=True)
+    external = len(own_files(simplified)) > 1
+    for old in own_files(raw.path)[1:]:
+        old.unlink()
     noted = after.SerializeToString(deterministic=True)
     provenance.strip_proto(after)
     if not external and after.SerializeToString(deterministic=True) == noted:
@@ -137,11 +137,6 @@ def adopt(raw: OnnxModel, simplified: Path) -> OnnxModel:
     else:
         whole = onnx.load(simplified)
         provenance.strip_proto(whole)
-        onnx.save(
-            whole,
-            raw.path,
-            save_as_external_data=external,
-            location=old_data.name if external else None,
-        )
+        save(whole, raw.path, external=external)
     origins = provenance.carry(before, after, raw.origins)
     return replace(raw, origins=origins, simplified=True)

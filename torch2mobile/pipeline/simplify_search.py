@@ -9,6 +9,7 @@ from pathlib import Path
 from torch2mobile.environments import Worker
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.exporter.simplify import CANDIDATES
+from torch2mobile.onnx_files import own_files
 from torch2mobile.records import (
     Check,
     Metric,
@@ -184,5 +185,4 @@ PROTOBUF_LIMIT = 2**31
 
 def too_large(path: Path) -> bool:
     """Whether a model's weights lie beside it because protobuf ends at 2 GB."""
-    data = path.with_name(path.name + ".data")
-    return data.exists() and data.stat().st_size > PROTOBUF_LIMIT - 2**24
+    return any(each.stat().st_size > PROTOBUF_LIMIT - 2**24 for each in own_files(path)[1:])

@@ -24,6 +24,7 @@ from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
 from torch2mobile.exporter.targets import converting
 from torch2mobile.exporter.targets.overheard import overheard
+from torch2mobile.onnx_files import own_files
 from torch2mobile.records import Artifact, Dim, Job, Layer, Limits, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -235,9 +236,8 @@ def _run_pnnx(job: Job, folder: Path) -> None:
     assert spec.origin is not None
     program = Path(spec.origin).with_name("pnnx.exe" if os.name == "nt" else "pnnx")
     # pnnx writes beside the model that it is given.
-    for path in (job.model.path, job.model.path.with_name(job.model.path.name + ".data")):
-        if path.exists():
-            shutil.copyfile(path, folder / path.name)
+    for path in own_files(job.model.path):
+        shutil.copyfile(path, folder / path.name)
     command = [str(program), job.model.path.name, f"fp16={int(job.variant.lossy)}"]
     command += ["ncnnparam=net.param", "ncnnbin=net.bin", "ncnnpy=fed.py"]
     command += _sizes(job)

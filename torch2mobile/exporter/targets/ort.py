@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch2mobile.environments import HERE
 from torch2mobile.errors import ConversionError, ModelFileError
+from torch2mobile.onnx_files import own_files
 from torch2mobile.records import Artifact, Job, Limits, OnnxModel, OutputSpec, Variant
 
 if TYPE_CHECKING:
@@ -161,8 +162,7 @@ class OrtTarget:
 
 def refused_size(model: OnnxModel, what: str) -> str:
     """Why a file of one piece cannot hold the model: it ends at 2 GB; empty where it can."""
-    data = model.path.with_name(model.path.name + ".data")
-    size = model.path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    size = sum(each.stat().st_size for each in own_files(model.path))
     if size <= _FORMAT_LIMIT:
         return ""
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile import onnx_files, onnx_schema
+from torch2mobile import onnx_schema
 from torch2mobile.errors import ModelFileError
 from torch2mobile.records import Location
 from torch2mobile.validators.coverage import graph
@@ -28,7 +28,7 @@ def broken(model: onnx.ModelProto, folder: Path) -> Section:
         for each in onnx_schema.problems(model, folder)
     )
     if not found:
-        onnx_files.load_small(model, folder, graph.SMALL)
+        onnx_schema.load_small(model, folder, graph.SMALL)
     return Section("file", found, failure=_BROKEN, target="ort")
 
 
