@@ -44,7 +44,7 @@ from torch2mobile.records import (
 from torch2mobile.validators.coverage import level_file
 from torch2mobile.validators.coverage.graph import refuse_unknown
 from torch2mobile.validators.coverage.levels import LEVELS
-from torch2mobile.validators.coverage.lint_context import Subject
+from torch2mobile.validators.coverage.lint_context import ModuleSubject, OnnxSubject, Subject
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.translate import InMemory
@@ -80,13 +80,11 @@ def check_file(
     if broken.findings:
         return report_of([broken], options, stages, str(path))
     subject = Subject(
-        name=str(path),
+        None,
+        OnnxSubject(model, origins, inputs),
         providers=options.providers,
         ort_version=options.ort_version,
         fixed=options.fixed,
-        model=model,
-        origins=origins,
-        inputs=inputs,
     )
     try:
         with understood(str(path)):
@@ -127,18 +125,16 @@ def check_loaded(
         )
     except CaptureError as caught:
         made, error = None, caught
-    found = Subject(
-        name=loaded.name,
-        providers=options.providers,
-        ort_version=options.ort_version,
-        fixed=options.fixed,
-        loaded=loaded,
-        capture=made.capture if made else None,
-        error=error,
-        **_onnx_of(made, options, stages),
-        call=flat_module.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
-        mended=mended,
+    module = ModuleSubject(
+        loaded,
+        flat_module.fill_template(getattr(loaded.flat, "template", ((), {})), loaded.specs),
+        mended,
+        _refusal_of(made, options, stages),
+        made.capture if made else None,
+        error,
     )
+    onnx, no_model = _onnx_of(made, options)
+    found = Subject(module, onnx, no_model, options.providers, options.ort_version, options.fixed)
     # As at export: a graph is decomposed with recurrent layers kept whole.
     with whole_recurrent_layers(plain=options.mend):
         return _look(found, options, stages, subject or loaded.name)
@@ -184,23 +180,32 @@ def _asked(options: CheckOptions, capture: Capture | None) -> bool:
 
 
 def _onnx_of(
-    made: Captured[InMemory | None] | None, options: CheckOptions, stages: Stages
-) -> dict[str, Any]:
-    """The subject's ONNX model where something asks for one, or why there is none."""
+    made: Captured[InMemory | None] | None, options: CheckOptions
+) -> tuple[OnnxSubject | None, str]:
+    """The ONNX model where something asks for one, or why there is none."""
     import onnx_ir
 
-    asked = _asked(options, made.capture if made else None)
+    if not _asked(options, made.capture if made else None):
+        return None, ""
     if made is None:
-        return {"no_model": "the module could not be captured as a graph"} if asked else {}
+        return None, "the module could not be captured as a graph"
+    if made.refusal is not None:
+        return None, f"the module cannot be translated: {made.refusal.message}"
+    found = made.translation
+    return (OnnxSubject(onnx_ir.to_proto(found.model), found.origins) if found else None), ""
+
+
+def _refusal_of(
+    made: Captured[InMemory | None] | None, options: CheckOptions, stages: Stages
+) -> Callable[[], Any]:
+    """What gives the exporter's error: it translates, for what the operators do not tell."""
+    if made is None:
+        return lambda: None
     refusal, found = made.refusal, made.translation
-    if refusal is not None:
-        why = {"no_model": f"the module cannot be translated: {refusal.message}"} if asked else {}
-        return {**why, "refusal": lambda: refusal}
-    if found is not None and asked:
-        return {"model": onnx_ir.to_proto(found.model), "origins": found.origins}
-    # For what the operators alone do not tell.
+    if refusal is not None or (found is not None and _asked(options, made.capture)):
+        return lambda: refusal
     loaded = made.capture.loaded
-    return {"refusal": lambda: captured(loaded, lambda c: _translated(c, options, stages)).refusal}
+    return lambda: captured(loaded, lambda c: _translated(c, options, stages)).refusal
 
 
 def _translated(capture: Capture, options: CheckOptions, stages: Stages) -> InMemory:

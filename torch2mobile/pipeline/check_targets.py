@@ -26,7 +26,7 @@ from torch2mobile.pipeline.conversion import (
     program_file,
 )
 from torch2mobile.records import Finding, InputSpec, Job, Location, OnnxModel, OutputSpec, Variant
-from torch2mobile.validators.coverage.lint_context import Section, Subject
+from torch2mobile.validators.coverage.lint_context import OnnxSubject, Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
 
 if TYPE_CHECKING:
@@ -45,21 +45,21 @@ def look(subject: Subject, labels: Sequence[str]) -> Iterator[Section]:
     with tempfile.TemporaryDirectory(prefix="torch2mobile-") as name, Worker() as tools:
         for variant in variants:
             why = _not_asked(subject, variant)
-            if why:
+            if why or subject.onnx is None:
                 yield Section("target", target=variant.label, skipped=why)
             else:
                 folder = Path(name) / variant.label
                 folder.mkdir()
-                yield _section(subject, variant, folder, tools)
+                yield _Asked(subject, subject.onnx, variant).section(folder, tools)
 
 
 def _not_asked(subject: Subject, variant: Variant) -> str:
     missing = TARGETS[variant.target].missing()
     if missing:
         return f"{variant.label} is not installed; run: {'; '.join(missing)}"
-    if subject.model is None:
+    if subject.onnx is None:
         return subject.no_model or "there is no model to convert"
-    return "" if subject.capture is not None else _not_of_a_file(subject.model, variant)
+    return "" if subject.module is not None else _not_of_a_file(subject.onnx.model, variant)
 
 
 def _not_of_a_file(model: onnx.ModelProto, variant: Variant) -> str:
@@ -72,68 +72,74 @@ def _not_of_a_file(model: onnx.ModelProto, variant: Variant) -> str:
     return ""
 
 
-def _section(subject: Subject, variant: Variant, folder: Path, tools: Worker) -> Section:
-    found: tuple[Finding, ...] = ()
-    summary = at = ""
-    try:
-        job = _job(subject, variant, folder)
-        at = _at(subject, job)
-        artifact = convert(job, tools, _SECONDS)
-        summary = f"converted in memory and loaded{at}: {convert_check(artifact).summary}"
-    except MissingToolError as error:
-        return Section("target", target=variant.label, skipped=f"{error.message}; {error.remedy}")
-    except (NotApplicableError, UsageError) as error:
-        found = (RULES["T2M502"].found(Location(), error.message, target=variant.label),)
-    except Torch2MobileError as error:
-        found = tuple(_findings(subject, variant, error.message, at))
-    return Section("target", found, summary=summary, target=variant.label)
+class _Asked:
+    """One variant that is asked about a model."""
 
+    def __init__(self, subject: Subject, onnx: OnnxSubject, variant: Variant) -> None:
+        self.onnx, self.variant, self.fixed = onnx, variant, subject.fixed
+        self.capture = subject.module.capture if subject.module is not None else None
 
-def _at(subject: Subject, job: Job) -> str:
-    """The sizes that a converter was given, which it may refuse alone; an example has its own."""
-    if subject.capture is not None and not subject.fixed:
-        return ""
-    told = sizing.label_of(sizing.sizes_of(job.model.inputs, job.shapes))
-    more = "" if subject.capture is not None else " (a file of others: simplify --fix-dim)"
-    return f", at {told}{more}" if told else ""
+    def section(self, folder: Path, tools: Worker) -> Section:
+        """What its converter says, which is run."""
+        variant = self.variant
+        found: tuple[Finding, ...] = ()
+        summary = at = ""
+        try:
+            job = self._job(folder)
+            at = self._at(job)
+            artifact = convert(job, tools, _SECONDS)
+            summary = f"converted in memory and loaded{at}: {convert_check(artifact).summary}"
+        except MissingToolError as error:
+            skipped = f"{error.message}; {error.remedy}"
+            return Section("target", target=variant.label, skipped=skipped)
+        except (NotApplicableError, UsageError) as error:
+            found = (RULES["T2M502"].found(Location(), error.message, target=variant.label),)
+        except Torch2MobileError as error:
+            found = tuple(self._findings(error.message, at))
+        return Section("target", found, summary=summary, target=variant.label)
 
+    def _at(self, job: Job) -> str:
+        """The sizes that a converter was given, and may refuse alone; an example has its own."""
+        if self.capture is not None and not self.fixed:
+            return ""
+        told = sizing.label_of(sizing.sizes_of(job.model.inputs, job.shapes))
+        more = "" if self.capture is not None else " (a file of others: simplify --fix-dim)"
+        return f", at {told}{more}" if told else ""
 
-def _findings(subject: Subject, variant: Variant, message: str, at: str) -> Iterator[Finding]:
-    """One for each node whose operator the converter names; one without a place for none."""
-    rule, words = RULES["T2M501"], set(re.findall(r"\w+", message))
-    named = [node for node in subject.graph.every_node if node.op in words]
-    places = [subject.place_of(node) for node in named] or list(_captured(subject, message))
-    for place in places or [Location()]:
-        yield rule.found(place, f"{message}{at}", target=variant.label)
+    def _findings(self, message: str, at: str) -> Iterator[Finding]:
+        """One for each node whose operator the converter names; one without a place for none."""
+        rule, words = RULES["T2M501"], set(re.findall(r"\w+", message))
+        named = [node for node in self.onnx.graph.every_node if node.op in words]
+        places = [self.onnx.place_of(node) for node in named] or list(self._captured(message))
+        for place in places or [Location()]:
+            yield rule.found(place, f"{message}{at}", target=self.variant.label)
 
+    def _captured(self, message: str) -> Iterator[Location]:
+        """The captured calls of the operators of PyTorch that a converter names."""
+        named = {one or other for one, other in _ATEN.findall(message)}
+        program = self.capture.program if self.capture is not None else None
+        for node in program.graph.nodes if program is not None and named else ():
+            name = str(node.target)
+            if node.op == "call_function" and {*name.split(".")[1:2]} & named:
+                yield replace(user_code.of_node(node), node=node.name, op=name)
 
-def _captured(subject: Subject, message: str) -> Iterator[Location]:
-    """The captured calls of the operators of PyTorch that a converter names."""
-    named = {one or other for one, other in _ATEN.findall(message)}
-    for node in subject.program.graph.nodes if subject.program is not None and named else ():
-        name = str(node.target)
-        if node.op == "call_function" and {*name.split(".")[1:2]} & named:
-            yield replace(user_code.of_node(node), node=node.name, op=name)
+    def _job(self, folder: Path) -> Job:
+        import onnx
 
-
-def _job(subject: Subject, variant: Variant, folder: Path) -> Job:
-    import onnx
-
-    assert subject.model is not None
-    path = folder / "model.onnx"
-    onnx.save(subject.model, path)
-    outputs = tuple(map(_output, subject.model.graph.output))
-    opset = next((one.version for one in subject.model.opset_import if not one.domain), 0)
-    out = folder / "out"
-    out.mkdir()
-    capture = subject.capture
-    if capture is None:
-        specs = subject.inputs or _inputs_of(subject.model)
-        model = OnnxModel(path, opset, specs, outputs, {})
-        return Job(model, variant, None, out, _shapes(specs, subject.fixed, variant))
-    model = OnnxModel(path, opset, capture.inputs, outputs, {})
-    program = program_file(capture, folder) if variant.source == "program" else None
-    return Job(model, variant, program, out, example_shapes(capture, variant))
+        path, proto, variant = folder / "model.onnx", self.onnx.model, self.variant
+        onnx.save(proto, path)
+        outputs = tuple(map(_output, proto.graph.output))
+        opset = next((one.version for one in proto.opset_import if not one.domain), 0)
+        out = folder / "out"
+        out.mkdir()
+        capture = self.capture
+        if capture is None:
+            specs = self.onnx.inputs or _inputs_of(proto)
+            model = OnnxModel(path, opset, specs, outputs, {})
+            return Job(model, variant, None, out, _shapes(specs, self.fixed, variant))
+        model = OnnxModel(path, opset, capture.inputs, outputs, {})
+        program = program_file(capture, folder) if variant.source == "program" else None
+        return Job(model, variant, program, out, example_shapes(capture, variant))
 
 
 def _inputs_of(model: onnx.ModelProto) -> tuple[InputSpec, ...]:

@@ -20,7 +20,7 @@ from torch2mobile.errors import ModelFileError
 from torch2mobile.onnx_types import ValueType
 from torch2mobile.records import Severity
 from torch2mobile.validators.coverage import graph, kernels, level_runtime, runtime
-from torch2mobile.validators.coverage.lint_context import Subject
+from torch2mobile.validators.coverage.lint_context import OnnxSubject, Subject
 
 OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
 INCOMPLETE = {
@@ -51,7 +51,7 @@ def _loads(model: bytes) -> bool:
 def _says(model: onnx.ModelProto) -> bool | None:
     """Whether check says that the model loads; None where it says that it cannot tell."""
     try:
-        (section,) = level_runtime.look(Subject("model", model=model))
+        (section,) = level_runtime.look(Subject(onnx=OnnxSubject(model)))
         found = {v.outcome.supported for v in runtime.verdicts(graph.read(model))}
     except ModelFileError:
         return False

@@ -15,7 +15,7 @@ from torch2mobile.validators.coverage.accelerators import (
     Placement,
     place,
 )
-from torch2mobile.validators.coverage.lint_context import Section, Subject
+from torch2mobile.validators.coverage.lint_context import OnnxSubject, Section, Subject
 from torch2mobile.validators.coverage.rules import RULES
 
 if TYPE_CHECKING:
@@ -40,21 +40,22 @@ def look(subject: Subject) -> Iterator[Section]:
     Raises UsageError where a size is fixed that no input has.
     """
     wanted = [ACCELERATORS[name] for name in subject.providers]
-    if subject.model is None:
+    onnx = subject.onnx
+    if onnx is None:
         for accelerator in wanted:
             why = subject.no_model or "there is no ONNX model to look at"
             yield Section("accelerator", target=accelerator.name, skipped=why)
         return
-    fixed = graph.read(subject.model, subject.fixed) if subject.fixed else None
+    fixed = graph.read(onnx.model, subject.fixed) if subject.fixed else None
     sizes = ", ".join(f"{name}={size}" for name, size in subject.fixed.items())
     for accelerator in wanted:
-        as_is = place(subject.graph, accelerator)
+        as_is = place(onnx.graph, accelerator)
         if fixed is None:
-            yield _section("accelerator", as_is, _findings(as_is, subject.graph, subject))
+            yield _section("accelerator", as_is, _findings(as_is, onnx.graph, onnx))
             continue
         yield _section("accelerator", as_is, (), instead=f"with {sizes}, see below")
         again = place(fixed, accelerator)
-        yield _section(f"accelerator {sizes}", again, _findings(again, fixed, subject))
+        yield _section(f"accelerator {sizes}", again, _findings(again, fixed, onnx, fixed=True))
 
 
 def _section(
@@ -113,24 +114,27 @@ def _tables(found: Placement) -> Iterator[Table]:
         yield Table("to be replaced for one piece", ("node", "operator", "verdict"), between)
 
 
-def _findings(found: Placement, model: Model, subject: Subject) -> tuple[Finding, ...]:
+def _findings(
+    found: Placement, model: Model, onnx: OnnxSubject, *, fixed: bool = False
+) -> tuple[Finding, ...]:
+    """The findings of one accelerator; ``fixed``: with the sizes that were asked for."""
     target = found.accelerator.name
     result = []
     for verdict in found.verdicts:
         code = _CODES.get(verdict.answer)
         if code:
-            where = subject.place_of(verdict.node)
+            where = onnx.place_of(verdict.node)
             asked = f"Write it so that this holds: {verdict.condition}" if verdict.condition else ""
             result.append(RULES[code].found(where, verdict.reason, remedy=asked, target=target))
     waiting = [v for v in found.verdicts if v.answer is Answer.NOT_STATIC]
     if waiting:
-        result.append(_not_static(waiting, model, subject, target))
+        result.append(_not_static(waiting, model, onnx, target, fixed=fixed))
     if len(found.pieces) > 1:
-        result.append(_several_pieces(found, subject, target))
+        result.append(_several_pieces(found, onnx, target))
     return tuple(result)
 
 
-def _several_pieces(found: Placement, subject: Subject, target: str) -> Finding:
+def _several_pieces(found: Placement, onnx: OnnxSubject, target: str) -> Finding:
     """What to replace for one piece; where that is more than is taken, that the CPU does better."""
     between, remedy = found.joining, ""
     message = f"{len(found.pieces)} pieces; one would be left without {_named(between)}"
@@ -139,11 +143,13 @@ def _several_pieces(found: Placement, subject: Subject, target: str) -> Finding:
             f"Leave this model to the CPU: for one piece, {len(between)} nodes would have to be "
             f"replaced, more than the {found.taken} that are taken."
         )
-    where = subject.place_of(between[0].node)
+    where = onnx.place_of(between[0].node)
     return RULES["T2M407"].found(where, message, remedy=remedy, target=target)
 
 
-def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, target: str) -> Finding:
+def _not_static(
+    waiting: list[NodeVerdict], model: Model, onnx: OnnxSubject, target: str, *, fixed: bool
+) -> Finding:
     """One finding for all: it is the inputs that make the sizes vary, not the single lines."""
     first = waiting[0]
     symbols = list(graph.symbols(model.proto))
@@ -151,13 +157,13 @@ def _not_static(waiting: list[NodeVerdict], model: Model, subject: Subject, targ
     if symbols:
         words = " ".join(f"--fix-dim {name}=SIZE" for name in symbols)
         remedy = f"Export with fixed sizes; {words} shows what that would give."
-    elif subject.fixed:
+    elif fixed:
         remedy = (
             "These sizes are computed in the graph: export with fixed sizes in --input. "
             "A size that data decide stays."
         )
     return RULES["T2M403"].found(
-        subject.place_of(first.node),
+        onnx.place_of(first.node),
         f"{len(waiting)} nodes are not taken because a size may vary; first {first.reason}",
         remedy=remedy,
         target=target,

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 from torch2mobile import user_code
 from torch2mobile.records import Finding, Location
-from torch2mobile.validators.coverage.lint_context import OWN_NAMESPACES, Section, Subject
+from torch2mobile.validators.coverage.lint_context import (
+    OWN_NAMESPACES,
+    ModuleSubject,
+    Section,
+    Subject,
+)
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.rules.untranslated import REWRITTEN
 
@@ -20,14 +25,15 @@ _LOST = "without translation to ONNX"
 
 def look(subject: Subject) -> Iterator[Section]:
     """Every operator of a captured module; skipped where there is no captured graph."""
-    if subject.loaded is None:
+    module = subject.module
+    if module is None:
         yield Section("aten", skipped="a file holds no operators of PyTorch any more")
         return
-    if subject.program is None:
-        refused = _refused(subject)
+    if module.program is None:
+        refused = _refused(module)
         if refused:
             yield Section("aten", refused, summary="a TorchScript trace", failure=_LOST)
-        elif subject.capture is not None:
+        elif module.capture is not None:
             yield Section("aten", summary="a TorchScript trace, which translates")
         else:
             yield Section("aten", skipped="the module could not be captured as a graph")
@@ -38,11 +44,11 @@ def look(subject: Subject) -> Iterator[Section]:
 
     # The exporter logs what is not installed while its registry loads.
     with quiet():
-        found = aten.survey(subject.program, subject.mended)
-    count = sum(1 for _ in aten.calls(subject.program))
+        found = aten.survey(module.program, module.mended)
+    count = sum(1 for _ in aten.calls(module.program))
     findings = tuple(_finding(item) for item in found.missing)
-    if not findings and (found.doubtful or (subject.model is None and subject.no_model)):
-        findings = _refused(subject)
+    if not findings and (found.doubtful or (subject.onnx is None and subject.no_model)):
+        findings = _refused(module)
     yield Section(
         "aten",
         findings,
@@ -50,15 +56,15 @@ def look(subject: Subject) -> Iterator[Section]:
         failure=_LOST if findings else "",
         metrics={"operators": count, "without translation": len(findings)},
         notes=tuple(
-            f"mended {key(target).partition('::')[2]} (torch.onnx: {subject.mended[target]})"
+            f"mended {key(target).partition('::')[2]} (torch.onnx: {module.mended[target]})"
             for target in found.mended
         ),
     )
 
 
-def _refused(subject: Subject) -> tuple[Finding, ...]:
+def _refused(module: ModuleSubject) -> tuple[Finding, ...]:
     """What the exporter said if it did not translate the graph, for arguments' sake perhaps."""
-    error = subject.refusal()
+    error = module.refusal()
     if error is None:
         return ()
     place = next((p for p in error.locations if isinstance(p, Location)), Location())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch2mobile.records import Finding, Location, Severity, Table
 from torch2mobile.validators.coverage import kernels, releases, runtime, validity
-from torch2mobile.validators.coverage.lint_context import Section, Subject
+from torch2mobile.validators.coverage.lint_context import OnnxSubject, Section, Subject
 from torch2mobile.validators.coverage.releases import Release
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.runtime import Outcome, Verdict
@@ -31,17 +31,18 @@ _CODES = {
 def look(subject: Subject) -> Iterator[Section]:
     """Every node against the installed runtime, and the whole against an older one if asked."""
     release = releases.find(subject.ort_version) if subject.ort_version else None
-    if subject.model is None:
+    onnx = subject.onnx
+    if onnx is None:
         why = subject.no_model or "name a --target (ort, say) to look at the ONNX that it becomes"
         yield Section("onnxruntime", skipped=why)
         return
     import onnxruntime
 
-    model = subject.graph
+    model = onnx.graph
     verdicts = runtime.verdicts(model)
     installed = releases.installed()
-    found = [*_limits(model, installed, subject), *_names(model, subject)]
-    found += _findings(verdicts, subject)
+    found = [*_limits(model, installed, onnx), *_names(model, onnx)]
+    found += _findings(verdicts, onnx)
     bad = sum(verdict.outcome.supported is False for verdict in verdicts)
     yield Section(
         "onnxruntime",
@@ -52,18 +53,18 @@ def look(subject: Subject) -> Iterator[Section]:
         tables=_table(verdicts),
     )
     if release is not None:
-        yield _older(model, release, subject)
+        yield _older(model, release, onnx)
 
 
-def _names(model: Model, subject: Subject) -> Iterator[Finding]:
+def _names(model: Model, onnx: OnnxSubject) -> Iterator[Finding]:
     for node, text in validity.of_names(model):
-        where = Location() if node is None else subject.place_of(node)
+        where = Location() if node is None else onnx.place_of(node)
         yield RULES["T2M309"].found(where, text, target="ort")
 
 
-def _findings(verdicts: list[Verdict], subject: Subject) -> Iterator[Finding]:
+def _findings(verdicts: list[Verdict], onnx: OnnxSubject) -> Iterator[Finding]:
     for verdict in verdicts:
-        where = subject.place_of(verdict.node)
+        where = onnx.place_of(verdict.node)
         code = _CODES.get(verdict.outcome)
         if code:
             yield RULES[code].found(where, verdict.reason, target="ort")
@@ -84,9 +85,9 @@ def _table(verdicts: list[Verdict]) -> tuple[Table, ...]:
     return (Table("without a kernel of their own", columns, rows),) if rows else ()
 
 
-def _older(model: Model, release: Release, subject: Subject) -> Section:
+def _older(model: Model, release: Release, onnx: OnnxSubject) -> Section:
     """The limits of an older release; its kernels are not known, and the notes say so."""
-    findings = tuple(_limits(model, release, subject))
+    findings = tuple(_limits(model, release, onnx))
     kernels_unknown = (
         f"the kernels of {release.version} are in no table: a type without a kernel there is found "
         "only by loading the model"
@@ -106,7 +107,7 @@ def _older(model: Model, release: Release, subject: Subject) -> Section:
     )
 
 
-def _limits(model: Model, release: Release, subject: Subject) -> Iterator[Finding]:
+def _limits(model: Model, release: Release, onnx: OnnxSubject) -> Iterator[Finding]:
     severity = None if release.exact else Severity.WARNING
     whole = Location()
     for domain, most in (("", release.opset), ("ai.onnx.ml", release.ml_opset)):
@@ -120,7 +121,7 @@ def _limits(model: Model, release: Release, subject: Subject) -> Iterator[Findin
         schema = kernels.schema(node.domain, node.proto.op_type, node.opset)
         if schema is not None and schema.since > most:
             yield RULES["T2M312"].found(
-                subject.place_of(node),
+                onnx.place_of(node),
                 f"{node.op} is that of opset {schema.since}, and {release.version} takes {most}",
                 severity=severity,
                 target="ort",

@@ -36,45 +36,44 @@ OWN_NAMESPACES = frozenset(
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model under ``check``: whatever of it could be had, and what was asked.
+class ModuleSubject:
+    """A module under ``check``: captured, or with the ``error`` that says why it could not be.
 
-    From a module: ``loaded``, and either ``capture`` or ``error``. From a file:
-    ``model``, and ``origins`` where a bundle has them. ``fixed`` are sizes for symbols;
-    ``ort_version`` is the app's pinned runtime, or None for the installed one.
-    ``no_model`` says why a module has no ONNX model where one was asked for; ``refusal`` gives the
-    exporter's error where its translation fails, for which it may have to translate. ``inputs`` are
-    a bundle's. ``call`` is
-    forward's args and kwargs with an InputSpec for each tensor. ``mended`` has the operators that
-    export translates in place of the exporter, and what is wrong with its own.
+    ``call`` is forward's args and kwargs with an InputSpec for each tensor. ``mended`` has the
+    operators that export translates in place of the exporter, and what is wrong with its own.
+    ``refusal`` gives the exporter's error where its translation fails, for which it may have to
+    translate.
     """
 
-    name: str
-    providers: tuple[str, ...] = ()
-    ort_version: str | None = None
-    fixed: Mapping[str, int] = field(default_factory=dict)
-    loaded: LoadedModel | None = None
+    loaded: LoadedModel
+    call: tuple[tuple[Any, ...], dict[str, Any]]
+    mended: Mapping[Any, str]
+    refusal: Callable[[], TranslateError | None]
     capture: Capture | None = None
     error: CaptureError | None = None
-    model: onnx.ModelProto | None = None
-    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
-    inputs: tuple[InputSpec, ...] = ()
-    call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-    no_model: str = ""
-    refusal: Callable[[], TranslateError | None] = lambda: None
-    mended: Mapping[Any, str] = field(default_factory=dict)
 
     @property
     def program(self) -> torch.export.ExportedProgram | None:
         """The captured graph, not decomposed."""
         return self.capture.program if self.capture else None
 
+
+@dataclass(frozen=True)
+class OnnxSubject:
+    """The ONNX under ``check``, a file's or a module's; ``inputs`` are a bundle's.
+
+    ``origins`` are there where a bundle has them, or the module is known.
+    """
+
+    model: onnx.ModelProto
+    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    inputs: tuple[InputSpec, ...] = ()
+
     @cached_property
     def graph(self) -> Model:
         """The model with its shapes inferred; ModelFileError where that cannot be done."""
         from torch2mobile.validators.coverage import graph
 
-        assert self.model is not None
         return graph.read(self.model)
 
     def place_of(self, node: Node) -> Location:
@@ -82,6 +81,22 @@ class Subject:
         known = (self.origins.get(name, ()) for name in node.proto.output)
         first = next((found[0] for found in known if found), Origin((), "", 0, ""))
         return first.place(node.label, node.op)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is under ``check``, and what was asked: a module, an ONNX model, or one as the other.
+
+    ``no_model`` says why a module has no ONNX model where one was asked for. ``fixed`` are sizes
+    for symbols; ``ort_version`` is the app's pinned runtime, or None for the installed one.
+    """
+
+    module: ModuleSubject | None = None
+    onnx: OnnxSubject | None = None
+    no_model: str = ""
+    providers: tuple[str, ...] = ()
+    ort_version: str | None = None
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

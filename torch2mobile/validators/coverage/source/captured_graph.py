@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from torch2mobile import sampling, user_code
-from torch2mobile.records import Finding, InputSpec, Location, Severity
-from torch2mobile.validators.coverage.lint_context import Subject
+from torch2mobile.records import Capture, Finding, InputSpec, Location, Severity
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source import operations, syntax
 from torch2mobile.validators.coverage.source.sightings import Observation
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 # Below these an operator gives NaN; the second number is where it does above.
 _DOMAINS = {
@@ -23,14 +26,17 @@ _DOMAINS = {
     **dict.fromkeys(("acos", "asin", "atanh"), (-1.0, 1.0)),
     "acosh": (1.0, math.inf),
 }
+Given = list[tuple[str, InputSpec]]
+"""The inputs that the graph takes from its caller, by the names that it has for them."""
 _SHAPING = {"view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "flatten", "slice"}
 
 
-def look(subject: Subject, seen: Observation) -> list[Finding]:
+def look(capture: Capture, program: ExportedProgram, seen: Observation) -> list[Finding]:
     """The findings of the graph, one of a rule at a place."""
-    assert subject.program is not None
     places: dict[tuple[object, ...], Finding] = {}
-    for finding in (*_outputs(subject), *_operators(subject), *_inputs(subject, seen)):
+    given = _user_inputs(capture, program)
+    found = (*_outputs(program), *_operators(program, given))
+    for finding in (*found, *_inputs(capture, program, given, seen)):
         where = finding.location
         # Without a line, the module's path is the place.
         place = (where.file, where.line) if where.line else (where.module, where.op)
@@ -38,30 +44,28 @@ def look(subject: Subject, seen: Observation) -> list[Finding]:
     return list(places.values())
 
 
-def nodes(program: torch.export.ExportedProgram) -> Iterator[Node]:
+def nodes(program: ExportedProgram) -> Iterator[Node]:
     """All nodes of a captured graph, those of its subgraphs included."""
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             yield from module.graph.nodes
 
 
-def _operators(subject: Subject) -> Iterator[Finding]:
-    assert subject.program is not None
-    for node in nodes(subject.program):
+def _operators(program: ExportedProgram, given: Given) -> Iterator[Finding]:
+    for node in nodes(program):
         if node.op == "call_function":
             where = user_code.of_node(node)
             for code, message in operations.found(
                 node.target, node.args, node.kwargs, tree_leaves(node.meta.get("val"))
             ):
                 yield RULES[code].found(where, message)
-            yield from _domain(subject, node, where)
+            yield from _domain(given, node, where)
 
 
-def _outputs(subject: Subject) -> Iterator[Finding]:
+def _outputs(program: ExportedProgram) -> Iterator[Finding]:
     """Complex numbers inside may become real ones; an output has no such type."""
-    assert subject.program is not None
-    names = set(subject.program.graph_signature.user_outputs)
-    for node in subject.program.graph.nodes:
+    names = set(program.graph_signature.user_outputs)
+    for node in program.graph.nodes:
         if node.name in names and any(dtype.is_complex for dtype in dtypes_of(node)):
             yield RULES["T2M111"].found(
                 user_code.of_node(node),
@@ -83,13 +87,13 @@ def _name(node: Node) -> str:
     return name.partition(".")[0]
 
 
-def _inputs(subject: Subject, seen: Observation) -> Iterator[Finding]:
+def _inputs(
+    capture: Capture, program: ExportedProgram, given: Given, seen: Observation
+) -> Iterator[Finding]:
     """Inputs that nothing in the graph reads: never used, or fixed while exporting."""
-    assert subject.program is not None
-    assert subject.loaded is not None
-    nodes = {node.name: node for node in subject.program.graph.nodes if node.op == "placeholder"}
-    forward = user_code.function(type(subject.loaded.module).forward)
-    for name, spec in _user_inputs(subject):
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    forward = user_code.function(type(capture.loaded.module).forward)
+    for name, spec in given:
         if nodes[name].users:
             continue
         lines = sorted(seen.uses.get(spec.name, ()))
@@ -106,20 +110,17 @@ def _inputs(subject: Subject, seen: Observation) -> Iterator[Finding]:
             )
 
 
-def _user_inputs(subject: Subject) -> list[tuple[str, InputSpec]]:
-    assert subject.program is not None
-    assert subject.capture is not None
-    names = [str(name) for name in subject.program.graph_signature.user_inputs]
-    specs = subject.capture.inputs
+def _user_inputs(capture: Capture, program: ExportedProgram) -> Given:
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    specs = capture.inputs
     return list(zip(names, specs, strict=True)) if len(names) == len(specs) else []
 
 
-def lasting(subject: Subject) -> set[str]:
+def lasting(program: ExportedProgram) -> set[str]:
     """The last names of buffers whose values reach an output."""
-    assert subject.program is not None
-    buffers = subject.program.graph_signature.inputs_to_buffers
+    buffers = program.graph_signature.inputs_to_buffers
     found = set()
-    for node in subject.program.graph.nodes:
+    for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in buffers and _reaches_output(node):
             found.add(buffers[node.name].rpartition(".")[2])
     return found
@@ -138,7 +139,7 @@ def _reaches_output(node: Node) -> bool:
     return False
 
 
-def _domain(subject: Subject, node: Node, where: Location) -> Iterator[Finding]:
+def _domain(given: Given, node: Node, where: Location) -> Iterator[Finding]:
     """An operator that is NaN for values that the input, as declared, may have."""
     bounds = _DOMAINS.get(_name(node))
     source = node.args[0] if node.args else None
@@ -146,7 +147,7 @@ def _domain(subject: Subject, node: Node, where: Location) -> Iterator[Finding]:
         source = source.args[0]
     if bounds is None or not isinstance(source, Node) or source.op != "placeholder":
         return
-    spec = dict(_user_inputs(subject)).get(source.name)
+    spec = dict(given).get(source.name)
     if spec is None or spec.dtype == "bool" or spec.dtype.startswith("uint"):
         return
     low, high = -math.inf, math.inf

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch2mobile import torch_refusals
 from torch2mobile.errors import CaptureError
 from torch2mobile.records import Finding, Location, Severity
-from torch2mobile.validators.coverage.lint_context import Subject
+from torch2mobile.validators.coverage.lint_context import ModuleSubject
 from torch2mobile.validators.coverage.rules import RULES
 
 # By what a failure is about, the rules that it can be of, the first for lines at which none of
@@ -34,7 +34,7 @@ _OTHERS = (
 )
 
 
-def escalated(subject: Subject, found: Sequence[Finding]) -> Iterator[Finding]:
+def escalated(subject: ModuleSubject, found: Sequence[Finding]) -> Iterator[Finding]:
     """The findings; where the capture failed, an error at the line that it names."""
     if subject.error is None:
         yield from found
@@ -89,7 +89,7 @@ def _reason(error: CaptureError) -> str:
     return error.details[0].partition(": ")[2] if error.details else error.message
 
 
-def _traced(subject: Subject) -> Iterator[Finding]:
+def _traced(subject: ModuleSubject) -> Iterator[Finding]:
     """Only the TorchScript tracer could take it."""
     capture = subject.capture
     if capture is None or capture.traced is None:

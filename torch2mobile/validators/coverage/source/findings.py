@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch2mobile import user_code
 from torch2mobile.records import Finding, Severity
-from torch2mobile.validators.coverage.lint_context import Subject
+from torch2mobile.validators.coverage.lint_context import ModuleSubject
 from torch2mobile.validators.coverage.rules import RULES
 from torch2mobile.validators.coverage.source import captured_graph, failure, syntax, tree
 from torch2mobile.validators.coverage.source.sightings import Observation, Sighting
 from torch2mobile.validators.parity import calls
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 # Where there is a graph, its own operators and dtypes say more than the code's words.
 GRAPH_DECIDES = {"T2M111", "T2M130", "T2M131", "T2M160", "T2M161", "T2M170"}
@@ -25,34 +29,33 @@ _AS_INPUT = (
 )
 
 
-def findings(subject: Subject, seen: Observation) -> Iterator[Finding]:
+def findings(subject: ModuleSubject, seen: Observation) -> Iterator[Finding]:
     """Everything found, one of a rule at a line; what stops the capture is an error."""
     found = list(_from_code(seen, _counting(seen, subject)))
-    if subject.program is not None:
+    if subject.capture is not None and subject.program is not None:
         found = [f for f in found if f.code not in GRAPH_DECIDES]
-        found = list(_buffers_that_count(subject, found))
-        found += captured_graph.look(subject, seen)
-    if subject.loaded is not None and subject.loaded.flat.states:
+        found = list(_buffers_that_count(subject.program, found))
+        found += captured_graph.look(subject.capture, subject.program, seen)
+    if subject.loaded.flat.states:
         # What is kept is an input and an output; what is not, and counts, is an error.
         found = [f for f in found if f.code not in STATE or f.severity is Severity.ERROR]
     found += tree.look(subject)
     yield from failure.escalated(subject, found)
 
 
-def _buffers_that_count(subject: Subject, found: list[Finding]) -> Iterator[Finding]:
+def _buffers_that_count(program: ExportedProgram, found: list[Finding]) -> Iterator[Finding]:
     """A changed buffer is an error where an output is computed from it: the next call differs."""
     changed = any(finding.code == "T2M122" for finding in found)
-    lasting = captured_graph.lasting(subject) if changed else set()
+    lasting = captured_graph.lasting(program) if changed else set()
     for finding in found:
         counts = finding.code == "T2M122" and any(name in finding.message for name in lasting)
         yield replace(finding, severity=Severity.ERROR) if counts else finding
 
 
-def _counting(seen: Observation, subject: Subject) -> set[Sighting]:
+def _counting(seen: Observation, subject: ModuleSubject) -> set[Sighting]:
     """Where something is kept that later calls follow: in no graph, but some calls show it."""
     if subject.program is None or not seen.kept:
         return set()
-    assert subject.loaded is not None
     read = syntax.attributes_read(seen.ran)
     kept = [each for each in seen.kept if each[1] in read]
     layers = dict(subject.loaded.module.named_modules())

@@ -9,7 +9,7 @@ import torch
 
 from torch2mobile import user_code
 from torch2mobile.records import Finding, InputSpec, Location
-from torch2mobile.validators.coverage.lint_context import Subject
+from torch2mobile.validators.coverage.lint_context import ModuleSubject
 from torch2mobile.validators.coverage.rules import RULES
 
 # What behaves differently in training.
@@ -20,9 +20,8 @@ _MODAL = (
 )
 
 
-def look(subject: Subject) -> Iterator[Finding]:
+def look(subject: ModuleSubject) -> Iterator[Finding]:
     """The findings of the module tree and of the call."""
-    assert subject.loaded is not None
     module = subject.loaded.module
     packed: tuple[str, ...] = ()
     for path, child in module.named_modules():
@@ -63,7 +62,7 @@ def _is_quantized(module: torch.nn.Module) -> bool:
     return torchs and "qat" not in parts and "reference" not in parts
 
 
-def _constants(subject: Subject) -> Iterator[Finding]:
+def _constants(subject: ModuleSubject) -> Iterator[Finding]:
     """Python values in the call: they are no inputs of the file."""
     args, kwargs = subject.call
     for value in _leaves([*args, *kwargs.values()]):
