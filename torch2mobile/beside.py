@@ -6,7 +6,6 @@ the processes in which the target works look there, and there they go before wha
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
 import sys
@@ -65,9 +64,11 @@ def version(distribution: str) -> str | None:
 
 def own_version(distribution: str) -> str | None:
     """The version of a distribution in this Python; None where it is not there."""
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None
 
 

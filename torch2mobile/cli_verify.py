@@ -92,7 +92,7 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
     alone = against is None and path.is_dir()
     with Worker(preload=REPLAY_MODULES) if alone else nullcontext() as worker:
         from torch2mobile.pipeline import verify as verification
-        from torch2mobile.pipeline.mutation import Scrutiny
+        from torch2mobile.records import Scrutiny
 
         result = verification.verify(
             path,

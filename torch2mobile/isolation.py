@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from torch2mobile.environments import HERE, Environment, Worker
+from torch2mobile.errors import Torch2MobileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +58,8 @@ class IsolatedRunner:
     """A :class:`torch2mobile.interfaces.Runner` whose runtime lives in a worker process.
 
     ``loader`` names a function that returns a Runner for ``args``. ``worker`` is a process
-    to share; else one is started in ``environment``. After a crash the next call starts a fresh
-    process, so that one bad input does not hide the rest.
+    to share; else one is started in ``environment``, where it imports the ``preload`` modules.
+    After a crash the next call starts a fresh process: one bad input does not hide the rest.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class IsolatedRunner:
         timeout: float,
         worker: Worker | None = None,
         environment: Environment = HERE,
+        preload: Sequence[str] = (),
     ) -> None:
-        self._environment = environment
+        self._environment, self._preload = environment, preload
         self._loader, self._args, self._timeout = loader, args, timeout
         self._worker = worker
         self._shared = worker
@@ -77,15 +80,24 @@ class IsolatedRunner:
         self.load_log = ""
         self.load_seconds: float | None = None
 
+    def start(self) -> None:
+        """Start the process, which loads its modules meanwhile; what cannot start is told later."""
+        with contextlib.suppress(Torch2MobileError):
+            self._started()
+
+    def _started(self) -> Worker:
+        if self._worker is None:
+            self._worker = Worker(preload=self._preload, environment=self._environment)
+        return self._worker
+
     def begin(self) -> None:
         """Send the load without waiting for it; :meth:`load` fetches the answer.
 
         Runners that share a worker must be loaded in the order in which they began.
         """
-        if self._worker is None:
-            self._worker = Worker(environment=self._environment)
-        self._begun_at = self._worker.log_position()
-        self._worker.submit("torch2mobile.worker_process:timed", self._loader, self._args)
+        worker = self._started()
+        self._begun_at = worker.log_position()
+        worker.submit("torch2mobile.worker_process:timed", self._loader, self._args)
 
     def load(self) -> None:
         """Start the process if there is none, and load the file in it."""
@@ -95,7 +107,7 @@ class IsolatedRunner:
             self.load_log = self._worker.log_since(start)
         if self._worker is None or not self._worker.alive:
             self.close()
-            self._worker, self._handle = Worker(environment=self._environment), None
+            self._handle = None
         if self._handle is None:
             self.begin()
             self.load()

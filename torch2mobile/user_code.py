@@ -12,7 +12,6 @@ import itertools
 import linecache
 import os
 import re
-import sysconfig
 import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ _LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnx", "sympy", "numpy", "impor
 _PACKAGES = ("site-packages", "dist-packages")
 _PACKAGE = Path(__file__).resolve().parent
 _SAMPLES = _PACKAGE / "sample_models"
-_STDLIB = Path(sysconfig.get_paths()["stdlib"])
+_STDLIB = Path(os.__file__).parent
 _BUILTINS = {"float", "int", "not", "ite", "max", "min", "sum"}
 # What a layer's path begins with behind the flat signature, which holds the module as ``inner``.
 _FLAT = re.compile(r"^inner(?:\.|$)")

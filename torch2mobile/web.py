@@ -10,7 +10,6 @@ import json
 import shutil
 import struct
 import subprocess
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -87,6 +86,8 @@ def _install() -> None:
 
 def _unpack(archive: Path, folder: Path) -> None:
     """The files of an npm package that are needed; one that is broken is loaded anew next time."""
+    import tarfile
+
     try:
         with tarfile.open(archive) as tar:
             for member in tar:

@@ -351,7 +351,7 @@ def test_the_least_share_has_one_default() -> None:
 
     from torch2mobile import records
     from torch2mobile.cli_verify import verify
-    from torch2mobile.pipeline.mutation import Scrutiny
+    from torch2mobile.records import Scrutiny
 
     (option,) = [each for each in verify.params if each.name == "min_caught"]
     signature = inspect.signature(torch2mobile.verify)

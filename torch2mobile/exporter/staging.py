@@ -8,7 +8,6 @@ import errno
 import fcntl
 import glob
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -44,7 +43,7 @@ class Stage:
     def __init__(self, place: Path) -> None:
         self.place = place
         self._prefix = f".{place.name}.partial-"
-        self.path = place.parent / f"{self._prefix}{secrets.token_hex(6)}"
+        self.path = place.parent / f"{self._prefix}{os.urandom(6).hex()}"
         self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:

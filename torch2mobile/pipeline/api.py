@@ -18,7 +18,6 @@ from torch2mobile.pipeline import check_options, in_memory
 from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.debugging import debug_against
 from torch2mobile.pipeline.export import export_loaded
-from torch2mobile.pipeline.mutation import Scrutiny
 from torch2mobile.pipeline.results import (
     CheckResult,
     DebugResult,
@@ -26,7 +25,7 @@ from torch2mobile.pipeline.results import (
     VerifyResult,
 )
 from torch2mobile.pipeline.whole_imports import needs_whole_imports
-from torch2mobile.records import MIN_CAUGHT, ParityOptions, Request, Severity
+from torch2mobile.records import MIN_CAUGHT, ParityOptions, Request, Scrutiny, Severity
 from torch2mobile.validators.coverage.selection import Selection, Suppression
 
 if TYPE_CHECKING:

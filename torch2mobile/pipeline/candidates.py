@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2mobile import devices, web
-from torch2mobile.environments import HERE, Worker
+from torch2mobile.environments import HERE, REPLAY_MODULES, Worker
 from torch2mobile.errors import NotApplicableError, NotInstalledError, UsageError
 from torch2mobile.exporter.bundle import MODEL, refuse_external_data, refuse_undecodable
 from torch2mobile.exporter.targets import (
@@ -155,6 +155,7 @@ def runner_of(
         timeout=timeout,
         worker=worker if place == HERE else None,
         environment=place,
+        preload=REPLAY_MODULES if kind is OpenedRunner else REPLAY_MODULES[1:],
     )
 
 

@@ -8,9 +8,14 @@ from typing import get_args
 from torch2mobile import limits
 from torch2mobile.errors import UsageError
 from torch2mobile.exporter.bundle import refuse_undecodable
-from torch2mobile.pipeline.io_binding import Match
-from torch2mobile.pipeline.mutation import Scrutiny
-from torch2mobile.records import ABOUT_MODULE, MIN_CAUGHT, ParityOptions, Request
+from torch2mobile.records import (
+    ABOUT_MODULE,
+    MIN_CAUGHT,
+    Match,
+    ParityOptions,
+    Request,
+    Scrutiny,
+)
 
 
 def check_request(request: Request) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch2mobile.errors import InputError, LostOutputError, UsageError
 from torch2mobile.exporter.loading.inputs import check_against_example
@@ -18,6 +18,7 @@ from torch2mobile.records import (
     Bundle,
     Check,
     LoadedModel,
+    Match,
     OutputSpec,
     Request,
     Status,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 Loader = Callable[[Request], LoadedModel]
-Match = Literal["name", "position"]
 
 
 def load_source(request: Request) -> LoadedModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ from torch2mobile.onnx_files import read_whole
 from torch2mobile.pipeline.inspection import provenance_of
 from torch2mobile.pipeline.stages import Stages, error_check
 from torch2mobile.records import (
-    MIN_CAUGHT,
     Check,
     LoadedModel,
     Location,
     ParityOptions,
+    Scrutiny,
     Status,
 )
 
@@ -33,29 +32,6 @@ if TYPE_CHECKING:
 # Inputs that a search for the sides of decisions tries, and how many of them are kept as probes.
 DECISION_BUDGET = 512
 _KEPT = 12
-
-
-@dataclass(frozen=True)
-class Scrutiny:
-    """What ``verify`` is asked about its own gate.
-
-    ``mutants`` is their number; ``search`` whether to search for inputs (None: with mutants);
-    ``min_caught`` the least share of mutants to be caught.
-    """
-
-    mutants: int = 0
-    search: bool | None = None
-    min_caught: float = MIN_CAUGHT
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything is to be done."""
-        return bool(self.mutants or self.search)
-
-    @property
-    def searches(self) -> bool:
-        """Whether to search for inputs."""
-        return bool(self.mutants) if self.search is None else self.search
 
 
 class Scrutinizer:

@@ -24,7 +24,6 @@ from torch2mobile.pipeline import (
     consistency,
     on_devices,
 )
-from torch2mobile.pipeline.baseline import drift
 from torch2mobile.pipeline.bundle_contents import integrity, open_bundle
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages, error_check
@@ -69,7 +68,11 @@ def verify_bundle(
         stages.add(integrity(bundle))
         stages.extend(absent)
         cases = golden_of(bundle, stages)
-        compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
+        compared = None
+        if baseline is not None:
+            from torch2mobile.pipeline.baseline import drift
+
+            compared = drift.begin(stages, baseline, bundle, options, golden=cases, worker=process)
         for each in found:
             # What does not load is reported by the replay, which asks again.
             with contextlib.suppress(Torch2MobileError):

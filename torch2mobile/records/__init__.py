@@ -40,8 +40,10 @@ from torch2mobile.records.report import (
 from torch2mobile.records.request import (
     ABOUT_MODULE,
     MIN_CAUGHT,
+    Match,
     ParityOptions,
     Request,
+    Scrutiny,
     Tolerance,
 )
 from torch2mobile.records.stage_results import (
@@ -92,6 +94,7 @@ __all__ = [
     "LoadedModel",
     "Location",
     "Manifest",
+    "Match",
     "Metric",
     "Mismatch",
     "NodeOrigins",
@@ -108,6 +111,7 @@ __all__ = [
     "RuleInfo",
     "Sample",
     "Scalar",
+    "Scrutiny",
     "Severity",
     "StateEntry",
     "StateSpec",

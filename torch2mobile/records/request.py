@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,31 @@ class ParityOptions:
 
 # The least share of mutants that the gate has to catch, where the user gives none.
 MIN_CAUGHT = 0.95
+
+Match = Literal["name", "position"]
+
+
+@dataclass(frozen=True)
+class Scrutiny:
+    """What ``verify`` is asked about its own gate.
+
+    ``mutants`` is their number; ``search`` whether to search for inputs (None: with mutants);
+    ``min_caught`` the least share of mutants to be caught.
+    """
+
+    mutants: int = 0
+    search: bool | None = None
+    min_caught: float = MIN_CAUGHT
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.mutants or self.search)
+
+    @property
+    def searches(self) -> bool:
+        """Whether to search for inputs."""
+        return bool(self.mutants) if self.search is None else self.search
 
 
 @dataclass(frozen=True)

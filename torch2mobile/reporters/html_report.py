@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 from torch2mobile.records import Check, Report, Status, Table
 from torch2mobile.reporters import figures, text_lines
 from torch2mobile.reporters.printable import one_line, printable
@@ -67,4 +65,6 @@ def _coloured(text: str, status: Status) -> str:
 
 def _text(text: str) -> str:
     """Escape ``text``; character references make it safe in a page of any encoding."""
+    import html  # the tables of all entities, which few reports need
+
     return html.escape(text).encode("ascii", "xmlcharrefreplace").decode("ascii")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile.errors import some_of
-from torch2mobile.onnx_files import outline, read_whole
+from torch2mobile.onnx_files import mapped, outline, read_whole
 from torch2mobile.onnx_graph import Graph, attribute
 from torch2mobile.records import Check, Status
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # A table of which fewer rows are the module's is another one, such as one that was rounded.
 _ALIKE = 0.5
 _SHOWN = 8
+# A node's field op_type as a file has it: where no node is one, onnx need not be loaded.
+_GATHER = re.compile(rb'"\x06Gather')
 
 
 def tables_check(path: Path, module: torch.nn.Module) -> Check | None:
@@ -67,6 +70,9 @@ def _state(module: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _gathered(path: Path) -> dict[str, np.ndarray]:
+    with mapped(path) as data:
+        if not _GATHER.search(data):
+            return {}
     names = [
         node.input[0]
         for _, node in Graph(outline(path)).nodes

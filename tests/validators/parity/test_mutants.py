@@ -69,6 +69,13 @@ def test_all_are_caught_on_the_probes_whatever_their_order(net: Any) -> None:
     ]
 
 
+def test_a_fault_at_one_size_is_drawn_where_every_size_is_tried(net: Any) -> None:
+    tried = trial(net, "one_size")
+    assert [one.outcome for one in tried.verdicts] == ["caught"] * len(tried.verdicts) != []
+    some = replace(net, expected=[each for each in net.expected if len(each.probe.feeds["x"]) < 3])
+    assert not trial(some, "one_size").verdicts
+
+
 def test_a_gate_that_is_too_strict_is_a_false_alarm(net: Any) -> None:
     # The file is its own reference here, so it passes under no tolerance at all.
     found = trial(net, "ulp", tolerances={"": Tolerance()})

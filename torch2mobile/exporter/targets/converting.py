@@ -50,6 +50,13 @@ def by_position(model: OnnxModel) -> dict[str, str]:
     return names | {spec.name: f"out{n}" for n, spec in enumerate(model.outputs)}
 
 
+def versions(*distributions: str) -> dict[str, str]:
+    """The versions of what converted, by distribution."""
+    from importlib import metadata  # slow to load, and workers read this module as they start
+
+    return {name: metadata.version(name) for name in distributions}
+
+
 @contextlib.contextmanager
 def has_to_load(remedy: Callable[[ModelFileError], str] = lambda _: "") -> Iterator[None]:
     """ConversionError for a file that was just written and that its runtime does not load."""

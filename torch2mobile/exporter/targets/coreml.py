@@ -6,8 +6,6 @@ coremltools has no runtime there.
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
 import platform
 import shutil
 import tempfile
@@ -132,8 +130,8 @@ class CoremlTarget:
         with converting.has_to_load():
             self.load(path, job.variant)
         files = sorted(one for one in package.rglob("*") if one.is_file() and one != path)
-        version = importlib.metadata.version("coremltools")
-        return Artifact(job.variant, (path, *files), {"coremltools": version}, names)
+        tools = converting.versions("coremltools")
+        return Artifact(job.variant, (path, *files), tools, names)
 
     def load(self, path: Path, variant: Variant) -> Runner:  # noqa: ARG002
         """Core ML on macOS; elsewhere the evaluator of the program."""
@@ -146,6 +144,8 @@ class CoremlTarget:
 
 def _converted(job: Job, saved: Path) -> Any:
     """The model as coremltools makes it of the captured program."""
+    import logging
+
     import torch
     from torch._decomp import get_decompositions
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -157,7 +156,7 @@ class ExecutorchTarget:
         path.write_bytes(lowered.buffer)
         with converting.has_to_load():
             ExecutorchRunner(path)
-        tools = {"executorch": importlib.metadata.version("executorch")}
+        tools = converting.versions("executorch")
         return Artifact(job.variant, (path,), tools, converting.by_position(job.model))
 
     def load(self, path: Path, variant: Variant) -> ExecutorchRunner:  # noqa: ARG002

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from torch2mobile import beside
 from torch2mobile.environments import Environment
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.targets.connected import INPUT, connected
-from torch2mobile.exporter.targets.converting import has_to_load, other_dtype
+from torch2mobile.exporter.targets.converting import has_to_load, other_dtype, versions
 from torch2mobile.records import (
     Artifact,
     Job,
@@ -198,9 +197,9 @@ class LitertTarget:
             tools.append("ai-edge-quantizer")
         with has_to_load(lambda _: _LACKS):
             LitertRunner(path)
-        versions = {tool: importlib.metadata.version(tool) for tool in tools}
-        versions |= {"sha256 of their archives": digest} if digest else {}
-        return Artifact(job.variant, (path,), versions, shapes=dict(job.shapes))
+        made_by = versions(*tools)
+        made_by |= {"sha256 of their archives": digest} if digest else {}
+        return Artifact(job.variant, (path,), made_by, shapes=dict(job.shapes))
 
     def load(self, path: Path, variant: Variant) -> LitertRunner:  # noqa: ARG002
         """The interpreter of a .tflite file."""

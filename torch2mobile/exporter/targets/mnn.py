@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import re
 import tempfile
 import uuid
@@ -201,7 +200,7 @@ class MnnTarget:
             path.write_bytes(_same_each_time(made.read_bytes()))
         with converting.has_to_load():
             MnnRunner(path, job.variant)
-        return Artifact(job.variant, (path,), {"MNN": importlib.metadata.version("MNN")})
+        return Artifact(job.variant, (path,), converting.versions("MNN"))
 
     def load(self, path: Path, variant: Variant) -> MnnRunner:
         """The module of a .mnn file."""

@@ -6,7 +6,6 @@ inputs and outputs, the batch. How many an input has is kept in the name of its 
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -215,7 +214,7 @@ class NcnnTarget:
             shutil.copyfile(folder / "net.bin", param.with_suffix(".bin"))
         with converting.has_to_load(lambda error: remedy(error.message)):
             NcnnRunner(param, job.variant)
-        versions = {tool: importlib.metadata.version(tool) for tool in ("ncnn", "pnnx")}
+        versions = converting.versions("ncnn", "pnnx")
         files = (param, param.with_suffix(".bin"))
         return Artifact(job.variant, files, versions, converting.by_position(job.model))
 

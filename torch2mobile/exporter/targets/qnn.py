@@ -5,7 +5,6 @@ On x86 the plug-in has a simulator of that NPU, which computes as it does.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,7 @@ class QnnTarget:
         onnx.save(model, path)
         with converting.has_to_load(lambda error: error.remedy):
             QnnRunner(path, job.variant)
-        tools = {"onnxruntime-qnn": importlib.metadata.version("onnxruntime-qnn")}
+        tools = converting.versions("onnxruntime-qnn")
         return Artifact(job.variant, (path,), tools, shapes=dict(job.shapes))
 
     def load(self, path: Path, variant: Variant) -> QnnRunner:

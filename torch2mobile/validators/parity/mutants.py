@@ -17,9 +17,9 @@ import numpy as np
 from torch2mobile.errors import ModelFileError, Torch2MobileError
 from torch2mobile.records import Mismatch, ParityOptions
 from torch2mobile.validators.parity.expected import Expected
-from torch2mobile.validators.parity.faults.catalogue import Mutation, plan
+from torch2mobile.validators.parity.faults.catalogue import KINDS, Mutation, plan
 from torch2mobile.validators.parity.faults.graph_changes import Graph, Patch, apply, symbol_sizes
-from torch2mobile.validators.parity.mutating import float64
+from torch2mobile.validators.parity.mutating import float64, search
 from torch2mobile.validators.parity.mutating.bench import Bench, pack, split
 from torch2mobile.validators.parity.mutating.equivalence import exposed, proof, where_it_ends
 from torch2mobile.validators.parity.mutating.judge import Judge, relative_difference
@@ -32,7 +32,6 @@ from torch2mobile.validators.parity.mutating.outcomes import (
 )
 from torch2mobile.validators.parity.mutating.ranges import ranges_of
 from torch2mobile.validators.parity.mutating.reach import Reach, Untaken
-from torch2mobile.validators.parity.mutating.search import Feeds, Space, search, small_first
 from torch2mobile.validators.parity.probes import Probe
 
 if TYPE_CHECKING:
@@ -101,10 +100,12 @@ def run(
     """
     skeleton, weights = split(model)
     sizes = symbol_sizes(model, expected[0].probe.feeds)
+    feeds = [case.probe.feeds for case in expected]
+    if not search.every_size(specs, feeds):
+        kinds = [kind for kind in kinds or KINDS if kind != "one_size"]
     drawn = plan(
         skeleton, seed=options.seed, count=count, kinds=kinds, sizes=sizes, weights=weights
     )
-    feeds = [case.probe.feeds for case in expected]
     with Bench(weights, feeds, options.timeout) as bench:
         study = _Study(bench, skeleton, expected, options)
         verdicts = [study.first_look(number, *each) for number, each in enumerate(drawn)]
@@ -116,7 +117,7 @@ def run(
             mutation, patch = drawn[number]
             extra: list[Expected] = []
             if evaluate is not None:
-                space = Space(specs, small_first(feeds), options.seed)
+                space = search.Space(specs, search.small_first(feeds), options.seed)
                 extra, verdicts[number] = study.look_further(
                     number, patch, verdicts[number], space, evaluate, budget
                 )
@@ -187,8 +188,7 @@ class _Study:
                     return Verdict(mutation, caught, self._expected[which].probe.label, problem)
         if self._judge.baked([by_probe[which] for which in range(len(by_probe))]):
             return Verdict(mutation, caught, "check baked", "the output does not follow an input")
-        passed: Outcome = "passed" if mutation.control else "missed"
-        verdict = Verdict(mutation, passed)
+        verdict = Verdict(mutation, "passed" if mutation.control else "missed")
         for which, case in enumerate(self._expected):
             effect = self._judge.effect(case, self._base[which], by_probe[which])
             verdict = self._worse(verdict, case, effect)
@@ -206,13 +206,15 @@ class _Study:
         number: int,
         patch: Patch,
         verdict: Verdict,
-        space: Space,
+        space: search.Space,
         evaluate: Evaluate,
         budget: int,
     ) -> tuple[list[Expected], Verdict]:
         """A survivor on searched inputs; the one that shows it most is judged as a probe is."""
         with self._bench.variant(number, pack(self._mutant(patch)), []):
-            (best,) = search(lambda feeds: self._difference(number, feeds), space, 1, budget=budget)
+            (best,) = search.search(
+                lambda feeds: self._difference(number, feeds), space, 1, budget=budget
+            )
             mutation = verdict.mutation
             label = f"search {mutation.kind} {mutation.output}".rstrip()
             cases = evaluate([Probe(f"{label} {best.run}", best.feeds, searched=True)])
@@ -221,13 +223,12 @@ class _Study:
                 (answer,) = self._bench.run(number, [case.probe.feeds])
                 self.wrong += self._judge.mismatches(case, base)
                 problem = self._judge.problem(case, answer)
-                effect = self._judge.effect(case, base, answer)
-                verdict = self._worse(verdict, case, effect)
+                verdict = self._worse(verdict, case, self._judge.effect(case, base, answer))
                 if problem:
                     verdict = replace(verdict, probe=case.probe.label, reason=problem)
         return list(cases), verdict
 
-    def without_rounding(self, verdict: Verdict, patch: Patch, weights: Feeds) -> Verdict:
+    def without_rounding(self, verdict: Verdict, patch: Patch, weights: search.Feeds) -> Verdict:
         """A survivor's effect in float64, on the input where it differs most."""
         case = self._worst[verdict.mutation]
         before, after = (
@@ -281,13 +282,13 @@ class _Study:
             return ""
         return where_it_ends(self._skeleton, mutation.output, *answers)
 
-    def _difference(self, number: int, feeds: Sequence[Feeds]) -> np.ndarray:
+    def _difference(self, number: int, feeds: Sequence[search.Feeds]) -> np.ndarray:
         """How far a mutant is from the file on inputs, as a share of the output's scale."""
         after = self._bench.run(number, feeds)
         pairs = zip(self._unchanged(feeds), after, strict=True)
         return np.array([relative_difference(a, b) - _CLEAR for a, b in pairs])
 
-    def _unchanged(self, feeds: Sequence[Feeds]) -> Iterator[Any]:
+    def _unchanged(self, feeds: Sequence[search.Feeds]) -> Iterator[Any]:
         """The file itself on inputs; the same patterns come for every survivor."""
         for each in feeds:
             digest = hashlib.sha256()

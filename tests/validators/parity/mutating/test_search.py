@@ -121,3 +121,19 @@ def test_sizes_are_those_of_the_probes_that_are_no_larger_than_the_example() -> 
     specs, _ = inputs.resolve(["x:float32[N]"], ["x=0..1"])
     where = Space(specs, small_first(feeds), 0)
     assert {where.feeds(where.fresh())["x"].size for _ in range(40)} == {4, 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "whole"),
+    [
+        ("x:float32[N=1..3,4]", [2, 1, 3], True),
+        ("x:float32[N=1..3,4]", [2, 3], False),
+        ("x:float32[N=1..,4]", [1, 2, 3], False),
+        ("x:float32[2*N=2..6,4]", [4, 6, 8, 10, 12], True),
+        ("x:float32[4,4]", [4], True),
+    ],
+)
+def test_whether_inputs_have_every_declared_size(text: str, sizes: list[int], whole: bool) -> None:
+    specs, _ = inputs.resolve([text], [])
+    feeds = [{"x": np.zeros((size, 4), np.float32)} for size in sizes]
+    assert search.every_size(specs, feeds) is whole

@@ -111,7 +111,8 @@ def one_size(graph: Graph, node: NodeProto) -> Iterator[Maker]:
     value, twice, shape, size, here, two, at, k = names
     for info in graph.model.graph.input:
         for axis, dim in enumerate(info.type.tensor_type.shape.dim):
-            if dim.dim_param not in graph.sizes:
+            # What is made of a symbol, such as 8*H, has no next size.
+            if dim.dim_param not in graph.sizes or not dim.dim_param.isidentifier():
                 continue
             wrong = graph.sizes[dim.dim_param] + 1
             inner = with_attributes(node)

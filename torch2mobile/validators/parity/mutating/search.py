@@ -76,6 +76,17 @@ def small_first(feeds: Sequence[Feeds]) -> list[Feeds]:
     return [feeds[0], *rest]
 
 
+def every_size(specs: Sequence[InputSpec], feeds: Sequence[Feeds]) -> bool:
+    """Whether these inputs have every declared size: of large ones the gate tries some alone."""
+    shapes = [{name: array.shape for name, array in each.items()} for each in feeds]
+    tried = [sizing.sizes_of(specs, each) for each in shapes]
+    for symbol in sizing.symbols_of(specs):
+        seen = {sizes.get(symbol.name) for sizes in tried}
+        if symbol.greatest is None or not seen >= {*range(symbol.least, symbol.greatest + 1)}:
+            return False
+    return True
+
+
 def _express(spec: InputSpec, unit: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     dtype = sampling.numpy_dtype(spec.dtype)
     if spec.values is not None and spec.values.kind not in _FREE:
