@@ -1,4 +1,4 @@
-"""Report to canonical JSON and back, and the JSON schema of that form.
+"""Report to canonical JSON and back; ``scripts/report_schema.py`` writes the schema of that form.
 
 JSON has no infinity and no NaN. Where the schema has a number, they are written as the strings
 "Infinity", "-Infinity" and "NaN" (the spelling of protobuf's JSON mapping); a metric that is a
@@ -19,7 +19,7 @@ from torch2mobile.errors import UsageError
 from torch2mobile.records import SCHEMA_VERSION, Report
 from torch2mobile.reporters.printable import printable_json
 
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 # Where the records have a float. A Hypothesis test puts infinities into all of them.
 _NUMBERS = (
@@ -66,30 +66,6 @@ def from_json(text: str | bytes, *, name: str = "the report") -> Report:
     return json_files.fit(tree, Report, name, _REMEDY)
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of what :func:`to_json` writes."""
-    generated = _with_non_finite(msgspec.json.schema(Report))
-    definitions = generated["$defs"]
-    definitions["Number"] = {
-        "description": "A number, or the name of one that JSON cannot write.",
-        "anyOf": [{"type": "number"}, {"enum": sorted(_NON_FINITE)}],
-    }
-    report = definitions["Report"]
-    report["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
-    report["required"] = [*report["required"], "schema_version"]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:torch2mobile:report:{SCHEMA_VERSION}",
-        "title": "torch2mobile report",
-        **generated,
-    }
-
-
-def schema_json() -> str:
-    """Return the text of ``report.schema.json``, the published form of :func:`schema`."""
-    return json.dumps(schema(), indent=2) + "\n"
-
-
 def _plain(value: object) -> object:
     """Turn what records may hold beside the plain types into one of these."""
     if isinstance(value, Mapping):
@@ -116,23 +92,11 @@ def _encodable(tree: Any) -> Any:
 def _revived(tree: Any, path: tuple[str, ...]) -> Any:
     """Turn the names of non-finite numbers at ``path`` into numbers; anything else stays."""
     if not path:
-        return _NON_FINITE.get(tree, tree) if isinstance(tree, str) else tree
+        return NON_FINITE.get(tree, tree) if isinstance(tree, str) else tree
     head, rest = path[0], path[1:]
     if isinstance(tree, list) and head == "*":
         return [_revived(value, rest) for value in tree]
     if isinstance(tree, dict):
         keys = tree if head == "*" else tree.keys() & {head}
         return {**tree, **{key: _revived(tree[key], rest) for key in keys}}
-    return tree
-
-
-def _with_non_finite(tree: Any) -> Any:
-    """Let every number of the schema be a non-finite one as well."""
-    if isinstance(tree, dict):
-        if tree.get("type") == "number":
-            rest = {key: value for key, value in tree.items() if key != "type"}
-            return {"$ref": "#/$defs/Number", **rest}
-        return {key: _with_non_finite(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_with_non_finite(value) for value in tree]
     return tree

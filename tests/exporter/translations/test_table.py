@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import translations_page
 from torch.onnx._internal.exporter import _registration
 from translating import Case, answers
 
 from torch2mobile.errors import ExitCode, TranslateError
-from torch2mobile.exporter.translations import ROWS, page
+from torch2mobile.exporter.translations import ROWS
 from torch2mobile.exporter.translations.row import Row
 from torch2mobile.exporter.translations.table import RegistrationError, Table, operators
 
@@ -20,7 +21,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "reference"
 
 def test_the_page_is_the_registry() -> None:
     """Write it anew with ``python scripts/translations_page.py``."""
-    assert (DOCS / "translations.md").read_text(encoding="utf-8") == page.page()
+    assert translations_page.PAGE.read_text(encoding="utf-8") == translations_page.page()
 
 
 def test_the_registry_names_operators_that_there_are_once() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from torch2mobile import limits
+from torch2mobile.copies import first_line
 from torch2mobile.errors import SourceError, some_of
 from torch2mobile.tensors import quiet
 
@@ -77,7 +78,7 @@ def _unpickled(path: Path) -> object:
 
 def _said(error: Exception) -> str:
     """What torch, unlike Python's pickle, says in words of an archive or of memory."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = first_line(error)
     return f": {first}" if isinstance(error, RuntimeError | OSError) and first else ""
 
 

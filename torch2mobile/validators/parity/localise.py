@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from torch2mobile.copies import first_line
 from torch2mobile.errors import Torch2MobileError, WorkerCrashError
 from torch2mobile.isolation import Process
 from torch2mobile.tensors import quiet, to_torch
@@ -115,8 +116,7 @@ class _Search:
             try:
                 node = next(steps, None)
             except Exception as error:  # noqa: BLE001 (whatever an operator of the program raises)
-                text = (str(error).strip().splitlines() or [""])[0]
-                return self._finding("capture", f"the captured program raises {text[:200]}")
+                return self._finding("capture", f"the captured program raises {first_line(error)}")
             if node is None:
                 break
             held += self.tape.nbytes(node) if node in self.nodes else 0

@@ -6,7 +6,7 @@ With ``sums``, the only part of parity that needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,7 @@ from torch2mobile.copies import calm, fresh
 from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy
 from torch2mobile.validators.parity import validate_truth
-from torch2mobile.validators.parity.calls import Outputs, named, run, tensors_of
+from torch2mobile.validators.parity.calls import named, run, tensors_of
 from torch2mobile.validators.parity.channels import is_float
 from torch2mobile.validators.parity.compare import same
 from torch2mobile.validators.parity.expected import Expected, Picks, Rough
@@ -36,26 +36,16 @@ MEASURED, MEASURED_OF_HEAVY = 6, 4
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The module on one probe: its outputs, the float64 truth if there is one, or its refusal.
+class Reference(Expected):
+    """The module on one probe: what an artefact must give there, or the module's own refusal.
 
-    ``repeatable`` is False where a second run on the same input gave something else. ``rough``
-    gives the outputs with all sums taken in a plain loop, ``later`` the truth where it was not
-    evaluated. ``lack`` says why there is no truth, and ``roundings`` stand in for it.
+    ``repeatable`` is False where a second run on the same input gave something else. ``lack`` says
+    why there is no truth.
     """
 
-    probe: Probe
-    outputs: Outputs
-    truth: list[np.ndarray] | None = None
     refusal: str = ""
     repeatable: bool = True
-    rough: Rough | None = None
     lack: Lack | None = None
-    roundings: Roundings | None = None
-    later: Rough | None = None
-    picks: Picks | None = None
-    order: Order | None = None
-    heavy: bool = False
 
 
 def answered(references: Sequence[Reference]) -> list[Reference]:
@@ -80,12 +70,7 @@ def _has_nan(item: Reference) -> bool:
 
 def accepted(references: Sequence[Reference]) -> list[Expected]:
     """What an artefact must give on the probes that the module itself accepts."""
-    shared = [each.name for each in fields(Expected)]
-    return [
-        Expected(**{name: getattr(item, name) for name in shared})
-        for item in references
-        if not item.refusal
-    ]
+    return [item for item in references if not item.refusal]
 
 
 def _rough(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Rough:
@@ -248,7 +233,7 @@ def _complete(loaded: LoadedModel, item: Reference, double: Truth) -> Reference:
         return item
     truth = item.later()
     if truth is not None:
-        return replace(item, truth=list(truth), later=None)
+        return replace(item, truth=truth, later=None)
     tensors = tensors_of(loaded, item.probe.feeds)
     arrays = [array for _, array in item.outputs]
     roundings = _roundings(loaded, tensors, arrays)

@@ -51,22 +51,3 @@ def render(rule: Rule, form: str) -> str:
     values = {field.name: getattr(rule, field.name) for field in fields(rule)}
     plain = {k: v.value if isinstance(v, Severity) else v for k, v in values.items()}
     return json.dumps(plain, indent=2) + "\n"
-
-
-def index(rules: dict[str, Rule]) -> str:
-    """The Markdown of the list of all rules."""
-    lines = [
-        "# Rules",
-        "",
-        "What `torch2mobile check` looks for; see [how to use it](../../how-to/check.md).",
-        "Made by `scripts/rule_pages.py` from what `torch2mobile explain CODE` prints.",
-        "",
-        "| code | name | severity | found |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.severity.value} "
-        f"| {rule.summary.replace('|', chr(92) + '|')} |"
-        for rule in rules.values()
-    ]
-    return "\n".join(lines) + "\n"
