@@ -74,6 +74,26 @@ EARLY = {
     "layer chosen by a value": ("chooses by a text", "index_select"),
     "file of values": ("A file is written", "write it in the caller"),
     "two names of one size": ("refuses the example input", "one name for sizes that are equal"),
+    "text as an input": ("refuses the example input", "make numbers of text"),
+    "object returned": ("but generator", "in a tuple, dict or dataclass"),
+    "half weights": ("refuses the example input", "in the dtype of the weights", "module.float()"),
+    "numbers for a table": ("refuses the example input", "Declare the input as int64"),
+    "item in vmap": ("vmap", "x.sum() in place of x.sum().item()"),
+    "packed rows": ("packed sequence has no graph", "last step by its length (gather)"),
+    "jagged tensor": ("A nested tensor has no graph", "< lengths[:, None]"),
+    "quantized layer": ("quantized layer has no graph", "torch.fake_quantize"),
+    "memory resized": ("resize_ changes the memory", "x.reshape(-1)[:4].reshape(2, 2)"),
+    "dict of sizes": ("A dict looks a size up", "torch.arange(x.shape[0])"),
+    "threads": ("another thread", "Call it in forward itself"),
+    "scripted fork": ("another thread", "Call it in forward itself"),
+    "text for a log": ("Text is made of a tensor's value", "torch.compiler.is_exporting()"),
+    "whole tensors compared": ("branch depends on the values", "torch.where"),
+    "Python's max of rows": ("Python's max() goes from row to row", "x.amax(0)"),
+    "values as indices": ("A value is an index", "y.scatter(1, i[:, None], x)"),
+    "dict by number": ("in a set or dict", "a tensor does: table[x]"),
+    "text generated": ("loop runs until a value says so", "Loop a fixed number of times"),
+    "scale of a value": ("A Python number is made of a tensor's value", "Keep it a tensor"),
+    "look-up by text": ("Text is made of a tensor's values", "table[codes]"),
 }
 # The same, where a translation is tried: several seconds each.
 TRANSLATED = {
@@ -91,6 +111,11 @@ TRANSLATED = {
     "flex attention": ("operator flex_attention", "scaled_dot_product_attention"),
     "complex numbers": ("operator aten.log", "real and imaginary part"),
     "operator made of others": ("operator aten.special_bessel_j0", "operators that ONNX has"),
+    "random generator": ("no random generator", "keep those of one seed in a buffer"),
+    "autocast": ("bfloat16, which ONNX Runtime's Python package", "x.float()"),
+    "singular values": ("operator aten._linalg_svd", "v = a.T @ (a @ v)"),
+    "parametrized weight": ("operator aten.linalg_matrix_exp", "remove_parametrizations"),
+    "least squares": ("operator aten.linalg_lstsq", "torch.linalg.solve(a.T @ a, a.T @ b)"),
     "arguments without translation": ("operator aten.histc", "for these arguments"),
 }
 # What the probes find: the check, and what it holds.
@@ -108,6 +133,9 @@ JUDGED = {
     "write through data": ("state", "no attribute shows", "Register what changes as a buffer"),
     "memory read by strides": ("parity", "as_strided reads memory", "unfold"),
     "drawn by chance": ("reference", "draws random numbers", "as an input"),
+    "error that is caught": ("parity", "torch.linalg.cholesky_ex(x)", "torch.where(info > 0"),
+    "seed in forward": ("parity", "draws other numbers than PyTorch", "as an input"),
+    "Python's random": ("reference", "draws random numbers", "as an input"),
     "left in train mode": ("modes", "norm is in train mode", "Call eval()"),
 }
 # Of those, the ones that are fast tests.

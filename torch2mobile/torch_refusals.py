@@ -10,7 +10,7 @@ About = Literal["sizes", "data", "numpy", ""]
 _MARKS: dict[About, tuple[str, ...]] = {
     "data": (
         *("data-dependent", "Data-dependent", "GuardOnDataDependent", "Dynamic control flow"),
-        "Could not guard",
+        *("Could not guard", "DataDependentOutput"),
     ),
     "sizes": (
         *("specialized", "Constraints violated", "not all values", "which the inputs"),

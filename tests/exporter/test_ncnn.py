@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +106,21 @@ def test_what_pnnx_cannot_read(export: Callable[..., Any], tmp_path: Path) -> No
     made = replace(made, model=replace(made.model, path=broken))
     with pytest.raises(ConversionError, match=r"converter for ncnn .*pnnx (exited|died)"):
         converted(job(made, tmp_path, (1, 16)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script stands in for pnnx")
+def test_what_pnnx_said_before_it_was_stopped(
+    export: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = export(Perceptron().eval(), (torch.rand(1, 16),))
+    (tmp_path / "pnnx").mkdir()
+    (tmp_path / "pnnx/__init__.py").touch()
+    script = tmp_path / "pnnx/pnnx"
+    script.write_text("#!/bin/sh\necho '##### pass_level2' >&2\nsleep 60\n", encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Worker() as tools, pytest.raises(ConversionError, match=r"stopped \(##### pass_level2\)"):
+        convert(job(made, tmp_path, (1, 16)), tools, 3)
 
 
 @pytest.mark.parametrize(

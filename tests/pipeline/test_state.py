@@ -374,3 +374,39 @@ def test_check_has_no_finding_for_state_that_is_carried() -> None:
     carried = torch2mobile.check(Chunks().eval(), inputs=Chunks.INPUTS, state=True).report
     assert carried.status is Status.PASSED
     assert not [f for check in carried.checks for f in check.findings]
+
+
+def test_a_misspelt_state_is_looked_for_among_the_states() -> None:
+    with pytest.raises(InputError, match="unknown input 'hiden'") as caught:
+        torch2mobile.export(Cell(), inputs=Cell.INPUTS, values=["hiden=0..1"], state=True, **FAST)
+    assert caught.value.remedy == "Did you mean hidden?"
+
+
+class LazyMemory(nn.Module):
+    """A layer that the first call makes, with weights or without, and what it keeps."""
+
+    def __init__(self, weights: int) -> None:
+        super().__init__()
+        self.weights, self.memory = weights, None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.memory is None:
+            self.memory = nn.Module()
+            self.memory.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(self.weights)])
+            self.memory.register_buffer("kept", torch.zeros(4))
+        self.memory.kept = self.memory.kept / 2 + x.mean(0)
+        for layer in self.memory.layers:
+            x = layer(x)
+        return x + self.memory.kept
+
+
+@pytest.mark.parametrize("weights", [0, 1])
+def test_a_layer_made_in_forward_is_told_from_state_made_there(
+    weights: int, tmp_path: Path
+) -> None:
+    module = LazyMemory(weights)
+    result = torch2mobile.export(module, inputs="x:float32[2,4]", out=tmp_path / "b", **FAST)
+    (state,) = [check for check in result.report.checks if check.name == "state"]
+    assert ("Make that layer in __init__" in state.hint) == bool(weights)
+    assert "memory.kept" in state.summary
+    assert "_hooks" not in state.summary

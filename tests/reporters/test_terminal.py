@@ -12,7 +12,7 @@ import pytest
 
 import torch2mobile
 from torch2mobile.records import Check, Location, Mismatch, Report, Status, Table
-from torch2mobile.reporters import REPORTERS, figures, terminal, text_lines
+from torch2mobile.reporters import REPORTERS, figures, printable, terminal, text_lines
 
 EXPECTED = """\
 export sample:super_resolution
@@ -101,6 +101,13 @@ def test_long_texts_are_wrapped_at_100_columns_but_paths_stay_whole() -> None:
     assert lines[number + 1] == "           x = y"
     assert all(len(line) <= 100 for line in lines if path not in line)
     assert sum("word" in line for line in lines) > 3
+
+
+def test_code_that_is_too_long_goes_on_after_a_comma() -> None:
+    code = "y=torch.nested.as_nested_tensor([x[0,:3],x[1,:5]],layout=torch.jagged,device=None)"
+    rows = printable.wrapped(f"at a/b.py:1: {code}", 80, " " * 18, " " * 18)
+    assert max(map(len, rows)) <= 80
+    assert "".join(" ".join(rows).split()) == "".join(f"at a/b.py:1: {code}".split())
 
 
 def test_a_long_name_gets_a_line_of_its_own() -> None:

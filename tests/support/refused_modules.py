@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -1186,3 +1188,410 @@ class SidesOfTwoTypes:
             if x.sum() > 0:
                 return x
             return (x > 0).to(torch.float32)
+
+
+@kind(
+    "text as an input",
+    "text:float32[4]",
+    mended_inputs=("ids:int64[T=1..4]",),
+    mended_values=("ids=0..3",),
+)
+class TextAsInput:
+    class Bad(nn.Module):
+        def forward(self, text):
+            return torch.tensor([len(word) for word in text.lower().split()])  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(4, 2)
+
+        def forward(self, ids):
+            return self.table(ids)
+
+
+@kind("object returned")
+class ObjectReturned:
+    class Bad(nn.Module):
+        def forward(self, x):  # HERE
+            yield x * 2
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return {"double": x * 2}
+
+
+@kind("half weights", mended_inputs=("x:float16[N=1..8,4]",))
+class HalfWeights:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2).half()
+
+        def forward(self, x):
+            return self.layer(x)  # HERE
+
+    Good = Bad
+
+
+@kind("numbers for a table", mended_inputs=("x:int64[N=1..8]",), mended_values=("x=0..3",))
+class NumbersForTable:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(4, 2)
+
+        def forward(self, x):
+            return self.table(x)  # HERE
+
+    Good = Bad
+
+
+@kind("item in vmap")
+class ItemInVmap:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.func.vmap(lambda row: row * row.sum().item())(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.func.vmap(lambda row: row * row.sum())(x)
+
+
+@kind("packed rows", "x:float32[N=1..4,6,4]", "lengths:int64[N]", values=("lengths=1..6",))
+class PackedRows:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x, lengths):
+            rows = [row[:n] for row, n in zip(x, lengths, strict=True)]
+            packed = nn.utils.rnn.pack_sequence(rows, enforce_sorted=False)  # HERE
+            return self.cell(packed)[1][0]
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x, lengths):
+            steps, _ = self.cell(x)
+            last = (lengths - 1)[:, None, None].expand(-1, 1, 3)
+            return steps.gather(1, last)[:, 0]
+
+
+@kind("jagged tensor", "x:float32[2,6,4]")
+class JaggedTensor:
+    class Bad(nn.Module):
+        def forward(self, x):
+            rows = [x[0, :3], x[1, :5]]
+            return torch.nested.as_nested_tensor(rows, layout=torch.jagged).sum()  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            mask = torch.arange(6) < torch.tensor([3, 5])[:, None]
+            return (x * mask[..., None]).sum()
+
+
+@kind("quantized layer")
+class QuantizedLayer:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.quantize = torch.ao.nn.quantized.Quantize(0.1, 0, torch.quint8)
+                self.layer = torch.ao.nn.quantized.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(self.quantize(x)).dequantize()  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = torch.fake_quantize_per_tensor_affine(x, 0.1, 0, 0, 255)
+            return self.layer(x)
+
+
+@kind("random generator")
+class RandomGenerator:
+    class Bad(nn.Module):
+        def forward(self, x):
+            generator = torch.Generator().manual_seed(0)
+            return x + torch.randn(x.shape, generator=generator)  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            self.register_buffer("noise", torch.randn(8, 4, generator=generator))
+
+        def forward(self, x):
+            return x + self.noise[: x.shape[0]]
+
+
+@kind("seed in forward", mended_inputs=(ROWS, "noise:float32[N,4]"))
+class SeedInForward:
+    class Bad(nn.Module):
+        def forward(self, x):
+            torch.manual_seed(0)
+            return x + torch.randn_like(x)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x, noise):
+            return x + noise
+
+
+@kind("Python's random", mended_inputs=(ROWS, "noise:float32[]"))
+class PythonsRandom:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x * random.random()  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x, noise):
+            return x * noise
+
+
+@kind("memory resized")
+class MemoryResized:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x.clone().resize_(2, 2)  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.reshape(-1)[:4].reshape(2, 2)
+
+
+CACHE: dict[int, torch.Tensor] = {}
+
+
+@kind("dict of sizes")
+class DictOfSizes:
+    class Bad(nn.Module):
+        def forward(self, x):
+            if x.shape[0] not in CACHE:  # HERE
+                CACHE[x.shape[0]] = torch.arange(x.shape[0])[:, None]
+            return x + CACHE[x.shape[0]]
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x + torch.arange(x.shape[0])[:, None]
+
+
+@kind("threads")
+class Threads:
+    class Bad(nn.Module):
+        def forward(self, x):
+            with ThreadPoolExecutor() as pool:  # HERE
+                return pool.submit(torch.mul, x, 2).result()
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+
+@kind("scripted fork")
+class ScriptedFork:
+    class Bad(nn.Module):
+        def forward(self, x):
+            found = torch.jit.fork(torch.relu, x)  # HERE
+            return torch.jit.wait(found)
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.relu(x)
+
+
+@kind("autocast")
+class Autocast:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.layer(x)  # HERE
+
+    class Good(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.float16):
+                return self.layer(x).float()
+
+
+@kind("singular values", "x:float32[3,3]", mended_values=("x=uniform(1,2)",))
+class SingularValues:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return torch.linalg.svdvals(x)[0]  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            v = x.new_ones(3, 1)
+            for _ in range(30):
+                v = x.T @ (x @ v)
+                v = v / v.norm()
+            return (x @ v).norm()
+
+
+@kind("least squares", "a:float32[4,2]", "b:float32[4,1]")
+class LeastSquares:
+    class Bad(nn.Module):
+        def forward(self, a, b):
+            a = a + torch.eye(4)[:, :2] * 4
+            return torch.linalg.lstsq(a, b).solution  # HERE
+
+    class Good(nn.Module):
+        def forward(self, a, b):
+            a = a + torch.eye(4)[:, :2] * 4
+            return torch.linalg.solve(a.T @ a, a.T @ b)
+
+
+@kind("text for a log")
+class TextForLog:
+    class Bad(nn.Module):
+        def forward(self, x):
+            text = f"mean {x.mean():.3f}"  # HERE
+            assert text
+            return x * 2
+
+    class Good(nn.Module):
+        def forward(self, x):
+            if not torch.compiler.is_exporting():
+                print(f"mean {x.mean():.3f}")  # noqa: T201 (what a log says)
+            return x * 2
+
+
+@kind("whole tensors compared")
+class WholeTensorsCompared:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return x if torch.equal(x, x.flip(0)) else x * 2  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return torch.where((x == x.flip(0)).all(), x, x * 2)
+
+
+@kind("Python's max of rows")
+class MaxOfRows:
+    class Bad(nn.Module):
+        def forward(self, x):
+            return max(x.sum(1))  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            return x.sum(1).amax(0)
+
+
+@kind("look-up by text", "x:int64[N=1..8]", values=("x=97..122",))
+class LookUpByText:
+    class Bad(nn.Module):
+        def forward(self, x):
+            known = {chr(code): code % 7 for code in range(128)}
+            return torch.tensor([known[chr(code)] for code in x])  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x):
+            table = torch.tensor([code % 7 for code in range(128)])
+            return table[x]
+
+
+@kind("error that is caught", "x:float32[3,3]")
+class ErrorCaught:
+    class Bad(nn.Module):
+        def forward(self, x):
+            x = (x + x.T) / 2 + torch.eye(3) * x.sum()
+            try:
+                return torch.linalg.cholesky(x)  # HERE
+            except torch.linalg.LinAlgError:
+                return x
+
+    class Good(nn.Module):
+        def forward(self, x):
+            x = (x + x.T) / 2 + torch.eye(3) * x.sum()
+            factor, info = torch.linalg.cholesky_ex(x)
+            return torch.where(info > 0, x, factor)
+
+
+@kind("values as indices", "x:float32[3,4]", "i:int64[3]", values=("i=0..3",))
+class ValuesAsIndices:
+    class Bad(nn.Module):
+        def forward(self, x, i):
+            y = torch.zeros(3, 4)
+            for row in range(3):
+                y[row, i[row]] = x[row, i[row]]  # HERE
+            return y
+
+    class Good(nn.Module):
+        def forward(self, x, i):
+            return torch.zeros(3, 4).scatter(1, i[:, None], x.gather(1, i[:, None]))
+
+
+@kind("dict by number", "i:int64[]", values=("i=0..2",))
+class DictByNumber:
+    class Bad(nn.Module):
+        def forward(self, i):
+            return torch.tensor({0: 0.5, 1: 1.0, 2: 2.0}[i.item()])  # HERE
+
+    class Good(nn.Module):
+        def forward(self, i):
+            return torch.tensor([0.5, 1.0, 2.0])[i]
+
+
+@kind("text generated", "tokens:int64[1,T=1..4]", values=("tokens=0..9",))
+class TextGenerated:
+    class Bad(nn.Module):
+        def forward(self, tokens):
+            while tokens.shape[1] < 8 and tokens[0, -1] != 3:  # HERE
+                tokens = torch.cat([tokens, tokens[:, -1:] // 2 + 1], 1)
+            return tokens
+
+    class Good(nn.Module):
+        def forward(self, tokens):
+            last, done = tokens[:, -1:], tokens[:, -1:] == 3
+            for _ in range(4):
+                last = torch.where(done, last, last // 2 + 1)
+                done = done | (last == 3)
+            return last
+
+
+def _plain() -> nn.Module:
+    layer = ParametrizedWeight.Bad()
+    nn.utils.parametrize.remove_parametrizations(layer.layer, "weight")
+    return layer
+
+
+@kind("parametrized weight")
+class ParametrizedWeight:
+    class Bad(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+
+        def forward(self, x):
+            return self.layer(x)  # HERE
+
+    Good = staticmethod(_plain)
+
+
+@kind("scale of a value", "x:float32[1,1,8,8]", "s:float32[]", values=("s=uniform(1,2)",))
+class ScaleOfValue:
+    class Bad(nn.Module):
+        def forward(self, x, s):
+            return F.interpolate(x, scale_factor=s.item())  # HERE
+
+    class Good(nn.Module):
+        def forward(self, x, s):
+            theta = torch.stack([1 / s, s * 0, s * 0, s * 0, 1 / s, s * 0]).reshape(1, 2, 3)
+            return F.grid_sample(x, F.affine_grid(theta, [1, 1, 16, 16], False), "nearest")

@@ -12,17 +12,31 @@ from torch2mobile.records import InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet
 
 # Errors of code, and not of what it was given.
-_OWN = (AttributeError, NameError, ImportError, NotImplementedError)
+_OWN = (AttributeError, NameError, ImportError, NotImplementedError, RecursionError)
 _MEND = "Mend that line: called by itself, the module raises this too."
 _GIVE = "Give inputs that the module itself takes, with --input, --values or --data."
 _GIVE_SIZES = (
     "Give inputs that the module itself takes: with --input a narrower range, multiples (2*N) or "
     "one name for sizes that are equal; other values with --values or --data."
 )
-_DEVICE = re.compile(
-    r"not compiled with CUDA enabled|no NVIDIA driver|on the same device|not linked with support"
+# By what the error says.
+_REMEDIES = (
+    (
+        r"not compiled with CUDA enabled|no NVIDIA driver|on the same device|not linked with supp",
+        "Take the device from an input, as x.device, in place of a fixed one.",
+    ),
+    (
+        r"have the same dtype|expected scalar type",
+        "Declare the inputs in the dtype of the weights (x:float16[2,4]), or: module.float().",
+    ),
+    (r"scalar types: Long", "Declare the input as int64, and with --values what it can be."),
+    (r"single memory location", _MEND),
+    (r"vmap over calling \.item", "Keep it a tensor: x.sum() in place of x.sum().item()."),
+    (
+        r"'Tensor' object has no attribute|Tensor\.split\(\) missing",
+        "An input of a file is a tensor: make numbers of text and objects before the call.",
+    ),
 )
-_SAME_DEVICE = "Take the device from an input, as x.device, in place of a fixed one."
 
 
 def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -52,7 +66,7 @@ def refused(loaded: LoadedModel, error: Exception) -> InputError:
         f"{s.name}{list(t.shape)}" for s, t in zip(loaded.specs, loaded.tensors, strict=True)
     )
     return InputError(
-        f"the module refuses the example input ({shapes}): {type(error).__name__}: {error}",
+        f"the module refuses the example input ({shapes}): {type(error).__name__}: {_said(error)}",
         _remedy(loaded, error),
         (where,) if where else (),
     )
@@ -60,12 +74,18 @@ def refused(loaded: LoadedModel, error: Exception) -> InputError:
 
 def _remedy(loaded: LoadedModel, error: Exception) -> str:
     """What to do about an error of the module itself, or of what it was given."""
+    for pattern, remedy in _REMEDIES:
+        if re.search(pattern, str(error)):
+            return remedy
     if isinstance(error, _OWN):
         return _MEND
-    if _DEVICE.search(str(error)):
-        return _SAME_DEVICE
     varies = any(dim.symbol is not None for spec in loaded.specs for dim in spec.dims)
     return _GIVE_SIZES if varies else _GIVE
+
+
+def _said(error: Exception) -> str:
+    """An error's own words, without those on whom to tell of it."""
+    return re.split(r"(?:, | If [^.]*)[Pp]lease ", str(error))[0]
 
 
 def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:
@@ -86,8 +106,9 @@ def _refuse_lost(loaded: LoadedModel, found: flat_module.Outputs) -> None:
         )
     if not names:
         raise InputError(
-            "the module returns no tensor for the example input",
-            "Return at least one tensor from forward.",
+            "the module returns no tensor for the example input"
+            + "".join(f", but {kind}" for kind in dict.fromkeys(found.lost.values())),
+            "Return at least one tensor from forward: by itself, or in a tuple, dict or dataclass.",
             _forward_of(loaded),
         )
     if found.lost:

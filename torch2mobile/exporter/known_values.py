@@ -14,6 +14,8 @@ from torch2mobile.dispatch import Operations, short_name
 # What these give depends on the size and type of the tensor that they are given, not on its values.
 _FILLED = {"ones_like", "zeros_like", "full_like", "new_ones", "new_zeros", "new_full"}
 
+_READING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+
 
 class KnownValues(Operations):
     """Computes beside the capture what comes of constants and sizes, and says it where it is read.
@@ -35,9 +37,9 @@ class KnownValues(Operations):
         )
         if writes:  # into what is known alone: what is real is the module's own
             known &= args[0] in self._values
-        if known and func is torch.ops.aten._local_scalar_dense.default:
+        if known and func in _READING:
             with no_dispatch():
-                return self._real(args[0]).item()
+                return func(*tree_map(self._real, args))
         result = func(*args, **kwargs)
         made = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
         if known:

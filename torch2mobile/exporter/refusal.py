@@ -14,6 +14,7 @@ import torch
 from torch2mobile import user_code
 from torch2mobile.errors import TranslateError
 from torch2mobile.exporter.capture_words import IN_A_LIBRARY, blamed
+from torch2mobile.exporter.capture_words import remedy as capture_remedy
 from torch2mobile.exporter.loading import flat_module
 from torch2mobile.records import Capture, Location
 from torch2mobile.sizing import OF_DATA
@@ -42,7 +43,12 @@ _REMEDIES = (
         "Keep the matrix dense: x.to_dense(), torch.mm; or x.index_add(0, rows, y[columns]).",
     ),
     (r"masked_select", "Write it as an index: x[x > 0] in place of x.masked_select(x > 0)."),
-    (r"quantize", "Export the float model and quantize the .onnx, or torch.fake_quantize_*."),
+    (
+        r"svd|eigh",
+        "Iterate a fixed number of times: v = a.T @ (a @ v); v = v / v.norm(). Or compute outside.",
+    ),
+    (r"lstsq", "Solve the normal equations: torch.linalg.solve(a.T @ a, a.T @ b)."),
+    (r"quantize|_fq_", "Export the float model and quantize the .onnx, or torch.fake_quantize_*."),
     (r"flex_attention", "F.scaled_dot_product_attention, with the score as its attn_mask."),
     (r"functorch", "Write the derivative as a formula, and what vmap does over the whole batch."),
     (r"while_loop|scan|map_impl", "Loop a fixed number of times, in Python."),
@@ -64,12 +70,17 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
         # The exporter of traces names nothing: what stopped torch.export may.
         told = " ".join([reason, *(attempt.reason for attempt in capture.attempts)])
         place = blamed(capture.attempts)
+    untold = place is not None and not place.op and not _operators(told)
     operator = place.op if place and place.op else next(iter(_operators(told)), "")
     place = replace(place, op=operator) if place else None
     sparse = _WITHOUT_META.search(told) and _has_sparse(capture.loaded.module)
     said, remedy = _in_words(told, "sparse" if sparse else operator)
     if place and user_code.is_library(place.file):
         remedy = f"{IN_A_LIBRARY}."
+    elif place and "parametrizations" in place.module:
+        remedy = "Make it a plain weight: parametrize.remove_parametrizations(layer, 'weight')."
+    elif untold:
+        remedy = capture_remedy(capture.loaded, capture.attempts)
     where = f" at {user_code.told(place)}" if place and place.file else ""
     subject = f"the operator {operator}" if operator else "what is computed"
     return TranslateError(

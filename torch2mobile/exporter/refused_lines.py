@@ -5,7 +5,7 @@ Each advice is tried in tests/test_refusals.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch2mobile import torch_refusals
 
@@ -21,10 +21,16 @@ class Kind:
 
 _NUMERIC = r"\b((?:math|np|numpy)\.(sqrt|log|log2|log10|log1p|exp|floor|ceil|sin|cos|tan|tanh))\("
 
+_NUMBER = Kind(
+    r"\.item\(|\.tolist\(|\b(?:int|float|bool|max|min|round)\(",
+    "A Python number is made of a tensor's value",
+    "Keep it a tensor: torch.where in place of if, x.clamp(min=a) in place of max(), "
+    "x.trunc() in place of int(x), x.index_select(0, i) in place of x[int(i)].",
+)
 # By what is written on the line, the first that fits.
 _DATA_KINDS = (
     Kind(
-        r"\bwhile\b.*(?:numel\(|len\(|shape\[|size\()",
+        r"\bwhile\b.*(?:numel\(\)|len\(\w+\)|shape\[\d+\]|size\(\d*\))\s*(?:>|!=|:|$)",
         "A loop runs until values leave nothing over",
         "Loop once for each row that there can be, with a mask of those left: "
         "left = left & (overlap < 0.5).",
@@ -38,7 +44,8 @@ _DATA_KINDS = (
     Kind(
         r"\bchr\(|\bjoin\(|\.decode\(",
         "Text is made of a tensor's values",
-        "Return the numbers, and make the text of them in the app.",
+        "Return the numbers, and make the text of them in the app; what is looked up by text can "
+        "be a table of numbers: table[codes].",
     ),
     Kind(
         r"\bfor\b.*\bnonzero\(",
@@ -78,11 +85,12 @@ _DATA_KINDS = (
         "{0} makes a Python number of a tensor's value",
         "Use torch's function: torch.{1}(x).",
     ),
+    _NUMBER,
     Kind(
-        r"\.item\(|\.tolist\(|\b(?:int|float|bool|max|min|round)\(",
-        "A Python number is made of a tensor's value",
-        "Keep it a tensor: torch.where in place of if, x.clamp(min=a) in place of max(), "
-        "x.trunc() in place of int(x), x.index_select(0, i) in place of x[int(i)].",
+        r"\w\[[^\[\]]*\w\[[^\]]*\][^\[\]]*\]",
+        "A value is an index",
+        "Let torch take all of them at once: x.gather(1, i[:, None]), or to write them "
+        "y.scatter(1, i[:, None], x).",
     ),
     Kind(
         r"\bsorted\(|\.sort\(key",
@@ -119,6 +127,11 @@ SIZE_KINDS = (
         "Write one formula for all sizes (min, max, F.pad by 0 or more), or torch.where",
     ),
     Kind(
+        r"(?<![\w.])(max|min|sum|any|all|list|tuple|reversed)\(",
+        "Python's {0}() goes from row to row of a tensor, and their number varies",
+        "Use torch's own over that axis, as x.amax(0) or x.sum(0)",
+    ),
+    Kind(
         r"\.(split|chunk|unbind|tensor_split)\(",
         "{0} gives as many parts as a size says",
         "Take slices instead: x[:n], x[n : 2 * n]",
@@ -135,23 +148,44 @@ SIZE_KINDS = (
     ),
 )
 _PACKED = Kind(
-    r"packed sequence|pack_padded_sequence|PackedSequence",
+    r"packed sequence|pack_(?:padded_)?sequence|PackedSequence",
     "A packed sequence has no graph",
     "Run the layer on the padded batch, and take each row's last step by its length (gather), or "
     "mask the steps after it.",
+)
+_CACHED = Kind(
+    r"unhashable type: (?:non-nested )?SymInt.*Constraints violated",
+    "A dict looks a size up",
+    "Compute it in each call, as torch.arange(x.shape[0]), or slice a buffer of the greatest size: "
+    "self.table[: x.shape[0]].",
 )
 _LOOKED_UP = Kind(
     r"unhashable type: (?:non-nested )?SymInt",
     "Python looks a tensor's values up in a set or dict",
     "Count with torch: F.one_hot(x, n).sum(0) how often each of n occurs, and of that (count > "
-    "0).sum() how many do.",
+    "0).sum() how many do. What a dict gives for a number, a tensor does: table[x].",
 )
 _MERGED = Kind(
     r"merging two branches' output",
     "The two sides of a branch give other types or sizes",
     "Give both one shape and one dtype, as by x.to(torch.float32).",
 )
-BY_WORDS = (_PACKED, _LOOKED_UP, _MERGED)
+_THREADED = Kind(
+    r"\bThread\(|ThreadPool|\.submit\(|jit\.fork\(",
+    "What runs in another thread is not captured",
+    "Call it in forward itself: the runtimes have threads of their own.",
+)
+_QUANTIZED = Kind(
+    r"classes\.quantized",
+    "A quantized layer has no graph",
+    "Export the float model and quantize the .onnx, or torch.fake_quantize_*.",
+)
+_GENERATED = Kind(
+    r"\bgenerator=|torch\.Generator",
+    "A file has no random generator",
+    "Give the random numbers as an input, or keep those of one seed in a buffer.",
+)
+BY_WORDS = (_PACKED, _CACHED, _LOOKED_UP, _MERGED, _THREADED, _QUANTIZED, _GENERATED)
 """By what torch says, or the line, whatever else the refusal is about."""
 _NUMPY_KINDS = (
     Kind(
@@ -173,7 +207,7 @@ REFUSED = Kind(
 )
 _OTHER_KINDS = (
     Kind(
-        r"\bnested_tensor\w*\(",
+        r"nested_tensor\w*\(",
         "A nested tensor has no graph",
         "Keep the padded batch, and a mask: torch.arange(x.shape[1]) < lengths[:, None].",
     ),
@@ -194,9 +228,16 @@ _OTHER_KINDS = (
         "Write the derivative as a formula, and what vmap does over the whole batch.",
     ),
     Kind(
-        r"\b(?:float|int)\((?:f[\"']|str\(|[\"'].*\.format\()",
+        r"\bf[\"'].*\{[^{}\"']+:[^{}]+\}|\b(?:float|int)\((?:f[\"']|str\(|[\"'].*\.format\()",
         "Text is made of a tensor's value",
-        "Keep it a tensor: torch.round(x, decimals=2) in place of a number made of text.",
+        "Keep it a tensor: torch.round(x, decimals=2) in place of a number made of text. What "
+        "only prints belongs under: if not torch.compiler.is_exporting().",
+    ),
+    replace(_NUMBER, line=r"\.item\(|\.tolist\("),
+    Kind(
+        r"\.resize_(?:as_)?\(",
+        "resize_ changes the memory of a tensor",
+        "Make another one: x.reshape(-1)[:4].reshape(2, 2), or F.pad for a greater one.",
     ),
     Kind(
         r"",

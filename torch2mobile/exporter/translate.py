@@ -140,23 +140,24 @@ def in_memory(
     name_interface(model, capture)
     same = value_mapping.find(model, named, program) if program is not None else {}
     name_dims(model, capture)
-    _refuse_bfloat16(model)
     model.ir_version = _least_ir_version(model)
     traced = capture.program is None
     module = capture.loaded.module
     found = provenance.from_names(model, module) if traced else provenance.collect(model)
     origins = provenance.complete(model, module, found)
+    _refuse_bfloat16(model, origins)
     provenance.strip(model)
     return InMemory(model, origins, program, same, tuple(table.used.values()))
 
 
-def _refuse_bfloat16(model: ir.Model) -> None:
+def _refuse_bfloat16(model: ir.Model, origins: provenance.Origins) -> None:
     """onnxruntime's Python package takes and gives no bfloat16 arrays: nothing can be proven."""
     for value in [*model.graph.inputs, *model.graph.outputs]:
         if value.dtype == ir.DataType.BFLOAT16:
             raise TranslateError(
                 f"{value.name} is bfloat16, which ONNX Runtime's Python package cannot be fed with",
-                "Take and return float32, and convert inside forward.",
+                "Take and return float32, and convert inside forward: x.float().",
+                tuple(one.place() for one in origins.get(str(value.name), ())),
             )
 
 

@@ -143,6 +143,8 @@ def _cause(finding: Finding) -> str:
     fault = finding.suspects[0].fault if finding.suspects else ""
     if finding.verdict == "node" and not finding.suspects[0].runs:
         fault = "stops"
+    if finding.verdict == "capture" and "program raises linalg" in finding.detail:
+        return "raises"
     return f"node {fault}".strip() if finding.verdict == "node" else finding.verdict
 
 
@@ -160,6 +162,8 @@ _HINTS = {
     "capture": "torch.export fixed what depends on the call: Python that depends on sizes, values, "
     "earlier calls, or on being exported. Write one formula for all sizes (min, max, F.pad by 0 or "
     "more), torch.where for values.",
+    "raises": "A file raises nothing that code could catch: decide by values, as l, info = "
+    "torch.linalg.cholesky_ex(x) and torch.where(info > 0, other, l).",
     "accumulated": "Each node is as exact as it can be. Give your own tolerance if this error is "
     "acceptable, or make the module less sensitive to rounding.",
     "unstable": "Each node is as exact as it can be, but a later one turns on the last bits, as a "

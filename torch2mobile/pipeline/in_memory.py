@@ -61,27 +61,28 @@ def from_memory(
     call = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     name = type(module).__name__
     own = source.for_inputs(request, module)
-    if request.inputs:
-        if dynamic_shapes is not None:
-            raise UsageError(
-                "both inputs= and dynamic_shapes= say which dimensions vary",
-                "Give one of them.",
+    with source.offering(module, carried=request.state):
+        if request.inputs:
+            if dynamic_shapes is not None:
+                raise UsageError(
+                    "both inputs= and dynamic_shapes= say which dimensions vary",
+                    "Give one of them.",
+                )
+            example = (call, dict(kwargs or {})) if call or kwargs else None
+            loaded = source.from_specs(
+                name, module, request.inputs, own.values, request, _listed(data), example
             )
-        example = (call, dict(kwargs or {})) if call or kwargs else None
-        loaded = source.from_specs(
-            name, module, request.inputs, own.values, request, _listed(data), example
-        )
-    else:
-        loaded = source.from_call(
-            name,
-            module,
-            call,
-            kwargs or {},
-            dynamic_shapes=dynamic_shapes,
-            data=_listed(data),
-            values=own.values,
-            request=request,
-        )
+        else:
+            loaded = source.from_call(
+                name,
+                module,
+                call,
+                kwargs or {},
+                dynamic_shapes=dynamic_shapes,
+                data=_listed(data),
+                values=own.values,
+                request=request,
+            )
     return source.as_asked(loaded, request)
 
 

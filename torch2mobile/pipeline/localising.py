@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -228,13 +229,22 @@ def _translated(loaded: LoadedModel, artifact: Path, path: Path, asked: Request 
     return Basis(made.capture, found, origins, fresh=True, simplify=simplify)
 
 
+_DRAWS = re.compile(r"\.(?:rand|normal|bernoulli|multinomial|uniform|exponential)")
+_DRAWN = (
+    "A file draws other numbers than PyTorch, whatever the seed: give them as an input, or keep "
+    "those of one seed in a buffer."
+)
+
+
 def _with_departures(check: Check, capture: Capture, case: Expected) -> Check:
     """With the lines that fixed sizes other than this probe's, or where the graph departs."""
     from torch2mobile.exporter import assumptions
 
     fixed = assumptions.broken(capture, case.probe.feeds)
     if not fixed:
-        return replace(check, locations=departures(capture, case.probe.feeds))
+        places = departures(capture, case.probe.feeds)
+        drawn = any(_DRAWS.search(place.op) for place in places)
+        return replace(check, locations=places, hint=_DRAWN if drawn else check.hint)
     notes = [f"captured for {text} alone" for text in fixed]
     return replace(check, locations=distinct([*fixed.values()]), notes=(*check.notes, *notes))
 

@@ -205,6 +205,7 @@ def _state(
     notes = [f"written at {place}" for place in found] if check.status is Status.PASSED else []
     layers = dict(loaded.module.named_modules())
     made = any(name.rpartition(".")[0] not in layers for name in changed)
+    made = made and determinism.makes_weights(loaded, probe)
     hint = f"{reference_check.MADE if made else ''} {check.hint}".strip()
     stages.add(replace(check, locations=found, notes=tuple(notes), hint=hint))
 

@@ -6,6 +6,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable
+from functools import partial
 
 # What a CI log takes for a command: at the start of a line, as a wrapped word may be, or anywhere.
 _COMMAND = re.compile(r"(?<!\S):(?=:)|#(?=#\[)")
@@ -58,9 +59,19 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split("\n"))
 
 
+def _spaced(mark: str, word: re.Match[str]) -> str:
+    return re.sub(mark, " ", word[0])
+
+
 def wrapped(text: str, width: int, first: str, others: str) -> list[str]:
-    """Wrap ``text``, keeping its own line breaks; words are never cut, so that paths survive."""
+    """Wrap ``text``, keeping its own line breaks; words are never cut, so that paths survive.
+
+    Code that is too long goes on after a comma or a bracket.
+    """
     rows: list[str] = []
+    long = re.compile(rf"\S{{{max(width - max(len(first), len(others)), 1)},}}")
+    for mark in r"(?<=,)(?=\S)", r"(?<=\()(?=[^\s)])":
+        text = long.sub(partial(_spaced, mark), text)
     for paragraph in text.strip().split("\n"):
         rows += textwrap.wrap(
             paragraph,

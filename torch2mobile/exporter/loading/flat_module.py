@@ -46,9 +46,9 @@ def forward_signature(module: torch.nn.Module) -> inspect.Signature:
     """The signature of the module's own ``forward``; InputError where it has none."""
     try:
         return inspect.signature(module.forward)
-    except ValueError as error:
+    except ValueError:
         raise InputError(
-            f"the forward of {type(module).__name__} does not say which inputs it takes ({error})",
+            f"the forward of {type(module).__name__} does not say which inputs it takes",
             "Give the module that was traced, or call this one from a module of your own.",
         ) from None
 

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from torch2mobile import tensors
 from torch2mobile.copies import Copies, built
-from torch2mobile.errors import InputError, SourceError, near_path
+from torch2mobile.errors import InputError, SourceError, did_you_mean, near_path
 from torch2mobile.exporter.loading import example, inputs, real_inputs, shapes
 from torch2mobile.exporter.loading.cut import Cut, cutting
 from torch2mobile.exporter.loading.example import Call
@@ -31,7 +33,7 @@ from torch2mobile.exporter.loading.locate import FORMS, Named, importable, locat
 from torch2mobile.exporter.loading.moved_module import on_cpu
 from torch2mobile.exporter.loading.programs import load_program
 from torch2mobile.exporter.loading.real_inputs import Given, Own, Real
-from torch2mobile.exporter.loading.state import carrying, values_apart
+from torch2mobile.exporter.loading.state import carrying, held_names, values_apart
 from torch2mobile.exporter.loading.weights import load_weights
 from torch2mobile.records import LoadedModel, Request, Sample
 
@@ -71,6 +73,19 @@ def for_inputs(request: Request, module: torch.nn.Module) -> Request:
     return replace(request, values=values_apart(module, request.values)[0])
 
 
+@contextlib.contextmanager
+def offering(module: torch.nn.Module, *, carried: bool) -> Iterator[None]:
+    """Within it, what is no input in ``--values`` may be meant for the state that is carried."""
+    try:
+        yield
+    except InputError as error:
+        name = re.search(r"unknown input '(.+)'", error.message)
+        if carried and name:
+            near = did_you_mean(name[1], sorted(held_names(module)))
+            error.remedy = near if near.startswith("Did") else error.remedy
+        raise
+
+
 def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel:
     # Importing may build the model already, and then draws its weights.
     with torch.random.fork_rng(devices=[]), importable(request.source):
@@ -79,7 +94,8 @@ def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel
         given = None if request.inputs else example.beside(named, request.source)
     request = replace(request, values=_values(named, request))
     own = for_inputs(request, named.module)
-    loaded = _described(named, own, given, _anew(request, samples, named.module))
+    with offering(named.module, carried=request.state):
+        loaded = _described(named, own, given, _anew(request, samples, named.module))
     notes = () if request.weights else named.notes
     return as_asked(replace(loaded, notes=(*notes, *loaded.notes)), request)
 

@@ -43,15 +43,20 @@ def values_apart(
     module: torch.nn.Module, texts: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The ``--values`` of inputs, and those that name what a module holds."""
-    known = {
-        onnx_name((*filter(None, path.split(".")), name, *leaf))
-        for (path, name), leaves in _held(module).items()
-        for leaf in leaves
-    }
+    known = held_names(module)
     parameters = forward_signature(module).parameters
     names = {text: parse_values(text)[0] for text in texts}
     own = [t for t in texts if names[t] in known and names[t] not in parameters]
     return tuple(text for text in texts if text not in own), tuple(own)
+
+
+def held_names(module: torch.nn.Module) -> set[str]:
+    """The names that the parts of what a module holds would have as inputs."""
+    return {
+        onnx_name((*filter(None, path.split(".")), name, *leaf))
+        for (path, name), leaves in _held(module).items()
+        for leaf in leaves
+    }
 
 
 def carrying(loaded: LoadedModel, values: Sequence[str] = ()) -> LoadedModel:

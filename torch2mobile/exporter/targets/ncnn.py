@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from torch2mobile import sizing
 from torch2mobile.environments import Environment, describe_exit
 from torch2mobile.errors import ConversionError, ModelFileError, NotApplicableError
 from torch2mobile.exporter.targets import converting
-from torch2mobile.exporter.targets.overheard import overheard
+from torch2mobile.exporter.targets.overheard import heard, overheard
 from torch2mobile.onnx_files import own_files
 from torch2mobile.records import Artifact, Dim, Job, Layer, Limits, OnnxModel, OutputSpec, Variant
 
@@ -240,11 +239,8 @@ def _run_pnnx(job: Job, folder: Path) -> None:
     command = [str(program), job.model.path.name, f"fp16={int(job.variant.lossy)}"]
     command += ["ncnnparam=net.param", "ncnnbin=net.bin", "ncnnpy=fed.py"]
     command += _sizes(job)
-    ended = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if ended.returncode != 0 or not (folder / "net.bin").exists():
-        said = ended.stderr.decode(errors="replace")
+    code, said = heard(command, folder)
+    if code != 0 or not (folder / "net.bin").exists():
         if outside := _OUTSIDE.search(said):
             raise ConversionError(
                 f"did not finish: pnnx tries the model with {outside[1]} in all integers that it "
@@ -253,7 +249,7 @@ def _run_pnnx(job: Job, folder: Path) -> None:
             )
         last = next(filter(None, map(str.strip, reversed(said.splitlines()))), "it says nothing")
         raise ConversionError(
-            f"did not finish: pnnx {describe_exit(ended.returncode)} ({last[:200]})",
+            f"did not finish: pnnx {describe_exit(code)} ({last[:200]})",
             "Leave out the target, or try another version of pnnx.",
         )
 

@@ -64,10 +64,15 @@ def diagnose(loaded: LoadedModel, probe: Probe) -> Unsteady:
     kept = recorder.first_difference(first, later)
     if kept is not None:
         return Unsteady("state", _either(kept), changed)
-    return Unsteady("random", tuple(step for step in first.steps if step.random), changed)
+    drawn = tuple(step for step in first.steps if step.random)
+    if not drawn:  # by Python or NumPy: nothing of torch's shows it but what it gives
+        with fresh(loaded, "observed") as own:
+            recorder.record(own, tensors)
+            drawn = _either(recorder.first_difference(first, recorder.record(own, tensors)) or ())
+    return Unsteady("random", drawn, changed)
 
 
-def _either(pair: tuple[Step | None, Step | None]) -> tuple[Step, ...]:
+def _either(pair: Sequence[Step | None]) -> tuple[Step, ...]:
     return tuple(step for step in pair if step is not None)[-1:]
 
 
@@ -91,7 +96,16 @@ def changed_state(loaded: LoadedModel, probe: Probe) -> tuple[str, ...]:
         except Exception:  # noqa: BLE001 (a refused probe is reported elsewhere)
             return ()
         after = dict(_state(own.module))
-    return tuple(name for name in after if before.get(name) != after[name])
+    # A layer that was made has no hooks, and that is none of its state.
+    return tuple(name for name in after if before.get(name, 0) != after[name])
+
+
+def makes_weights(loaded: LoadedModel, probe: Probe) -> bool:
+    """Whether a call makes a layer with weights."""
+    with fresh(loaded) as own, quiet():
+        before = len(list(own.module.parameters()))
+        own.flat.call(*tensors_of(loaded, probe.feeds))
+        return len(list(own.module.parameters())) > before
 
 
 def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
