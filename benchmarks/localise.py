@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import os
 import statistics
 import tempfile
@@ -39,6 +40,7 @@ from torch2mobile.sample_models.mobile_cnn import build as mobile_cnn
 from torch2mobile.validators.parity import gate, probes, reference
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.faults import catalogue
+from torch2mobile.validators.parity.faults.graph_changes import apply
 from torch2mobile.validators.parity.localise import localise
 from torch2mobile.validators.parity.locating.pieces import process_of_pieces
 from torch2mobile.validators.parity.locating.suspects import Finding, Question, Suspect
@@ -168,9 +170,11 @@ def sample_accuracy(
     """The faults of one file that the gate sees, and how many were found."""
     model, counts = onnx.load(path), collections.Counter[str]()
     usual = typical_of(subject.expected)
-    for mutation, mutant in catalogue.mutate(model, seed=seed, count=count, sizes=subject.sizes):
+    for mutation, patch in catalogue.plan(model, seed=seed, count=count, sizes=subject.sizes):
         if mutation.control or not mutation.output:
             continue
+        mutant = copy.deepcopy(model)
+        apply(mutant, patch)
         broken = path.with_name("mutant.onnx")
         onnx.save(mutant, broken)
         case = failing(broken, subject, usual)

@@ -55,7 +55,7 @@ class Model:
         )
         captured = capture.capture(self.loaded)
         self.path = folder / f"{name}{len(inputs)}.onnx"
-        translate.translate(captured, self.path)
+        translate.translation(captured, self.path)
         self.outputs = captured.outputs
         self.specs, example = captured.inputs, reference.example_of(self.loaded)
         built = probes.build(captured.inputs, example, ParityOptions(), self.loaded.data)

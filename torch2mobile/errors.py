@@ -154,6 +154,11 @@ def _near(word: str, known: Sequence[str]) -> list[str]:
     return [name for each in near for name in known if name.lower() == each]
 
 
+def reason_of(error: BaseException) -> object:
+    """Why a file could not be read: the system's own words, which do not repeat its path."""
+    return (error.strerror or error) if isinstance(error, OSError) else error
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A remedy that names the nearest known words, or all of them."""
     close = _near(word, known)

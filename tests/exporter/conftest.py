@@ -86,7 +86,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
             "model", module, args, kwargs or {}, dynamic_shapes=dynamic_shapes
         )
         captured = capture.capture(loaded)
-        return Exported(loaded, captured, translate.translate(captured, path, **options))
+        return Exported(loaded, captured, translate.translation(captured, path, **options).model)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Core ML: what is refused, packages that do not load, and faults put into the model's files."""
+"""Core ML: packages that do not load, and faults put into the model's files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import torch
 
 import torch2mobile
 from torch2mobile.environments import Worker
-from torch2mobile.errors import MissingToolError, ModelFileError, NotApplicableError
-from torch2mobile.exporter.loading.grammar import parse_input
+from torch2mobile.errors import MissingToolError, ModelFileError
 from torch2mobile.exporter.targets import coreml, mil, mlpackage, variant_of
 from torch2mobile.exporter.targets.coreml import CoremlTarget
 from torch2mobile.pipeline.candidates import candidate
@@ -24,10 +23,8 @@ from torch2mobile.pipeline.conversion import convert, convert_check, find_varian
 from torch2mobile.records import (
     Artifact,
     ArtifactEntry,
-    InputSpec,
     Job,
     OnnxModel,
-    OutputSpec,
     Status,
 )
 
@@ -305,37 +302,6 @@ def test_a_weight_file_with_a_damaged_header(
     with pytest.raises(ModelFileError, match=r"w\.bin does not hold the weights") as error:
         mil._blob(tmp_path, told, 8)
     assert error.value.remedy == "Keep the .mlpackage whole."
-
-
-def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
-    model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
-    with pytest.raises(NotApplicableError, match="was traced"):
-        TARGET.convert(Job(model, EXACT, None, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("inputs", "dtype", "words"),
-    [
-        ("x:float32[N=1..8,4]", "float32", ""),
-        ("mask:bool[N=1..8,2*h=4..8]", "int64", ""),
-        ("x:float32[N,4]", "float32", "N of x has none: declare one"),
-        ("x:float32[2,4]", "float16", "Core ML has no float16 here, and y is float16"),
-        ("x:float32[]", "float32", "no numbers without dimensions"),
-        ("x:float32[1,1,1,1,1,1]", "float32", "at most 5 dimensions"),
-    ],
-)
-def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
-    given = parse_input(inputs)
-    assert isinstance(given, InputSpec)
-    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", dtype, ()),), {})
-    said = TARGET.accepts(model, EXACT)
-    assert words in said
-    assert bool(said) is bool(words)
-
-
-def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert TARGET.missing() == ["pip install 'torch2mobile[coreml]'"]
 
 
 def test_the_name_is_a_target_as_well_as_a_provider() -> None:

@@ -1,4 +1,4 @@
-"""ExecuTorch: what it refuses, files that do not load, and a weight that changed in the file."""
+"""ExecuTorch: files that do not load, and a weight that changed in the file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from torch import nn
 from torch.export import Dim
 
 from torch2mobile.environments import Worker
-from torch2mobile.errors import ModelFileError, NotApplicableError
-from torch2mobile.exporter.loading.grammar import parse_input
+from torch2mobile.errors import ModelFileError
 from torch2mobile.exporter.targets import executorch, variant_of
 from torch2mobile.exporter.targets.executorch import ExecutorchTarget
 from torch2mobile.pipeline.candidates import candidate, runner_of
 from torch2mobile.pipeline.conversion import convert, convert_check, program_file
-from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec
+from torch2mobile.records import ArtifactEntry, Job, OnnxModel
 
 TARGET = ExecutorchTarget()
 WAIT = 120.0
@@ -114,35 +113,6 @@ def test_a_batch_of_one_where_there_are_at_most_two(
             ((_, answer),) = found.runner.run({model.inputs[0].name: x.numpy()})
             wanted = at_most_two.loaded.module(x).detach().numpy()
             np.testing.assert_allclose(answer, wanted, atol=1e-6)
-
-
-def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
-    model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
-    with pytest.raises(NotApplicableError, match="was traced"):
-        TARGET.convert(Job(model, TARGET.variants[0], None, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("inputs", "dtype", "words"),
-    [
-        ("x:float32[N=1..8,4]", "float32", ""),
-        ("x:float32[N=1..8,2*h=4..8]", "float32", "x has 2*h"),
-        ("x:float32[N,4]", "float32", "N of x has none: declare one"),
-        ("x:float32[2,4]", "bfloat16", "ExecuTorch has no bfloat16, and y is bfloat16"),
-    ],
-)
-def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
-    given = parse_input(inputs)
-    assert isinstance(given, InputSpec)
-    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", dtype, ()),), {})
-    said = TARGET.accepts(model, TARGET.variants[0])
-    assert words in said
-    assert bool(said) is bool(words)
-
-
-def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert TARGET.missing() == ["pip install 'torch2mobile[executorch]'"]
 
 
 def test_variants_are_told_apart_by_their_files() -> None:

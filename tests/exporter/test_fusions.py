@@ -66,7 +66,7 @@ def test_it_is_one_node_from_its_opset_on(tmp_path: Path, name: str, opset: int)
     request = Request(source="")
     loaded = source.from_specs("net", Of(function), ["x:float32[N=1..4,16]"], (), request, ())
     path = tmp_path / "model.onnx"
-    translate.translate(capture.capture(loaded), path, opset=opset)
+    translate.translation(capture.capture(loaded), path, opset=opset)
     model = ir.load(path)
     assert fusions.fuse(model) is (opset >= since)
     operators = {node.op_type for node in model.graph}

@@ -1,4 +1,4 @@
-"""LiteRT: what it refuses, files that do not load, and faults put into the .tflite."""
+"""LiteRT: kernels and names, files that do not load, and faults put into the .tflite."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from torch2mobile.environments import Worker
 from torch2mobile.errors import (
     ConversionError,
     ModelFileError,
-    NotApplicableError,
     ProbeRefusedError,
 )
-from torch2mobile.exporter.loading.grammar import parse_input
 from torch2mobile.exporter.targets import variant_of
 from torch2mobile.exporter.targets.litert import LitertRunner, LitertTarget
 from torch2mobile.pipeline.candidates import candidate, runner_of
@@ -29,9 +27,7 @@ from torch2mobile.pipeline.conversion import convert, convert_check, program_fil
 from torch2mobile.records import (
     Artifact,
     ArtifactEntry,
-    InputSpec,
     Job,
-    OnnxModel,
     OutputSpec,
     ParityOptions,
     Status,
@@ -201,32 +197,3 @@ def test_weights_and_delegates_are_no_layers() -> None:
     assert [(each.kind, each.inputs, each.outputs) for each in runner.layers()] == [
         ("Input", (), ("0",)), ("CONV_2D", ("0",), ("1",)), ("ADD", ("1", "0"), ("2",)),
     ]  # fmt: skip
-
-
-def test_a_traced_module_has_no_program(tmp_path: Path) -> None:
-    model = OnnxModel(tmp_path / "m.onnx", 20, (), (), {})
-    with pytest.raises(NotApplicableError, match=r"LiteRT's converter .* was traced"):
-        Job(model, VARIANT, None, tmp_path).captured("LiteRT's converter")
-
-
-@pytest.mark.parametrize(
-    ("inputs", "dtype", "words"),
-    [
-        ("x:float32[N,2*h]", "int64", ""),
-        ("x:float16[2,4]", "float32", "LiteRT's converter has no float16, and x is float16"),
-        ("x:float32[2,4]", "float64", "LiteRT's converter has no float64, and y is float64"),
-    ],
-)
-def test_refused_before_conversion(inputs: str, dtype: str, words: str) -> None:
-    given = parse_input(inputs)
-    assert isinstance(given, InputSpec)
-    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", dtype, ()),), {})
-    assert TARGET.accepts(model, VARIANT) == words
-
-
-def test_what_is_not_installed_names_the_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert TARGET.missing() == ["torch2mobile doctor --install litert"]

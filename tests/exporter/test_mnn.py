@@ -1,4 +1,4 @@
-"""MNN: what it refuses, files that do not load, and a weight that changed in the file."""
+"""MNN: files that do not load, what stops the converter, and a weight changed in the file."""
 
 from __future__ import annotations
 
@@ -108,28 +108,6 @@ def test_a_converter_that_writes_nothing_and_says_that_it_did(
     monkeypatch.setattr(mnn.importlib, "import_module", lambda _: lying)
     with pytest.raises(ConversionError, match="wrote nothing"):
         TARGET.convert(Job(model, EXACT, None, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("given", "dtype", "words"),
-    [
-        ("x:float32[N=1..8,4]", "float32", ""),
-        ("ids:int64[N,4]", "int64", ""),
-        ("mask:bool[1,4]", "float32", "mask is bool"),
-        ("x:float32[4]", "bool", "y is bool"),
-        ("x:float32[]", "float32", "no numbers without dimensions"),
-    ],
-)
-def test_refused_before_conversion(given: str, dtype: str, words: str) -> None:
-    found = OnnxModel(Path("m.onnx"), 20, (spec(given),), (OutputSpec("y", dtype, (4,)),), {})
-    said = TARGET.accepts(found, EXACT)
-    assert words in said
-    assert bool(said) is bool(words)
-
-
-def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert TARGET.missing() == ["pip install 'torch2mobile[mnn]'"]
 
 
 def own_model(nodes: list[Any], weights: list[Any], folder: Path) -> OnnxModel:

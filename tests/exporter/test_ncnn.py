@@ -1,8 +1,7 @@
-"""ncnn: ranks, refusals, files that do not load, and samples through the console script."""
+"""ncnn: ranks, files that do not load, and samples through the console script."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from torch2mobile.exporter.targets import TARGETS, variant_of
 from torch2mobile.exporter.targets.ncnn import NcnnTarget, remedy
 from torch2mobile.pipeline.candidates import candidate
 from torch2mobile.pipeline.conversion import convert
-from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, OutputSpec, Status
+from torch2mobile.records import ArtifactEntry, InputSpec, Job, OnnxModel, Status
 
 TARGET = NcnnTarget()
 EXACT, HALF = TARGET.variants
@@ -121,32 +120,6 @@ def test_what_pnnx_said_before_it_was_stopped(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Worker() as tools, pytest.raises(ConversionError, match=r"stopped \(##### pass_level2\)"):
         convert(job(made, tmp_path, (1, 16)), tools, 3)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "words"),
-    [
-        ("mask:bool[1,4]", ("float32", (1, 4)), "mask is bool"),
-        ("x:float32[]", ("float32", (1, 4)), "1 to 4 dimensions"),
-        ("x:float32[N=2..8,4]", ("float32", ("N", 4)), "first dimension of x is never 1"),
-        ("x:float32[N=1..8,4]", ("int64", ("N",)), "y is int64"),
-        ("x:float32[N=1..8,4]", ("float32", ()), "y is one"),
-        ("x:float32[N=1..8,4]", ("float32", ("N", 4)), ""),
-        ("ids:int64[N,4]", ("float32", ("N", 4)), ""),
-    ],
-)
-def test_refused_before_conversion(inputs: str, outputs: Any, words: str) -> None:
-    given = parse_input(inputs)
-    assert isinstance(given, InputSpec)
-    model = OnnxModel(Path("m.onnx"), 20, (given,), (OutputSpec("y", *outputs),), {})
-    said = TARGET.accepts(model, EXACT)
-    assert words in said
-    assert bool(said) == bool(words)
-
-
-def test_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert TARGET.missing() == ["pip install 'torch2mobile[ncnn]'"]
 
 
 def test_listing_targets_loads_nothing_of_it() -> None:

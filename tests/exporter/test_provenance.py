@@ -60,7 +60,7 @@ def written(
 ) -> Written:
     folder = tmp_path_factory.mktemp(request.param)
     loaded = source.load(Request(source=f"sample:{request.param}"), SAMPLES)
-    raw = translate.translate(capture.capture(loaded), folder / "model.onnx")
+    raw = translate.translation(capture.capture(loaded), folder / "model.onnx").model
     kept = folder / "raw.onnx"
     kept.write_bytes(raw.path.read_bytes())
     counts = simplifier.call(

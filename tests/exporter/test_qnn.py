@@ -1,4 +1,4 @@
-"""QNN: what is refused, operators that the NPU has not, and faults put into the model's file."""
+"""QNN: operators that the NPU has not, and faults put into the model's file."""
 
 from __future__ import annotations
 
@@ -108,20 +108,3 @@ def test_an_operator_that_the_npu_has_not_is_named(tmp_path: Path) -> None:
     job = Job(model, QNN, None, tmp_path / "out", {"x": (3, 16)})
     with Worker() as tools, pytest.raises(ConversionError, match=r"does not take Shrink \(last\)"):
         convert(job, tools, WAIT)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "words"), [("float32", ""), ("int64", ""), ("float64", "the NPU has no float64")]
-)
-def test_refused_before_conversion(tmp_path: Path, dtype: str, words: str) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(b"x")
-    outputs = (OutputSpec("y", dtype, (4,)),)
-    said = TARGET.accepts(OnnxModel(path, 20, (spec("x:float32[N,4]"),), outputs, {}), QNN)
-    assert words in said
-    assert bool(said) is bool(words)
-
-
-def test_what_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert TARGET.missing() == ["pip install 'torch2mobile[qnn]'"]

@@ -52,7 +52,7 @@ LEAST_IR = {13: 7, 17: 8, 18: 8, 20: 9, 21: 10, 23: 11}
 
 @pytest.mark.parametrize("opset", slow_but([17, 18, 20, 21, 23], 17, 23))
 def test_opset_is_honoured(conv: Any, tmp_path: Path, opset: int) -> None:
-    model = translate.translate(conv.capture, tmp_path / "m.onnx", opset=opset)
+    model = translate.translation(conv.capture, tmp_path / "m.onnx", opset=opset).model
     written = replace(conv, model=model)
     assert model.opset == opset
     assert [(o.domain, o.version) for o in written.proto.opset_import] == [("", opset)]
@@ -74,7 +74,7 @@ def test_an_opset_that_cannot_be_had_is_refused(conv: Any, tmp_path: Path) -> No
     with pytest.raises(
         OpsetError, match=r"opset 13 was asked for, but .* wrote opset 18"
     ) as caught:
-        translate.translate(conv.capture, path, opset=13)
+        translate.translation(conv.capture, path, opset=13)
     assert "newer opset" in caught.value.remedy
     assert caught.value.exit_code is ExitCode.STAGE
     assert path.read_bytes() == b"what stood there"
@@ -109,13 +109,13 @@ def test_names_dims_and_weights_are_the_users(conv: Any) -> None:
 
 
 def test_the_same_capture_gives_the_same_bytes(conv: Any, tmp_path: Path) -> None:
-    again = translate.translate(conv.capture, tmp_path / "m.onnx")
+    again = translate.translation(conv.capture, tmp_path / "m.onnx").model
     assert again.path.read_bytes() == conv.model.path.read_bytes()
 
 
 def test_weights_stay_inside_unless_asked(conv: Any, tmp_path: Path) -> None:
     assert [path.name for path in conv.model.path.parent.iterdir()] == ["model.onnx"]
-    model = translate.translate(conv.capture, tmp_path / "m.onnx", external_data=True)
+    model = translate.translation(conv.capture, tmp_path / "m.onnx", external_data=True).model
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     bare = onnx.load(model.path, load_external_data=False)
     (entry,) = {
@@ -129,7 +129,7 @@ def test_large_weights_go_outside_by_themselves(
     conv: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(translate, "PROTOBUF_LIMIT", 2**24 + 400)
-    model = translate.translate(conv.capture, tmp_path / "m.onnx")
+    model = translate.translation(conv.capture, tmp_path / "m.onnx").model
     assert (tmp_path / "m.onnx.data").exists()
     replace(conv, model=model).check()
 
@@ -306,13 +306,13 @@ def test_bfloat16_stays_inside(export: Export, tmp_path: Path) -> None:
 def test_an_exporter_that_loses_an_output_is_caught(conv: Any, tmp_path: Path) -> None:
     more = replace(conv.capture, outputs=("output", "lost"))
     with pytest.raises(TranslateError, match="1 inputs and 1 outputs for a module with 1 and 2"):
-        translate.translate(more, tmp_path / "m.onnx")
+        translate.translation(more, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written_is_no_fault_of_the_model(conv: Any, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        translate.translate(conv.capture, tmp_path / "gone" / "m.onnx")
+        translate.translation(conv.capture, tmp_path / "gone" / "m.onnx")
 
 
 # --- a TorchScript trace ----------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_a_traces_values_lead_back_to_the_nearest_forward(scripted: Any) -> None
 
 @pytest.mark.parametrize("opset", [13, 17])
 def test_a_trace_honours_the_opset(scripted: Any, tmp_path: Path, opset: int) -> None:
-    model = translate.translate(scripted.capture, tmp_path / "m.onnx", opset=opset)
+    model = translate.translation(scripted.capture, tmp_path / "m.onnx", opset=opset).model
     written = replace(scripted, model=model)
     assert [(o.domain, o.version) for o in written.proto.opset_import] == [("", opset)]
     # Older runtimes refuse a newer IR version than they know, whatever is in the file.
@@ -376,7 +376,7 @@ def test_a_trace_in_an_opset_that_its_exporter_lacks(
     scripted: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(OpsetError, match="opset 24 was asked for, but a TorchScript trace"):
-        translate.translate(scripted.capture, tmp_path / "m.onnx", opset=24)
+        translate.translation(scripted.capture, tmp_path / "m.onnx", opset=24)
     assert list(tmp_path.iterdir()) == []
     # torch's C++ prints the graph on standard output, which belongs to the report.
     assert capfd.readouterr().out == ""

@@ -105,7 +105,7 @@ def export(
         loaded = load(module, *inputs, **options)
         captured = capture.capture(loaded)
         path: Path = tmp_path_factory.mktemp("artefact") / "model.onnx"
-        model = translate.translate(captured, path)
+        model = translate.translation(captured, path).model
         return Artefact(loaded, captured, model, OneThread(path))
 
     return make

@@ -74,11 +74,6 @@ class InMemory:
     mended: tuple[Row, ...] = ()
 
 
-def translate(capture: Capture, path: Path, **options: Any) -> OnnxModel:
-    """The model of :func:`translation`, which has the options."""
-    return translation(capture, path, **options).model
-
-
 def translation(
     capture: Capture,
     path: Path,
@@ -289,7 +284,4 @@ def weight_bytes(model: ir.Model) -> int:
 
 def _save(model: ir.Model, path: Path, *, external_data: bool) -> None:
     large = weight_bytes(model) > PROTOBUF_LIMIT - 2**24
-    if external_data or large:
-        ir.save(model, path, external_data=path.name + ".data")
-    else:
-        ir.save(model, path)
+    ir.save(model, path, external_data=f"{path.name}.data" if external_data or large else None)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from torch2mobile import limits
-from torch2mobile.errors import InputError, ModelFileError, did_you_mean
+from torch2mobile.errors import InputError, ModelFileError, did_you_mean, reason_of
 from torch2mobile.exporter.loading.fitting import greatest
 from torch2mobile.exporter.loading.grammar import format_input
 from torch2mobile.exporter.loading.hubs import library
@@ -96,9 +96,9 @@ def read(
     except InputError:
         raise
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelFileError(
-            f"{path} cannot be read as an image: {reason}", "Mend it, or take it out of --data."
+            f"{path} cannot be read as an image: {reason_of(error)}",
+            "Mend it, or take it out of --data.",
         ) from error
 
 

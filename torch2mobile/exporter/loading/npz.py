@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from torch2mobile import limits
-from torch2mobile.errors import InputError, ModelFileError, near_path
+from torch2mobile.errors import InputError, ModelFileError, near_path, reason_of
 from torch2mobile.records import RealCase
 
 _HEADERS = {
@@ -34,8 +34,8 @@ def read_npz(path: Path, budget: limits.Budget, remedy: str) -> dict[str, np.nda
             with np.load(file, allow_pickle=False) as archive:
                 arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelFileError(f"{path} cannot be read as .npz: {reason}", remedy) from error
+        said = f"{path} cannot be read as .npz: {reason_of(error)}"
+        raise ModelFileError(said, remedy) from error
     return arrays
 
 
@@ -78,7 +78,7 @@ def _read_npy(path: Path, budget: limits.Budget) -> np.ndarray:
             array: np.ndarray = np.load(file, allow_pickle=False)
     except Exception as error:
         raise ModelFileError(
-            f"{path} cannot be read as .npy: {error}", "Write it with numpy.save."
+            f"{path} cannot be read as .npy: {reason_of(error)}", "Write it with numpy.save."
         ) from error
     return array
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torch2mobile import limits, sampling, sizing
-from torch2mobile.errors import InputError, ModelFileError, UsageError, near_path
+from torch2mobile.errors import InputError, ModelFileError, UsageError, near_path, reason_of
 from torch2mobile.exporter.loading import images, npz, preprocessing, text
 from torch2mobile.exporter.loading.fitting import grouped, spread
 from torch2mobile.exporter.loading.preprocessing import Preprocessing
@@ -111,9 +111,8 @@ def _exists(given: str | Path, flag: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"{flag} {str(given)[:40]!r} cannot be opened: {reason}", "Check the path."
+            f"{flag} {str(given)[:40]!r} cannot be opened: {reason_of(error)}", "Check the path."
         ) from error
     return True
 

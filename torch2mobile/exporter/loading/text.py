@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from torch2mobile import limits
-from torch2mobile.errors import InputError, ModelFileError, UsageError
+from torch2mobile.errors import InputError, ModelFileError, UsageError, reason_of
 from torch2mobile.exporter.loading.fitting import greatest, grouped, spread
 from torch2mobile.exporter.loading.grammar import format_input
 from torch2mobile.exporter.loading.hubs import library
@@ -76,9 +76,9 @@ def lines_of(path: Path, budget: limits.Budget) -> tuple[list[tuple[int, str]], 
         text = io.StringIO(raw.decode("utf-8-sig"), newline=None)
         lines = [line.rstrip("\n") for line in text]
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelFileError(
-            f"{path} cannot be read as text: {reason}", "Write it in UTF-8, a text a line."
+            f"{path} cannot be read as text: {reason_of(error)}",
+            "Write it in UTF-8, a text a line.",
         ) from error
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not kept:
@@ -95,9 +95,8 @@ class Tokens:
         try:
             self._tokenizer = kind.from_str(limits.read_regular(file).decode())
         except Exception as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise UsageError(
-                f"{file} cannot be read as a tokenizer: {reason}",
+                f"{file} cannot be read as a tokenizer: {reason_of(error)}",
                 "Give the tokenizer.json that was saved with the model.",
             ) from error
         self._pad = self._padding(file)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from torch2mobile.records import ParityOptions
 from torch2mobile.validators.parity import mutants
 from torch2mobile.validators.parity.faults import catalogue
-from torch2mobile.validators.parity.faults.catalogue import KINDS, mutate, plan
+from torch2mobile.validators.parity.faults.catalogue import KINDS, Mutation, plan
 from torch2mobile.validators.parity.faults.graph_changes import Graph, apply
 
 RNG = np.random.default_rng(0)
@@ -39,6 +40,14 @@ GRU = (
 
 def array(*shape: int) -> Any:
     return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def mutate(model: Any, **asked: Any) -> Iterator[tuple[Mutation, Any]]:
+    """Each planned fault, in a copy of the model."""
+    for mutation, patch in plan(model, seed=0, **asked):
+        mutant = copy.deepcopy(model)
+        apply(mutant, patch)
+        yield mutation, mutant
 
 
 @dataclass(frozen=True)
@@ -446,7 +455,7 @@ def test_mutants_stay_valid_models_with_the_same_outputs(
     model = built(CASES[kind][number]).model
     before = model.SerializeToString()
     names = [info.name for info in model.graph.output]
-    found = list(mutate(model, seed=0, count=100, kinds=[kind], sizes={"N": 2, "T": 3}))
+    found = list(mutate(model, count=100, kinds=[kind], sizes={"N": 2, "T": 3}))
     assert found
     assert len({(m.kind, m.node, m.what) for m, _ in found}) == len(found)
     for mutation, mutant in found:
@@ -494,7 +503,7 @@ def test_drawn_evenly_over_the_kinds_and_again_for_the_same_seed(
 
 def test_a_shared_weight_is_changed_for_one_reader_only(built: Callable[[Case], Any]) -> None:
     case = line("h = MatMul(x, w) y = MatMul(h, w)", w=array(4, 4))
-    for _, mutant in mutate(built(case).model, seed=0, count=9, kinds=["weight_transposed"]):
+    for _, mutant in mutate(built(case).model, count=9, kinds=["weight_transposed"]):
         weights = [node.input[1] for node in mutant.graph.node]
         assert len(set(weights)) == 2
         assert "w" in weights
@@ -506,7 +515,7 @@ def test_a_fault_inside_a_branch_is_found_and_put_in_place(run_onnx: Any) -> Non
         " y = If (c) <then_branch = a () => (float[4] p) { p = Relu(x) },"
         " else_branch = b () => (float[4] q) { q = Neg(x) }> }"
     )
-    ((mutation, mutant),) = mutate(model, seed=0, count=9, kinds=["relu_slope"])
+    ((mutation, mutant),) = mutate(model, count=9, kinds=["relu_slope"])
     assert mutation.output == "p"
     x = np.array([-1, 0, 1, 2], np.float32)
     for flag, same in ((True, False), (False, True)):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from torch2mobile.validators.parity.faults import (
     functions,
@@ -21,7 +20,10 @@ from torch2mobile.validators.parity.faults import (
     unusual,
     weight_faults,
 )
-from torch2mobile.validators.parity.faults.graph_changes import Graph, Maker, Patch, apply
+from torch2mobile.validators.parity.faults.graph_changes import Graph, Maker, Patch
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -242,22 +244,3 @@ def _sites(graph: Graph, kind: Kind) -> Iterator[tuple[Any, onnx.NodeProto | Non
         if node.op_type in kind.ops and node.domain in {"", "ai.onnx"}:
             for make in kind.sites(graph, node):
                 yield address, node, make
-
-
-def mutate(
-    model: onnx.ModelProto,
-    *,
-    seed: int,
-    count: int,
-    kinds: Sequence[str] | None = None,
-    sizes: Mapping[str, int] | None = None,
-) -> Iterator[tuple[Mutation, onnx.ModelProto]]:
-    """At most ``count`` mutants of a model that carries its weights, each a copy with one fault.
-
-    See :func:`plan`, which copies nothing.
-    """
-    for mutation, patch in plan(model, seed=seed, count=count, kinds=kinds, sizes=sizes):
-        mutant = onnx.ModelProto()
-        mutant.CopyFrom(model)
-        apply(mutant, patch)
-        yield mutation, mutant

@@ -10,6 +10,7 @@ import numpy as np
 
 from torch2mobile.errors import Torch2MobileError
 from torch2mobile.validators.parity.channels import is_float, wide
+from torch2mobile.validators.parity.golden import greatest_difference
 from torch2mobile.validators.parity.locating.pieces import Pieces
 from torch2mobile.validators.parity.locating.portrait import describe
 from torch2mobile.validators.parity.locating.slices import NodeInfo, Topology
@@ -241,8 +242,7 @@ def _distance(want: np.ndarray, got: np.ndarray) -> float:
     both = np.isfinite(a) & np.isfinite(b)
     if not np.array_equal(a[~both], b[~both], equal_nan=True):
         return float("inf")
-    with np.errstate(over="ignore"):
-        return float(np.abs(a[both] - b[both]).max(initial=0.0))
+    return greatest_difference(want, got)
 
 
 def _alike(want: Any, got: Any, share: float) -> bool:
