@@ -22,6 +22,7 @@ from onnx import helper
 
 from torch2mobile import __version__, cli_progress
 from torch2mobile.cli import cli, run
+from torch2mobile.cli_support import echo_table
 from torch2mobile.exporter.targets import TARGETS
 from torch2mobile.reporters import REPORTERS
 from torch2mobile.sample_models import SAMPLES
@@ -801,3 +802,14 @@ def test_errors_fit_a_reader_and_stay_whole_in_a_log(
     assert " ".join("".join(f" {line}" for line in wrapped).split()) == " ".join(
         " ".join(whole).removeprefix("error:").split()
     )
+
+
+def test_a_table_that_does_not_fit_is_told_in_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"name": "ncnn", "title": "t" * 30, "state": "ready to take " * 6}]
+    echo_table(rows, "text")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"ncnn: title {'t' * 30}, state ready")
+    assert max(map(len, lines)) <= 80

@@ -70,6 +70,14 @@ def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
     cells = [columns, *cells] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    width = shutil.get_terminal_size((10_000, 0)).columns
+    if sum(widths) + 2 * len(widths) > width:  # each row is a sentence
+        from torch2mobile.reporters.printable import wrapped
+
+        for row in cells[1:]:
+            told = ", ".join(f"{n} {text}" for n, text in list(zip(columns, row, strict=True))[1:])
+            click.echo("\n".join(wrapped(told, width, f"{row[0]}: ", "  ")))
+        return
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from torch2mobile import user_code
 from torch2mobile.errors import CaptureError
-from torch2mobile.exporter import capture
+from torch2mobile.exporter import assumptions, capture
 from torch2mobile.exporter.loading import source
 from torch2mobile.records import Capture, Request
 
@@ -53,6 +54,29 @@ def test_what_no_input_decides_is_read(kind: type[Ones]) -> None:
     assert found.program is not None
     x = torch.rand(3, 4)
     assert torch.equal(found.program.module()(x)[0], module(x))
+
+
+class Positions(nn.Module):
+    """A branch on a value that follows the size, and one on a value of zeros as many."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.zeros_like(x).any() or torch.equal(torch.arange(4), x.new_ones(4)):
+            return x
+        if torch.arange(x.shape[0]).max() == 100:  # HERE
+            return x * 2
+        return x + 1
+
+
+def test_what_sizes_decide_is_an_assumption() -> None:
+    inputs = ("x:float32[N=1..500,4]",)
+    loaded = source.from_specs("n", Positions(), inputs, (), Request(source=""), ())
+    found = assumptions.exceptions(capture.capture(loaded))
+    ((assumed, sizes),) = [pair for pair in found if "read" in pair[0].text]
+    assert sizes == {"N": 101}
+    assert assumed.line is not None
+    place = user_code.location(*assumed.line)
+    assert place.code.endswith("# HERE")
+    assert assumed.text == f"test_known_values.py:{place.line} read False"
 
 
 class OfInput(Ones):

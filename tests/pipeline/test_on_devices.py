@@ -26,6 +26,7 @@ from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import (
     ArtifactEntry,
     Check,
+    Mismatch,
     ParityOptions,
     Request,
     Status,
@@ -154,6 +155,16 @@ def test_float16_that_no_arm_processor_computed_has_a_note(
 def test_the_options_to_pass_have_their_numbers(found: Table, options: str) -> None:
     check = Check("parity", Status.FAILED, "", target="ncnn-fp16", tables=(found,))
     assert enough.to_pass(check) == options
+
+
+def test_an_output_with_a_tolerance_of_its_own_is_named() -> None:
+    """A tolerance of all outputs would not overrule it."""
+    found = table(("y", 0.12345, 0.1))
+    wrong = Mismatch("y", "p", "off", (0,), least_rtol=0.001)
+    check = Check("parity", Status.FAILED, "", target="t", tables=(found,), mismatches=(wrong,))
+    assert "--atol y@t=0.124." in enough.allowing(check, {"y": None})
+    assert "--rtol y@t=0.00101," in enough.rounded(check, "float16", {"y": None})
+    assert "--rtol @t=0.00101," in enough.rounded(check, "float16", {"": None})
 
 
 def test_a_device_that_dies_is_an_error_and_stops_no_other(pair: Any, pretended: None) -> None:

@@ -10,8 +10,10 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import PurePath
 from traceback import FrameSummary
 from typing import Any
 
@@ -32,6 +34,7 @@ from torch2mobile import probe_sizes, sampling, sizing, user_code, value_forms
 from torch2mobile.copies import fresh
 from torch2mobile.exporter.dims import grouped, torch_symbols
 from torch2mobile.exporter.fused_attention import attention_in_operators
+from torch2mobile.exporter.known_values import TAPES
 from torch2mobile.records import Assumption, Capture, Dim, InputSpec, LoadedModel, Location
 from torch2mobile.tensors import quiet, to_torch
 
@@ -59,7 +62,29 @@ def assumptions(capture: Capture) -> tuple[Assumption, ...]:
     guards |= {guard.expr: _line_of(guard) for guard in (*environment.guards, *put_off)}
     # A guard was written down before torch knew one symbol for a formula of another.
     found = {environment.replace(guard): where for guard, where in reversed(guards.items())}
-    return _told(dict(reversed(found.items())), torchs)
+    return (*_told(dict(reversed(found.items())), torchs), *_reads(environment, torchs))
+
+
+def _reads(environment: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Iterator[Assumption]:
+    """What code has read of values that sizes decide, as it was at the example's."""
+    tape = TAPES.get(environment)
+    known = {size: environment.replace(size) for size in tape.sizes()} if tape is not None else {}
+    free = {symbol for formula in known.values() for symbol in formula.free_symbols}
+    if tape is None or not free or not free <= set(torchs):
+        return
+
+    def holds(number: int, value: Any, sizes: Mapping[str, int]) -> bool:
+        own = {symbol: torchs[symbol].at(sizes) for symbol in free}
+        try:
+            found = tape.at({size: int(known[size].subs(own)) for size in known})
+        except Exception:  # noqa: BLE001 (the code itself would raise: nothing is read)
+            return True
+        return bool(found[number] == value)
+
+    symbols = tuple(dict.fromkeys(str(t.symbol) for each in free for t in torchs[each].terms))
+    for number, (line, value, _) in enumerate(tape.reads):
+        text = f"{PurePath(line[0]).name}:{line[1]} read {value}"
+        yield Assumption(text, symbols, partial(holds, number, value), line=line)
 
 
 def decided(loaded: LoadedModel) -> tuple[Assumption, ...]:

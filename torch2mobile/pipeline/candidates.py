@@ -97,7 +97,8 @@ class Candidate:
         if not self.device:
             check = replace(check, notes=(*check.notes, *self._otherwise()))
         if check.status is Status.FAILED and self.entry.variant.lossy:
-            own = rounded(check, self.entry.variant.precision) or allowing(check)
+            named = gate.tolerances
+            own = rounded(check, self.entry.variant.precision, named) or allowing(check, named)
             check = replace(check, hint=own or check.hint)
         if check.status is not Status.PASSED or gate.tolerances.get("") is not _ANYTHING:
             return check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from torch2mobile.records import Check, Metric
 from torch2mobile.reporters.figures import round_up
@@ -21,8 +22,11 @@ def by_output(check: Check) -> list[dict[str, Metric | None]]:
     ]
 
 
-def to_pass(check: Check) -> str:
-    """The least absolute tolerances that a check would pass with, as options; empty for none."""
+def to_pass(check: Check, named: Collection[str] = ()) -> str:
+    """The least absolute tolerances that a check would pass with, as options; empty for none.
+
+    ``named`` are outputs with a tolerance of their own, which no other one overrules.
+    """
     rows = by_output(check)
     failing = [row for row in rows if check.metrics.get(f"{row['output']}.failing")] or rows
     least = {str(row["output"]): row["least atol"] for row in failing if row["least atol"] != 0}
@@ -30,18 +34,18 @@ def to_pass(check: Check) -> str:
     if not known or len(known) < len(least) or not all(map(math.isfinite, known.values())):
         return ""
     return " ".join(
-        f"--atol {name if len(rows) > 1 else ''}@{check.target}={round_up(value)}"
+        f"--atol {name if len(rows) > 1 or name in named else ''}@{check.target}={round_up(value)}"
         for name, value in known.items()
     )
 
 
-def allowing(check: Check) -> str:
+def allowing(check: Check, named: Collection[str] = ()) -> str:
     """What to do where a tolerance lets a check of parity pass."""
-    options = to_pass(check) if check.name == "parity" else ""
+    options = to_pass(check, named) if check.name == "parity" else ""
     return options and f"If the app can bear it, allow it: {options}."
 
 
-def rounded(check: Check, precision: str) -> str:
+def rounded(check: Check, precision: str, named: Collection[str] = ()) -> str:
     """What to do where large values are off by no more than a precision rounds them.
 
     Golden data that differ are another file, and of more than are shown nobody knows.
@@ -54,8 +58,9 @@ def rounded(check: Check, precision: str) -> str:
     known = [rtol for rtol in needed if rtol is not None and rtol <= _ROUNDING]
     if not known or len(known) < len(needed):
         return ""
+    outputs = dict.fromkeys(one.output if one.output in named else "" for one in check.mismatches)
+    options = [f"--rtol {name}@{check.target}={round_up(max(known))}" for name in outputs]
     return (
         f"{precision} rounds large values by more than an absolute tolerance lets pass: add "
-        f"--rtol @{check.target}={round_up(max(known))}, or say with --values what the inputs can "
-        "be."
+        f"{' '.join(options)}, or say with --values what the inputs can be."
     )

@@ -69,7 +69,8 @@ def wrapped(text: str, width: int, first: str, others: str) -> list[str]:
     Code that is too long goes on after a comma or a bracket.
     """
     rows: list[str] = []
-    long = re.compile(rf"\S{{{max(width - max(len(first), len(others)), 1)},}}")
+    room = width - max(len(first), len(others))
+    long = re.compile(rf"\S{{{min(max(room, 1), 9999)},}}")
     for mark in r"(?<=,)(?=\S)", r"(?<=\()(?=[^\s)])":
         text = long.sub(partial(_spaced, mark), text)
     for paragraph in text.strip().split("\n"):

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from torch2mobile.errors import ExitCode, SourceError, UsageError
-from torch2mobile.exporter.loading import preprocessing, source
+from torch2mobile.exporter.loading import hubs, preprocessing, source
 from torch2mobile.records import LoadedModel, Request
 
 
@@ -60,6 +63,25 @@ def test_a_model_is_called_as_its_configuration_says(offline: list[Any]) -> None
     assert found.notes[0].startswith("its weights are random")
     assert offline == [(False, "1")]
     assert "HF_HUB_OFFLINE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("answer", "allowed"),
+    [
+        (URLError(socket.gaierror(-2, "Name or service not known")), "1"),
+        (HTTPError("https://hub", 403, "Forbidden", Message(), None), None),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, offline: list[Any], answer: OSError, allowed: str | None
+) -> None:
+    def urlopen(*_: Any, **__: Any) -> None:
+        raise answer
+
+    monkeypatch.setattr(hubs, "urlopen", urlopen)
+    with pytest.raises(SourceError, match="no route to host"):
+        load("timm:tiny_net", download=True)
+    assert offline == [(True, allowed)]
 
 
 def test_a_librarys_bars_of_progress_are_off_while_it_loads(

@@ -10,11 +10,13 @@ import importlib
 import inspect
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 from torch2mobile import limits
 from torch2mobile.errors import SourceError, did_you_mean, near_path, some_of
@@ -47,7 +49,7 @@ def published(hub: str, name: str, *, download: bool) -> Published:
     """The model of this name; SourceError where the library, or the name, is not there."""
     if not name:
         raise SourceError(f"{hub}: names no model", f"Write {hub}:NAME.")
-    with _network(allowed=download):
+    with _network(allowed=download and _answers()):
         return _timm(name, download=download) if hub == "timm" else _hf(name, download=download)
 
 
@@ -65,6 +67,20 @@ def _network(*, allowed: bool) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+_HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def _answers() -> bool:
+    """Whether the hub can be reached: where not, the libraries would ask for half a minute."""
+    try:
+        urlopen(_HUB, timeout=10).close()  # noqa: S310 (the address is the user's own)
+    except OSError as error:
+        # What answers with an error, or with a certificate of its own, is for the libraries.
+        reason = getattr(error, "reason", error)
+        return not isinstance(reason, socket.gaierror | ConnectionError | TimeoutError)
+    return True
 
 
 @contextlib.contextmanager
