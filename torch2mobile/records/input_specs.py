@@ -72,6 +72,12 @@ class Dim:
         return str(unknown[0].symbol), *divmod(size - self.at(known), unknown[0].factor)
 
 
+KindOfValues = Literal[
+    "range", "uniform", "normal", "padding", "causal", "lengths", "offsets", "sorted", "one-hot",
+    "nonzero", "choice",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Values:
     """The values an input may take: a closed range, a distribution to draw from, or a form.
@@ -82,19 +88,7 @@ class Values:
     ``lengths`` and ``offsets`` count. ``suggested`` tells that only the input's name says so.
     """
 
-    kind: Literal[
-        "range",
-        "uniform",
-        "normal",
-        "padding",
-        "causal",
-        "lengths",
-        "offsets",
-        "sorted",
-        "one-hot",
-        "nonzero",
-        "choice",
-    ]
+    kind: KindOfValues
     low: float = 0
     high: float = 0
     numbers: tuple[float, ...] = ()

@@ -28,22 +28,10 @@ from torch2mobile.tensors import quiet
 # A call in a size: what torch's own printer writes, beside torch.utils._sympy.functions.
 _SYMPY = frozenset(
     {
-        *(
-            "Symbol",
-            "Integer",
-            "Rational",
-            "Float",
-            "Add",
-            "Mul",
-            "Pow",
-            "Mod",
-            "Max",
-            "Min",
-            "Abs",
-        ),
+        *("Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Mod", "Max", "Min"),
         *("And", "Or", "Not", "Equality", "Unequality", "GreaterThan", "LessThan", "Piecewise"),
         *("StrictGreaterThan", "StrictLessThan", "Eq", "Ne", "Ge", "Le", "Gt", "Lt", "ITE"),
-        *("ExprCondPair", "floor", "ceiling"),
+        *("Abs", "ExprCondPair", "floor", "ceiling"),
     }
 )
 _MEASURES = frozenset({"size", "stride", "storage_offset"})

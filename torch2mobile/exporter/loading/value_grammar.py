@@ -11,11 +11,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 from torch2mobile.errors import did_you_mean
 from torch2mobile.exporter.loading.grammar import NAME, Scanner, onnx_name, read_dim, read_path
-from torch2mobile.records import Values
+from torch2mobile.records import KindOfValues, Values
 
 _REMEDY = (
     "Write for example --values 'ids=0..30521', --values 'image=uniform(0,1)', "
@@ -58,7 +58,7 @@ def _refuse_backwards(scan: Scanner, low: float, high: float) -> None:
         scan.fail(f"the range runs backwards: {low}..{high}")
 
 
-def _pair(scan: Scanner, word: str) -> Values:
+def _pair(scan: Scanner, word: KindOfValues) -> Values:
     scan.need(r"\(", f"expected '(' after {word}")
     low = scan.number(f"expected a number after '{word}('")
     scan.need(",", "expected ',' after the first number")
@@ -68,40 +68,31 @@ def _pair(scan: Scanner, word: str) -> Values:
     elif high <= 0:
         scan.fail("the standard deviation must be above 0")
     scan.need(r"\)", "expected ')' after the second number")
-    kinds: dict[str, Literal["uniform", "normal", "sorted", "nonzero"]] = {
-        "uniform": "uniform",
-        "normal": "normal",
-        "sorted": "sorted",
-        "nonzero": "nonzero",
-    }
-    return Values(kinds[word], low, high)
+    return Values(word, low, high)
 
 
-def _maybe_pair(scan: Scanner, word: str) -> Values:
-    if scan.take(r"(?=\()") is not None:
-        return _pair(scan, word)
-    return Values("sorted") if word == "sorted" else Values("nonzero")
+def _maybe_pair(scan: Scanner, word: KindOfValues) -> Values:
+    return Values(word) if scan.take(r"(?=\()") is None else _pair(scan, word)
 
 
-def _padding(scan: Scanner, _: str) -> Values:
+def _padding(scan: Scanner, word: KindOfValues) -> Values:
     if not scan.take(r"\("):
-        return Values("padding")
+        return Values(word)
     side = scan.need(r"left\b|right\b", "expected left or right")
     scan.need(r"\)", "expected ')' after the side")
-    return Values("padding", side="left" if side == "left" else "right")
+    return Values(word, side="left" if side == "left" else "right")
 
 
-def _bare(_: Scanner, word: str) -> Values:
-    return Values("causal") if word == "causal" else Values("one-hot")
+def _bare(_: Scanner, word: KindOfValues) -> Values:
+    return Values(word)
 
 
-def _counted(scan: Scanner, word: str) -> Values:
-    kind: Literal["lengths", "offsets"] = "lengths" if word == "lengths" else "offsets"
+def _counted(scan: Scanner, word: KindOfValues) -> Values:
     if not scan.take(r"\("):
-        return Values(kind)
+        return Values(word)
     of = read_dim(scan)
     scan.need(r"\)", "expected ')' after the size")
-    return Values(kind, of=of)
+    return Values(word, of=of)
 
 
 def _choice(scan: Scanner, word: str) -> Values:
@@ -120,7 +111,7 @@ def _number(scan: Scanner) -> float:
     )
 
 
-_KINDS: dict[str, Callable[[Scanner, str], Values]] = {
+_KINDS: dict[str, Callable[[Scanner, Any], Values]] = {
     "uniform": _pair,
     "normal": _pair,
     "sorted": _maybe_pair,
