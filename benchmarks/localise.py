@@ -43,7 +43,7 @@ from torch2mobile.validators.parity.faults import catalogue
 from torch2mobile.validators.parity.faults.graph_changes import apply
 from torch2mobile.validators.parity.localise import localise
 from torch2mobile.validators.parity.locating.pieces import process_of_pieces
-from torch2mobile.validators.parity.locating.suspects import Finding, Question, Suspect
+from torch2mobile.validators.parity.locating.suspects import Located, Question, Suspect
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def sample_accuracy(
     return counts
 
 
-def verdict(before: onnx.ModelProto, after: onnx.ModelProto, output: str, found: Finding) -> str:
+def verdict(before: onnx.ModelProto, after: onnx.ModelProto, output: str, found: Located) -> str:
     """Whether the faulty node was named, another, or none."""
     if found.verdict != "node":
         return "none"

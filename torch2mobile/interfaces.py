@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from torch2mobile.environments import Environment
 
-    Arrays = Mapping[str, np.ndarray]
+    Feeds = Mapping[str, np.ndarray]
+    Outputs = Sequence[tuple[str, np.ndarray]]
 
 
 class Runner(Protocol):
@@ -35,7 +36,7 @@ class Runner(Protocol):
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Names, dtypes and dims of the outputs as the runtime sees them."""
 
-    def run(self, feeds: Arrays) -> list[tuple[str, np.ndarray]]:
+    def run(self, feeds: Feeds) -> list[tuple[str, np.ndarray]]:
         """All outputs, as (name, array) in the artefact's own order."""
 
 
@@ -45,7 +46,7 @@ class LayeredRunner(Runner, Protocol):
     def layers(self) -> tuple[Layer, ...]:
         """The runtime's own layers, each after those that it reads from."""
 
-    def values(self, feeds: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def values(self, feeds: Feeds, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Inner values by the names that :meth:`layers` gives them."""
 
 

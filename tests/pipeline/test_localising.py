@@ -18,7 +18,7 @@ from torch2mobile.errors import CaptureError, ExitCode, UsageError
 from torch2mobile.pipeline import finding_words, localising
 from torch2mobile.pipeline.results import Result
 from torch2mobile.records import Check, ParityOptions, Status
-from torch2mobile.validators.parity.locating.suspects import Finding
+from torch2mobile.validators.parity.locating.suspects import Located
 
 FEW = ParityOptions(probes=1)
 EXAMPLE = (torch.linspace(-3, 3, 12).reshape(2, 6),)
@@ -276,7 +276,7 @@ def test_the_command(
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_each_verdict_has_its_words(verdict: str) -> None:
-    finding = Finding(verdict, "N=1", detail="y: differs", compared=3, values=4)
+    finding = Located(verdict, "N=1", detail="y: differs", compared=3, values=4)
     check = finding_words.localise_check(finding, {})
     assert (check.status is Status.PASSED) == (verdict == "nothing")
     assert ("N=1" in check.summary) == (verdict != "interface")

@@ -94,7 +94,7 @@ def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:
     return (user_code.location(own.file, own.tree.lineno),) if own is not None else ()
 
 
-def _refuse_lost(loaded: LoadedModel, found: flat_module.Outputs) -> None:
+def _refuse_lost(loaded: LoadedModel, found: flat_module.FlatOutputs) -> None:
     """Refuse to lose an output in silence, and to be asked for what is not there."""
     dropped = loaded.flat.dropped
     names = [name for name, _ in found.tensors]

@@ -23,8 +23,8 @@ from torch2mobile.pipeline.stages import Stages
 from torch2mobile.records import Artifact, ArtifactEntry, Check, Job, OnnxModel, Request
 
 if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
     from torch2mobile.validators.parity.answers import Answers
-    from torch2mobile.validators.parity.compare import Outputs
     from torch2mobile.validators.parity.expected import Expected
 
 

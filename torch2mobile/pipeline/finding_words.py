@@ -11,7 +11,7 @@ from torch2mobile.records import Check, Location, Metric, Origin, Status, Table
 
 if TYPE_CHECKING:
     from torch2mobile.exporter.provenance import Origins
-    from torch2mobile.validators.parity.locating.suspects import Finding, Suspect
+    from torch2mobile.validators.parity.locating.suspects import Located, Suspect
 
 _COLUMNS = (
     *("operator", "layer", "line", "span", "own error", "allowed", "before", "after"),
@@ -49,7 +49,7 @@ def _suspects(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def localise_check(
-    finding: Finding, origins: Origins, operators: Mapping[str, str] | None = None
+    finding: Located, origins: Origins, operators: Mapping[str, str] | None = None
 ) -> Check:
     """The finding as a check of its own; PASSED where nothing differs.
 
@@ -107,7 +107,7 @@ _NOWHERE = Origin((), "", 0, "")
 
 
 def _table(
-    finding: Finding, suspects: Sequence[Suspect], called: Sequence[str], origins: Origins
+    finding: Located, suspects: Sequence[Suspect], called: Sequence[str], origins: Origins
 ) -> Table:
     title = f"where it starts, on probe {finding.probe}"
     if finding.verdict in _SUMMED:
@@ -139,7 +139,7 @@ def _span(suspect: Suspect) -> str:
     return last if len(suspect.nodes) == 1 else f"{len(suspect.nodes)} nodes, {first} to {last}"
 
 
-def _cause(finding: Finding) -> str:
+def _cause(finding: Located) -> str:
     fault = finding.suspects[0].fault if finding.suspects else ""
     if finding.verdict == "node" and not finding.suspects[0].runs:
         fault = "stops"
@@ -171,7 +171,7 @@ _HINTS = {
 }
 
 
-def sentence(finding: Finding, called: str = "") -> str:
+def sentence(finding: Located, called: str = "") -> str:
     """The finding in one sentence; ``called`` is what the user's line calls there."""
     if finding.verdict != "node":
         return _OTHERS[finding.verdict].format(probe=finding.probe, detail=finding.detail)
@@ -224,7 +224,7 @@ _OTHERS = {
 }
 
 
-def _lined_up(finding: Finding) -> list[str]:
+def _lined_up(finding: Located) -> list[str]:
     """How much of the file could be lined up, where that bears on the finding."""
     if finding.compared == finding.values or finding.verdict in {"node", "interface", "capture"}:
         return []

@@ -12,7 +12,7 @@ from torch2mobile.records import GoldenCase, ParityOptions, Variant
 if TYPE_CHECKING:
     import numpy as np
 
-    from torch2mobile.validators.parity.compare import Outputs
+    from torch2mobile.interfaces import Outputs
     from torch2mobile.validators.parity.expected import Expected
 
 # Golden data stays small enough to check in.

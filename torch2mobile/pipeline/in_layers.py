@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile.records import Check, Metric, Origin
+from torch2mobile.records import Check, Metric
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from torch2mobile.exporter.provenance import Origins
     from torch2mobile.interfaces import LayeredRunner
     from torch2mobile.validators.parity.locating.layers import WrongLayer
-
-Origins = Mapping[str, tuple[Origin, ...]]
 
 
 def find(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,19 +26,17 @@ from torch2mobile.records import (
     LoadedModel,
     Location,
     Mismatch,
-    Origin,
     ParityOptions,
     Request,
     Status,
 )
 
 if TYPE_CHECKING:
+    from torch2mobile.exporter.provenance import Origins
     from torch2mobile.exporter.translate import Translation
     from torch2mobile.interfaces import LayeredRunner, Observer, Runner
     from torch2mobile.isolation import Process
     from torch2mobile.validators.parity.expected import Expected
-
-Origins = Mapping[str, tuple[Origin, ...]]
 
 # For onnxsim on the translation.
 _SIMPLIFY_SECONDS = 120.0

@@ -21,8 +21,7 @@ from torch2mobile.records import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from torch2mobile.interfaces import Outputs
     from torch2mobile.validators.parity.answers import Answers
     from torch2mobile.validators.parity.expected import Expected
 
@@ -103,7 +102,7 @@ def _passed(expected: Sequence[Expected], got: Answers, options: ParityOptions, 
     )
 
 
-def _against_raw(case: Expected, raw: list[tuple[str, np.ndarray]]) -> Expected:
+def _against_raw(case: Expected, raw: Outputs) -> Expected:
     """The unsimplified model's outputs as what is expected; the module's truth if it fits them."""
     from torch2mobile.validators.parity.expected import Expected
 

@@ -21,7 +21,7 @@ from torch2mobile.validators.parity import localise, probes, reference
 from torch2mobile.validators.parity.evidence import closeness
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.locating import pieces, slices
-from torch2mobile.validators.parity.locating.suspects import Finding, Question
+from torch2mobile.validators.parity.locating.suspects import Located, Question
 
 
 class Net(nn.Module):
@@ -51,7 +51,7 @@ class Subject:
     translation: Any
     expected: list[Expected]
 
-    def ask(self, path: Path, case: Expected | None = None, **changes: Any) -> Finding:
+    def ask(self, path: Path, case: Expected | None = None, **changes: Any) -> Located:
         question = Question(
             artifact=path,
             program=self.translation.program,
@@ -106,7 +106,7 @@ def weight(graph: Any, name: str) -> Any:
     return next(tensor for tensor in graph.initializer if tensor.name == name)
 
 
-def named(finding: Finding) -> list[str]:
+def named(finding: Located) -> list[str]:
     return [node.op_type for node in finding.suspects[0].nodes]
 
 

@@ -284,7 +284,7 @@ def test_large_weights_are_sent_once_and_judged_alike(tiny: Callable[..., Any]) 
 
 
 class TestBench:
-    def variant(self, net: Any) -> bench.Variant:
+    def variant(self, net: Any) -> bench.Packed:
         return bench.pack(net.model)
 
     def test_a_crash_costs_one_answer(self, net: Any) -> None:
@@ -301,7 +301,7 @@ class TestBench:
     def test_what_does_not_load_gives_errors(self, net: Any) -> None:
         with (
             bench.Bench({}, [net.expected[0].probe.feeds], 60) as table,
-            table.variant(1, bench.Variant(b"nonsense", ()), [0]) as answers,
+            table.variant(1, bench.Packed(b"nonsense", ()), [0]) as answers,
         ):
             assert isinstance(answers[0], Exception)
 

@@ -185,7 +185,7 @@ def slot_paths(module: torch.nn.Module, template: Template) -> list[Path]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
+class FlatOutputs:
     """A module's return value as a file can give it: ``tensors`` by name, and what is not there.
 
     ``absent`` are None, ``dropped`` as asked for, ``lost`` no tensors, with their types.
@@ -197,14 +197,14 @@ class Outputs:
     lost: dict[str, str]
 
 
-def flatten_outputs(value: Any, dropped: Sequence[str] = ()) -> Outputs:
+def flatten_outputs(value: Any, dropped: Sequence[str] = ()) -> FlatOutputs:
     """Named tensors of a module's return value, and what is not among them.
 
     A single tensor is ``output``, tuple items ``output_0`` …, mapping keys, named-tuple and
     dataclass fields keep their names, nested keys are joined with ``_``. ``dropped`` names outputs,
     or what holds them, that are left out.
     """
-    found = Outputs([], [], [], {})
+    found = FlatOutputs([], [], [], {})
     for leaf_path, leaf in walk(value):
         anonymous = not leaf_path or isinstance(leaf_path[0], int)
         path = ("output", *leaf_path) if anonymous else leaf_path
@@ -264,7 +264,7 @@ class FlatModule(torch.nn.Module):
         with holding(self.inner, self.states, tensors[count:]):
             return self._returned(tensors[:count])
 
-    def outputs(self, *tensors: torch.Tensor) -> Outputs:
+    def outputs(self, *tensors: torch.Tensor) -> FlatOutputs:
         """The named tensors of the module's return value, then its state, and what is lost."""
         count = len(tensors) - len(self.states)
         with holding(self.inner, self.states, tensors[count:]) as after:

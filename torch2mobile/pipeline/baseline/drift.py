@@ -44,9 +44,9 @@ from torch2mobile.records import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from torch2mobile.interfaces import Outputs
     from torch2mobile.validators.parity.answers import Answers
     from torch2mobile.validators.parity.baseline import Replay
-    from torch2mobile.validators.parity.compare import Outputs
     from torch2mobile.validators.parity.golden import Golden
 
 KEEP = "Keep the earlier bundle as export wrote it, and give its folder or its manifest.json."

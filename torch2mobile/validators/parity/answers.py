@@ -21,8 +21,10 @@ from torch2mobile.validators.parity.probes import Probe
 if TYPE_CHECKING:
     import numpy as np
 
+    from torch2mobile.interfaces import Outputs
 
-Answers = list["list[tuple[str, np.ndarray]] | Torch2MobileError"]
+
+Answers = list["Outputs | Torch2MobileError"]
 
 
 def run_probes(

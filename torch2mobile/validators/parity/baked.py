@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from torch2mobile.validators.parity.answers import Answers
 from torch2mobile.validators.parity.channels import Yardstick
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.gate import limits_of
+
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
 
 # Of float16: the least normal number, and the rounding unit.
 _LEAST, _UNIT = 2.0**-14, 2.0**-10
@@ -60,7 +64,7 @@ def baked_check(
     return Check("baked", Status.PASSED, summary, target=target, notes=notes)
 
 
-def _comparable(wanted: Expected, got: compare.Outputs) -> bool:
+def _comparable(wanted: Expected, got: Outputs) -> bool:
     """Whether an answer can follow anything: of another shape, or NaN alone, it is wrong itself."""
     if compare.structure(wanted.outputs, got, ""):
         return False
@@ -72,7 +76,7 @@ def _only_nan(array: np.ndarray) -> bool:
     return bool(channels.is_float(array) and array.size and np.isnan(array).all())
 
 
-def _equal(first: compare.Outputs, second: compare.Outputs) -> bool:
+def _equal(first: Outputs, second: Outputs) -> bool:
     return compare.same([array for _, array in first], [array for _, array in second])
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from torch2mobile.records import Check, Metric, Mismatch, Status, Table, Toleran
 from torch2mobile.validators.parity import compare, evidence
 from torch2mobile.validators.parity.attribution import Cause, Changes, Moved, cause_of, hint_of
 from torch2mobile.validators.parity.channels import is_float, wide
-from torch2mobile.validators.parity.compare import Judged, Outputs
+from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.golden import Golden, greatest_difference, limit_of
 
-Answer = Outputs | Torch2MobileError
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
+
 
 COLUMNS = (
     *("output", "earlier then", "earlier now", "this now", "files", "modules", "allowed"),
@@ -43,8 +46,8 @@ class Replay:
     """
 
     case: Golden
-    now: Answer
-    before: Answer | None
+    now: Outputs | Torch2MobileError
+    before: Outputs | Torch2MobileError | None
     module: Outputs | None
     errors: Mapping[str, float]
 
@@ -66,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Drift:
+class OutputDrift:
     """One output over all cases: what was recorded, and the parts of the way."""
 
     output: str
@@ -96,7 +99,7 @@ class Drift:
         return ""
 
 
-def drifts(replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> list[Drift]:
+def drifts(replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> list[OutputDrift]:
     """The drift of every output that is still there, over all replayed cases."""
     names = dict.fromkeys(name for replay in replays for name, _ in replay.case.outputs)
     lost = {
@@ -108,7 +111,9 @@ def drifts(replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> li
     return [_drift(name, replays, tolerances) for name in names if name not in lost]
 
 
-def _drift(name: str, replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]) -> Drift:
+def _drift(
+    name: str, replays: Sequence[Replay], tolerances: Mapping[str, Tolerance]
+) -> OutputDrift:
     own = tolerances.get(name, tolerances.get(""))
 
     def part(base: str, other: str) -> Part:
@@ -116,7 +121,7 @@ def _drift(name: str, replays: Sequence[Replay], tolerances: Mapping[str, Tolera
         judged = [_apart(case, name, first, second, own) for case, first, second in sides]
         return _part(judged, [_difference(first, second) for _, first, second in sides])
 
-    return Drift(
+    return OutputDrift(
         name,
         tuple(replay.case.probe for replay in replays),
         tuple(replay.errors.get(name) for replay in replays),
@@ -220,7 +225,7 @@ def baseline_check(
     )
 
 
-def _metrics(found: Sequence[Drift]) -> Mapping[str, Metric]:
+def _metrics(found: Sequence[OutputDrift]) -> Mapping[str, Metric]:
     metrics: dict[str, Metric] = {}
     for drift in found:
         if isinstance(drift.now.figure, float) and drift.now.allowed is not None:
@@ -229,13 +234,13 @@ def _metrics(found: Sequence[Drift]) -> Mapping[str, Metric]:
     return metrics
 
 
-def _row(drift: Drift, cause: Cause | None) -> tuple[Metric | None, ...]:
+def _row(drift: OutputDrift, cause: Cause | None) -> tuple[Metric | None, ...]:
     parts = (drift.before, drift.now, drift.files, drift.modules)
     figures = tuple(part.figure for part in parts)
     return (drift.output, drift.then, *figures, drift.now.allowed, cause.word if cause else None)
 
 
-def _failed(failed: Sequence[Drift], causes: Mapping[str, Cause]) -> str:
+def _failed(failed: Sequence[OutputDrift], causes: Mapping[str, Cause]) -> str:
     first = failed[0]
     off = first.now.figure
     if isinstance(off, float):
@@ -253,7 +258,7 @@ def _other_causes(causes: Mapping[str, Cause]) -> list[str]:
     return [f"{name}: {cause.sentence}" for name, cause in causes.items() if cause != first]
 
 
-def _passed(found: Sequence[Drift], cases: int) -> str:
+def _passed(found: Sequence[OutputDrift], cases: int) -> str:
     floats = [drift for drift in found if isinstance(drift.now.figure, float)]
     if not floats:
         return f"{cases} cases of the earlier bundle, with the same results"
@@ -269,7 +274,7 @@ def _share(part: Part) -> float:
     return figure / part.allowed if part.allowed else figure
 
 
-def _other_results(target: str, found: Sequence[Drift], changes: Changes) -> list[str]:
+def _other_results(target: str, found: Sequence[OutputDrift], changes: Changes) -> list[str]:
     """What is worth knowing although it fails nothing: the same file gives other numbers."""
     first = next(filter(None, (drift.other_results for drift in found)), "")
     text = f"the earlier file for {target}, the same bytes, gives other results than at its export"

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet, to_numpy, to_torch
 from torch2mobile.validators.parity.compare import same
 
-Outputs = list[tuple[str, np.ndarray]]
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
 
 
 def tensors_of(loaded: LoadedModel, feeds: Mapping[str, np.ndarray]) -> list[torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from torch2mobile.records import Mismatch
 from torch2mobile.validators.parity.channels import is_float, wide
 from torch2mobile.validators.parity.tolerance import Limit
 
-Outputs = Sequence[tuple[str, np.ndarray]]
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
 
 
 @dataclass(frozen=True)

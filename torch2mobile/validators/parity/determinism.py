@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,10 +20,14 @@ from torch2mobile.records import LoadedModel
 from torch2mobile.tensors import quiet
 from torch2mobile.validators.parity import recorder
 from torch2mobile.validators.parity.answers import Answers
-from torch2mobile.validators.parity.calls import Outputs, named, rewinder, run, tensors_of
+from torch2mobile.validators.parity.calls import named, rewinder, run, tensors_of
 from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.recorder import Step
+
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
+
 
 Cause = Literal["random", "state", "outside"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,13 +20,16 @@ from torch2mobile.validators.parity.compare import Judged
 from torch2mobile.validators.parity.expected import Expected, Usual, typical_of
 from torch2mobile.validators.parity.tolerance import Limit
 
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
+
 # A failing model fails on many probes; the report names this many and counts the rest.
 SHOWN = 12
 
 
 def judge_probe(
     case: Expected,
-    answer: list[tuple[str, np.ndarray]] | Torch2MobileError,
+    answer: Outputs | Torch2MobileError,
     usual: Mapping[str, Yardstick],
     tolerances: Mapping[str, Tolerance],
 ) -> tuple[list[Judged], list[Mismatch]]:
@@ -53,7 +57,7 @@ def judge_probe(
 def _by_order(
     judged: list[Judged],
     case: Expected,
-    answer: list[tuple[str, np.ndarray]],
+    answer: Outputs,
     usual: Mapping[str, Yardstick],
     tolerances: Mapping[str, Tolerance],
 ) -> list[Judged]:
@@ -108,9 +112,7 @@ def _by_value(one: Judged, number: int, case: Expected, got: np.ndarray) -> Judg
     return replace(one, error=0.0, mismatch=None, least_atol=0.0, least_rtol=0.0)
 
 
-def _judge_outputs(
-    case: Expected, answer: list[tuple[str, np.ndarray]], limits: Sequence[Limit]
-) -> list[Judged]:
+def _judge_outputs(case: Expected, answer: Outputs, limits: Sequence[Limit]) -> list[Judged]:
     return [
         compare.judge(name, case.probe.label, want, got, limit)
         for (name, want), (_, got), limit in zip(case.outputs, answer, limits, strict=True)
@@ -281,9 +283,7 @@ def _worst_first(wrong: Sequence[Mismatch]) -> list[Mismatch]:
     return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def _pairs(
-    expected: Sequence[Expected], answers: Answers
-) -> list[tuple[compare.Outputs, compare.Outputs]]:
+def _pairs(expected: Sequence[Expected], answers: Answers) -> list[tuple[Outputs, Outputs]]:
     """Both sides on every probe on which they can be compared."""
     return [
         (case.outputs, answer)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.gate import SHOWN, limits_of
 from torch2mobile.validators.parity.probes import Probe
 from torch2mobile.validators.parity.tolerance import Limit, exact_limit, user_limit
+
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
 
 _PART = re.compile(r"@(\d+)=(\d+):(\d+)")
 
@@ -71,9 +75,7 @@ def allowed_for(
     return allowed
 
 
-def errors_of(
-    case: Expected, answer: list[tuple[str, np.ndarray]] | Torch2MobileError
-) -> dict[str, float]:
+def errors_of(case: Expected, answer: Outputs | Torch2MobileError) -> dict[str, float]:
     """How far an artefact is off the module's own outputs, the greatest difference by output.
 
     Nothing for outputs that are not floating point (they must be equal) or do not fit.
@@ -87,9 +89,7 @@ def errors_of(
     }
 
 
-def taken_instead(
-    case: Expected, answer: list[tuple[str, np.ndarray]] | Torch2MobileError
-) -> compare.Outputs | None:
+def taken_instead(case: Expected, answer: Outputs | Torch2MobileError) -> Outputs | None:
     """What an artefact passed with in place of the module's outputs, by the order of equal values.
 
     That is the outputs with its own whole numbers, or those in another order; nothing where values
@@ -106,14 +106,14 @@ def taken_instead(
 
 
 def tied(
-    taken: Sequence[Sequence[compare.Outputs | None]],
-) -> dict[int, compare.Outputs]:
+    taken: Sequence[Sequence[Outputs | None]],
+) -> dict[int, Outputs]:
     """By probe on which an artefact took others than the module's, what all of them took."""
     rows = enumerate(zip(*taken, strict=True))
     return {number: _agreed(row) for number, row in rows if any(each is not None for each in row)}
 
 
-def _agreed(picked: Sequence[compare.Outputs | None]) -> compare.Outputs:
+def _agreed(picked: Sequence[Outputs | None]) -> Outputs:
     """What all artefacts took; nothing where they do not agree."""
     first = picked[0]
     if not first:

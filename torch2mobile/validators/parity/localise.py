@@ -28,7 +28,7 @@ from torch2mobile.validators.parity.locating.pieces import (
 from torch2mobile.validators.parity.locating.slices import Glance, NodeInfo
 from torch2mobile.validators.parity.locating.suspects import (
     DOES_NOT_RUN,
-    Finding,
+    Located,
     Question,
     Suspect,
 )
@@ -46,7 +46,7 @@ SLICE_BYTES = 4 << 20
 SHOWN = 5
 
 
-def localise(question: Question, process: Process | None = None) -> Finding:
+def localise(question: Question, process: Process | None = None) -> Located:
     """Find the first node whose own error, on the program's inputs, is above its floor.
 
     ``process`` is one for the artefact's pieces that was started ahead of time.
@@ -105,7 +105,7 @@ class _Search:
 
     # --- the pass -----------------------------------------------------------------------------
 
-    def run(self) -> Finding:
+    def run(self) -> Located:
         """The program once, and the artefact beside it, slice by slice."""
         names = [name for name, _ in self.question.case.outputs]
         if list(self.topology.outputs) != names:
@@ -254,11 +254,11 @@ class _Search:
         )
         return look.closely(translations, self.known)
 
-    def _finding(self, verdict: str, detail: str = "", **rest: Sequence[Suspect]) -> Finding:
+    def _finding(self, verdict: str, detail: str = "", **rest: Sequence[Suspect]) -> Located:
         values = sum(len(info.outputs) for info in self.topology.nodes)
         suspects = tuple(rest.get("suspects", self.found))
         probe = self.question.case.probe.label
-        return Finding(verdict, probe, suspects, detail, len(self.compared), values)
+        return Located(verdict, probe, suspects, detail, len(self.compared), values)
 
     def _wrong(self, answer: Sequence[tuple[str, np.ndarray]]) -> str:
         """What the gate finds wrong with outputs; empty where nothing."""
@@ -276,7 +276,7 @@ class _Search:
         except Torch2MobileError:
             return False
 
-    def _verdict(self) -> Finding:
+    def _verdict(self) -> Located:
         captured = self._wrong(list(zip(self.topology.outputs, self.tape.outputs, strict=False)))
         if captured:
             return self._finding("capture", captured)

@@ -37,6 +37,7 @@ from torch2mobile.validators.parity.probes import Probe
 if TYPE_CHECKING:
     import onnx
 
+    from torch2mobile.interfaces import Feeds
     from torch2mobile.records import InputSpec
 
 # The module on more probes; those that it refuses are left out.
@@ -228,7 +229,7 @@ class _Study:
                     verdict = replace(verdict, probe=case.probe.label, reason=problem)
         return list(cases), verdict
 
-    def without_rounding(self, verdict: Verdict, patch: Patch, weights: search.Feeds) -> Verdict:
+    def without_rounding(self, verdict: Verdict, patch: Patch, weights: Feeds) -> Verdict:
         """A survivor's effect in float64, on the input where it differs most."""
         case = self._worst[verdict.mutation]
         before, after = (
@@ -282,19 +283,17 @@ class _Study:
             return ""
         return where_it_ends(self._skeleton, mutation.output, *answers)
 
-    def _difference(self, number: int, feeds: Sequence[search.Feeds]) -> np.ndarray:
+    def _difference(self, number: int, feeds: Sequence[Feeds]) -> np.ndarray:
         """How far a mutant is from the file on inputs, as a share of the output's scale."""
         after = self._bench.run(number, feeds)
         pairs = zip(self._unchanged(feeds), after, strict=True)
         return np.array([relative_difference(a, b) - _CLEAR for a, b in pairs])
 
-    def _unchanged(self, feeds: Sequence[search.Feeds]) -> Iterator[Any]:
+    def _unchanged(self, feeds: Sequence[Feeds]) -> Iterator[Any]:
         """The file itself on inputs; the same patterns come for every survivor."""
         for each in feeds:
-            digest = hashlib.sha256()
-            for array in each.values():
-                digest.update(str(array.shape).encode() + array.tobytes())
-            key = digest.digest()
+            parts = (str(array.shape).encode() + array.tobytes() for array in each.values())
+            key = hashlib.sha256(b"".join(parts)).digest()
             if key not in self._known:
                 (self._known[key],) = self._bench.run(_BASE, [each])
             yield self._known[key]

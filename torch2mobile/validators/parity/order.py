@@ -23,8 +23,6 @@ _SORTS = {_aten.sort.default, _aten.sort.stable}
 MOST = 16
 SHIFTS = (1, 2, MOST)
 
-Outputs = Sequence[np.ndarray]
-
 
 class _InOrder(Operations):
     """Takes equal values first come, first served; then moves nearly equal ones by ``shift``."""
@@ -83,9 +81,9 @@ class Order:
     it was left ``open`` where too many values are nearly equal.
     """
 
-    def __init__(self, run: Callable[[Operations], Outputs]) -> None:
+    def __init__(self, run: Callable[[Operations], Sequence[np.ndarray]]) -> None:
         self._run = run
-        self._known: dict[int, Outputs | None] = {}
+        self._known: dict[int, Sequence[np.ndarray] | None] = {}
         self._alike = 1
         self.open = False
         self.taken: Sequence[tuple[str, np.ndarray]] | None = None
@@ -95,11 +93,13 @@ class Order:
         if self.taken is None or not outputs:
             self.taken = outputs
 
-    def first(self) -> Outputs | None:
+    def first(self) -> Sequence[np.ndarray] | None:
         """With equal values first come, first served; None where nothing is ordered."""
         return self._in(0)
 
-    def fitted(self, got: Outputs, own: Outputs, limits: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def fitted(
+        self, got: Sequence[np.ndarray], own: Sequence[np.ndarray], limits: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
         """By output, where ``got`` is right with nearly equal values in some order, not its own.
 
         Where too many are nearly equal to try all their orders, that is left ``open``.
@@ -118,7 +118,7 @@ class Order:
             fits.append(some if self.open else some & _any(hits, want.shape))
         return fits
 
-    def _in(self, shift: int) -> Outputs | None:
+    def _in(self, shift: int) -> Sequence[np.ndarray] | None:
         if shift not in self._known:
             mode = _InOrder(shift)
             try:

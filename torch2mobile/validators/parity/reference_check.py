@@ -20,7 +20,7 @@ from torch2mobile.validators.parity.reference import Reference
 
 if TYPE_CHECKING:
     from torch2mobile.errors import Torch2MobileError
-    from torch2mobile.validators.parity.calls import Outputs
+    from torch2mobile.interfaces import Outputs
 
 _UNSTEADY = {
     "random": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +17,17 @@ from torch2mobile.copies import fresh
 from torch2mobile.records import Check, InputSpec, LoadedModel, Mismatch, ParityOptions, Status
 from torch2mobile.tensors import quiet, to_numpy, to_torch
 from torch2mobile.validators.parity import gate, reference
-from torch2mobile.validators.parity.calls import Outputs, named, rewinder, run, tensors_of
+from torch2mobile.validators.parity.calls import named, rewinder, run, tensors_of
 from torch2mobile.validators.parity.expected import Expected, typical_of
 from torch2mobile.validators.parity.probes import ELEMENT_BUDGET, Probe
 from torch2mobile.validators.parity.reference import Reference
 from torch2mobile.validators.parity.truth import Truth
 
-CALLS = 6
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Feeds, Outputs
 
-Feeds = Mapping[str, np.ndarray]
+
+CALLS = 6
 
 
 def expected(

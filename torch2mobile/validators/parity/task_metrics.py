@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torch2mobile.validators.parity.channels import is_float
 
-Outputs = Sequence[tuple[str, np.ndarray]]
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
+
 
 _CHANNELS = (1, 3, 4)
 

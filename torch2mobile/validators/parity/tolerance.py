@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +35,10 @@ from torch2mobile.validators.parity.channels import (
     wide,
 )
 
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Outputs
+
+
 FACTOR = 10.0
 # Of fewer values than these, the greatest error on one probe says little about the noise.
 FEW = 16
@@ -45,8 +50,6 @@ USUAL = {
     "float32": Tolerance(rtol=1.3e-6, atol=1e-5),
     "float64": Tolerance(rtol=1e-7, atol=1e-7),
 }
-
-Outputs = Sequence[tuple[str, np.ndarray]]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from torch2mobile.validators.parity.mutating.search import Space, search, small_
 from torch2mobile.validators.parity.probes import Probe
 
 if TYPE_CHECKING:
+    from torch2mobile.interfaces import Feeds
     from torch2mobile.validators.parity.expected import Expected
 
-Feeds = Mapping[str, np.ndarray]
 # A decision by its operation and its number among those of one run, and its side: 0 below or
 # false, 1 above or true.
 Side = tuple[str, int, int]

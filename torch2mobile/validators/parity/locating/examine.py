@@ -20,7 +20,8 @@ from torch2mobile.validators.parity.tolerance import USUAL
 if TYPE_CHECKING:
     from collections.abc import Container
 
-Values = Mapping[str, np.ndarray]
+    from torch2mobile.interfaces import Feeds
+
 
 # onnx's reference implementation is written to be read, not to be fast.
 _REFERENCE_SECONDS = 10.0
@@ -54,8 +55,8 @@ class Examination:
         pieces: Pieces,
         topology: Topology,
         suspect: Suspect,
-        values: Values,
-        feeds: Values,
+        values: Feeds,
+        feeds: Feeds,
         right: Callable[[str, np.ndarray], bool],
     ) -> None:
         self.pieces, self.topology, self.suspect = pieces, topology, suspect
@@ -177,7 +178,7 @@ class Examination:
         share = USUAL["float32"].rtol if self.suspect.allowed else USUAL["float32"].atol
         return max(self.suspect.allowed, share * _scale(want))
 
-    def _narrow(self, right: Values, share: float) -> None:
+    def _narrow(self, right: Feeds, share: float) -> None:
         """The first of the suspect's nodes that is off when each is fed what is right.
 
         A value without a right one of its name is fine where it equals any other right one: a

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -22,7 +22,9 @@ from torch2mobile.validators.parity.channels import LEAST, SCALE_STEP, is_float
 from torch2mobile.validators.parity.locating.portrait import Portrait, attribute_of
 from torch2mobile.validators.parity.tolerance import USUAL
 
-Feeds = Mapping[str, Any]
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Feeds
+
 
 _OWN = "//own"
 # No message of protobuf is larger, the graph included; such a model is run from its file only.

@@ -68,7 +68,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Located:
     """Where it starts.
 
     ``verdict`` is ``node``; ``interface`` where the outputs are others than the module's;

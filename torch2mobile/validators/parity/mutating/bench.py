@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from torch2mobile.errors import WorkerCallError, WorkerCrashError, WorkerTimeoutError
 from torch2mobile.isolation import Process
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
-Feeds = Mapping[str, np.ndarray]
+    from torch2mobile.interfaces import Feeds
 
 _LOADER = "torch2mobile.validators.parity.mutating.bench:Sessions"
 # Smaller tensors stay in the model: sizes, axes and the like are needed to infer shapes.
@@ -41,17 +40,17 @@ def split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, np.ndarray
 
 
 @dataclass(frozen=True)
-class Variant:
+class Packed:
     """A model as bytes, and which of the shared weights it reads."""
 
     model: bytes
     apart: tuple[str, ...]
 
 
-def pack(model: onnx.ModelProto) -> Variant:
+def pack(model: onnx.ModelProto) -> Packed:
     """A model whose large weights were taken out by :func:`split`, ready to be sent."""
     apart = tuple(tensor.name for tensor in model.graph.initializer if tensor.external_data)
-    return Variant(model.SerializeToString(), apart)
+    return Packed(model.SerializeToString(), apart)
 
 
 class Sessions:
@@ -66,7 +65,7 @@ class Sessions:
         self._feeds = feeds
         self._open: dict[int, Any] = {}
 
-    def open(self, key: int, variant: Variant) -> str:
+    def open(self, key: int, variant: Packed) -> str:
         """Load a variant; what is wrong with it, or nothing."""
         import onnxruntime as ort
 
@@ -97,7 +96,7 @@ class Sessions:
                 found.append(_first_line(error))
         return found
 
-    def first(self, key: int, variant: Variant, inputs: Sequence[int]) -> str | list[Any]:
+    def first(self, key: int, variant: Packed, inputs: Sequence[int]) -> str | list[Any]:
         """Load a variant and run it: one call for what most variants need."""
         return self.open(key, variant) or self.run(key, inputs)
 
@@ -120,7 +119,7 @@ class Bench:
         self._arguments = (dict(weights), [dict(each) for each in feeds])
         self._process = Process(["onnxruntime"], timeout)
         self._handle = self._generation = -1
-        self._models: dict[int, Variant] = {}
+        self._models: dict[int, Packed] = {}
 
     def _method(self, name: str, *args: Any) -> Any:
         if self._generation != self._process.generation or not self._process.alive:
@@ -130,7 +129,7 @@ class Bench:
                 self._method("open", key, model)
         return self._process.call("method", self._handle, name, args)
 
-    def open(self, key: int, model: Variant) -> None:
+    def open(self, key: int, model: Packed) -> None:
         """Load a variant and keep it, also over a crash.
 
         Raises WorkerCallError where ONNX Runtime does not take it.
@@ -148,7 +147,7 @@ class Bench:
             return [error for _ in inputs]
 
     @contextmanager
-    def variant(self, key: int, model: Variant, inputs: Sequence[int]) -> Iterator[list[Any]]:
+    def variant(self, key: int, model: Packed, inputs: Sequence[int]) -> Iterator[list[Any]]:
         """Load a variant, run it on inputs, and keep it until the block ends.
 
         What does not load, crashes or takes too long gives errors.

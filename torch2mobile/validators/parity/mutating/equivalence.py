@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +14,8 @@ from torch2mobile.validators.parity.mutating.ranges import Range
 if TYPE_CHECKING:
     import onnx
 
+    from torch2mobile.interfaces import Outputs
     from torch2mobile.validators.parity.faults.catalogue import Mutation
-
-Outputs = Sequence[tuple[str, np.ndarray]]
 
 
 def proof(graph: Graph, mutation: Mutation, ranges: Mapping[str, Range]) -> str:

@@ -6,7 +6,7 @@ another one. So a fault that is no fault can move the last bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,7 +14,9 @@ from onnx import TensorProto, numpy_helper
 
 from torch2mobile.onnx_graph import walk
 
-Feeds = Mapping[str, np.ndarray]
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Feeds
+
 
 # A float64 copy of the weights has to fit beside everything else.
 _WEIGHT_BYTES = 1 << 30

@@ -9,17 +9,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torch2mobile import sampling, sizing
 from torch2mobile.records import InputSpec
 
-Feeds = Mapping[str, np.ndarray]
+if TYPE_CHECKING:
+    from torch2mobile.interfaces import Feeds
+
+
 # By input: numbers in 0..1, which stand for the least and greatest that is declared.
 Genome = Mapping[str, np.ndarray]
 # For each of some inputs, how well it does for each target; above 0 where it shows it.
-Score = Callable[[Sequence[Feeds]], np.ndarray]
+Score = Callable[[Sequence["Feeds"]], np.ndarray]
 
 BATCH = 8
 # Kinds of values of which each number stands for itself.
