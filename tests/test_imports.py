@@ -1,4 +1,4 @@
-"""No module is imported by one that it imports itself, and each has a name of its own."""
+"""The house: no circles of imports, a name for each file, and nothing too long to read."""
 
 from __future__ import annotations
 
@@ -66,3 +66,19 @@ def test_there_is_no_circle() -> None:
 def test_each_file_has_a_name_of_its_own() -> None:
     names = [path.name for path in MODULES.values() if path.name != "__init__.py"]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_no_module_is_longer_than_300_lines() -> None:
+    lengths = {name: len(path.read_bytes().splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
+def test_no_body_of_a_function_is_longer_than_40_lines() -> None:
+    long = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1 if ast.get_docstring(node) else 0 :] or node.body
+                if (body[-1].end_lineno or 0) - body[0].lineno >= 40:
+                    long.append(f"{name}.{node.name}")
+    assert long == []

@@ -278,8 +278,7 @@ def _suspects(
 
     if unsteady is not None and unsteady.cause != "state":
         return distinct([place_of(step) for step in unsteady.steps])
-    bad = (i.probe for i in references if domain.has_nan(i) and not i.probe.outside)
-    first = next(bad, None)
+    first = next((i.probe for i in references if domain.has_nan(i) and not i.probe.outside), None)
     if first is None:
         refused = next((i.probe for i in references if i.refusal and i.probe.declared), None)
         error = domain.refusal(loaded, refused) if refused is not None else None
