@@ -14,7 +14,7 @@ _MARKS: dict[About, tuple[str, ...]] = {
     ),
     "sizes": (
         *("specialized", "Constraints violated", "not all values", "which the inputs"),
-        *("Specializations", "declared dynamic"),
+        *("Specializations", "declared dynamic", "Cannot create Dim"),
     ),
     "numpy": ("numpy", "NumPy"),
 }

@@ -24,9 +24,19 @@ SIZES = "Constraints violated (N)! specialized value of 3"
         ("n = math.log2(x.shape[0])", SIZES, "torch.log2("),
         ("n = np.linspace(0, 1, x.shape[0])", SIZES, "holds only at some"),
         ("n = np.maximum(x.shape[0], 3)", SIZES, "holds only at some"),
+        ("if n >= x.shape[0]:", "Cannot create Dim with inconsistent min=1", "depends on a size"),
     ],
 )
 def test_the_line_is_told_by_what_it_does(code: str, reason: str, said: str) -> None:
     loaded = source.from_call("n", nn.ReLU(), (torch.ones(3, 3),), {})
     attempt = Attempt("non-strict", False, reason, (Location("", "m.py", 3, code),))
     assert said in capture_words.remedy(loaded, [attempt])
+
+
+def test_a_librarys_line_is_left_as_it_is() -> None:
+    loaded = source.from_call("n", nn.ReLU(), (torch.ones(3, 3),), {})
+    place = Location("", "/a/site-packages/torchvision/ops/boxes.py", 86, "if boxes.numel() > n:")
+    attempt = Attempt("non-strict", False, "data-dependent", (place,))
+    told = capture_words.remedy(loaded, [attempt])
+    assert "torch.where" not in told
+    assert "--stop-before postprocess_detections" in told

@@ -221,6 +221,10 @@ class TestResult:
         shown: list[str] = []
         pair.result._repr_pretty_(SimpleNamespace(text=shown.append), cycle=False)
         assert shown == [str(pair.result)]
+        # IPython asks each class in turn for one of these two.
+        names = {"_repr_pretty_", "__repr__"}
+        first = next(kind for kind in type(pair.result).__mro__ if names & {*vars(kind)})
+        assert "_repr_pretty_" in vars(first)
 
     def test_ipython_shows_an_error_as_one_message(self) -> None:
         with pytest.raises(Torch2MobileError) as caught:

@@ -11,8 +11,9 @@ from torch2mobile.records import Attempt, LoadedModel, Location
 
 IN_A_LIBRARY = (
     "The line is in a library: at your call of it, try an argument that chooses another way there "
-    "(such as attn_implementation='eager', experts_implementation='batched_mm' or, in a config, "
-    "onnx_export=True)"
+    "(in transformers attn_implementation='eager', experts_implementation='batched_mm' or, in a "
+    "config, onnx_export=True), leave the end to the app (for a detector of torchvision's "
+    "--stop-before postprocess_detections)"
 )
 
 _SOURCE = re.compile(r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]")

@@ -13,7 +13,11 @@ from torch2mobile.reporters import REPORTERS
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one run; a notebook draws its report."""
+    """The outcome of one run; a notebook draws its report.
+
+    IPython takes the first of ``_repr_pretty_`` and ``__repr__`` that a class has: others than this
+    one have neither.
+    """
 
     report: Report
 
@@ -37,31 +41,31 @@ class Result:
         printer.text(str(self))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExportResult(Result):
     """The outcome of an export; ``bundle`` is None where a check did not pass."""
 
     bundle: Bundle | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VerifyResult(Result):
     """The outcome of a verification."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DebugResult(Result):
     """The outcome of a search for where an artefact starts to differ."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SimplifyResult(Result):
     """The outcome of a simplification; ``path`` is None where the result was refused."""
 
     path: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CheckResult(Result):
     """The outcome of a check for exportability."""
 
