@@ -78,7 +78,8 @@ def _exceptions(
     """The smallest sizes at which an assumption is not so, and the nearest that are in ``cap``."""
     symbols = [each for each in symbols_of(specs) if each.name in assumption.symbols]
     count = int(_TRIED ** (1 / len(symbols)))
-    named = [int(number) for number in re.findall(r"\d+", assumption.text)]
+    written = re.findall(r"\d+", assumption.text) if assumption.near is None else assumption.near
+    named = list(map(int, written))
     choices = [_choices(each, base[each.name], count, named) for each in symbols]
     tried = (
         {**base, **{each.name: size for each, size in zip(symbols, sizes, strict=True)}}

@@ -79,6 +79,66 @@ def test_what_sizes_decide_is_an_assumption() -> None:
     assert assumed.text == f"test_known_values.py:{place.line} read False"
 
 
+class HalfASize(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if (torch.arange(3) + 50 == x.shape[0] / 2).any() else x + 1
+
+
+class FarOff(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if torch.arange(x.shape[0]).max() == 2999 else x + 1
+
+
+class WrittenBySize(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(200)
+        mask[: x.shape[0]] = 1
+        return x * 2 if mask.sum() == 150 else x + 1
+
+
+class BesidesMuch(nn.Module):
+    """What no read follows is not computed again at every size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(x.shape[0])
+        much = torch.sin((rows[:, None] * rows).float())
+        return x * 2 if rows.max() == 700 else x + (much @ much).sum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "greatest", "where"),
+    [
+        (HalfASize, 500, 100),
+        (FarOff, 9000, 3000),
+        (WrittenBySize, 200, 150),
+        (BesidesMuch, 800, 701),
+    ],
+)
+def test_where_a_read_is_another_is_found(kind: type[nn.Module], greatest: int, where: int) -> None:
+    inputs = (f"x:float32[N=1..{greatest},4]",)
+    loaded = source.from_specs("n", kind(), inputs, (), Request(source=""), ())
+    found = assumptions.exceptions(capture.capture(loaded))
+    assert [sizes for assumed, sizes in found if "read" in assumed.text] == [{"N": where}]
+
+
+class NumberOfSizes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if torch.arange(x.shape[0]).max().item() == 5 else x + 1
+
+
+class NumberWrittenBySize(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(200)
+        mask[: x.shape[0]] = 1
+        return x * 2 if mask.sum().item() == 5 else x + 1
+
+
+@pytest.mark.parametrize("kind", [NumberOfSizes, NumberWrittenBySize])
+def test_a_number_that_sizes_decide_is_not_the_examples_for_good(kind: type[nn.Module]) -> None:
+    with pytest.raises(CaptureError):
+        captured(kind())
+
+
 class OfInput(Ones):
     def mask(self, x: torch.Tensor) -> torch.Tensor:
         return x

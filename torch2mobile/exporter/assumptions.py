@@ -82,9 +82,11 @@ def _reads(environment: Any, torchs: Mapping[sympy.Symbol, Dim]) -> Iterator[Ass
         return bool(found[number] == value)
 
     symbols = tuple(dict.fromkeys(str(t.symbol) for each in free for t in torchs[each].terms))
-    for number, (line, value, _) in enumerate(tape.reads):
-        text = f"{PurePath(line[0]).name}:{line[1]} read {value}"
-        yield Assumption(text, symbols, partial(holds, number, value), line=line)
+    near = tuple(tape.constants())
+    for line, value, number in tape.reads:
+        at = f"{PurePath(line[0]).name}:{line[1]}" if line else "a value"
+        text = f"{at} read {value}"
+        yield Assumption(text, symbols, partial(holds, number, value), line=line, near=near)
 
 
 def decided(loaded: LoadedModel) -> tuple[Assumption, ...]:

@@ -144,7 +144,8 @@ class Assumption:
     """What a captured graph takes for granted about the symbols' sizes, in the user's names.
 
     ``holds`` tells it for a size of every symbol, ``fixes`` that it leaves one number, and
-    ``line`` is the file and line of the code that needs it.
+    ``line`` is the file and line of the code that needs it. ``near`` are numbers by which it may
+    stop to hold, where the text does not have them.
     """
 
     text: str
@@ -152,6 +153,7 @@ class Assumption:
     holds: Callable[[Mapping[str, int]], bool]
     fixes: bool = False
     line: tuple[str, int] | None = None
+    near: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
