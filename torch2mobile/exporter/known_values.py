@@ -141,7 +141,6 @@ class KnownValues(Operations):
         self._numbers: Any = WeakTensorKeyDictionary()
         self._values: Any = WeakTensorKeyDictionary()
         self._sized: Any = WeakTensorKeyDictionary()
-        self._written = False
 
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operation, and the same with values where all are known."""
@@ -156,8 +155,7 @@ class KnownValues(Operations):
         if known and func in _READING:
             with no_dispatch():
                 value = func(*tree_map(self._real, args))
-            # What sizes decide may have been written into any.
-            follows = self._written or any(each in self._sized for each in given)
+            follows = any(each in self._sized for each in given)
             # A number that sizes decide would be the example's for good; of a truth it is tried
             # where it is another.
             if not follows or isinstance(value, bool):
@@ -190,8 +188,8 @@ class KnownValues(Operations):
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
         sized = any(isinstance(each, _Size) for each in step.leaves)
         if sized or any(each in self._sized for each in given):
-            self._sized.update(dict.fromkeys(tensors, True))
-            self._written |= step.writes
+            written = self._sharing(given[:1]) if step.writes else []
+            self._sized.update(dict.fromkeys([*tensors, *written], True))
         pairs = zip(made, step.makes, strict=True)
         self._numbers.update({each: n for each, n in pairs if isinstance(each, torch.Tensor)})
         self._tape.steps.append(step)
@@ -221,9 +219,13 @@ class KnownValues(Operations):
 
     def _forget(self, given: list[torch.Tensor]) -> None:
         """Know nothing any more of the memory of these, into which something unknown is written."""
-        lost = {_memory(self._values[each]) for each in given if each in self._values}
-        for each in [key for key, value in self._values.items() if _memory(value) in lost]:
+        for each in self._sharing(given):
             del self._values[each]
+
+    def _sharing(self, given: list[torch.Tensor]) -> list[torch.Tensor]:
+        """All that is known and has the memory of one of these."""
+        held = {_memory(self._values[each]) for each in given if each in self._values}
+        return [key for key, value in self._values.items() if _memory(value) in held]
 
 
 def _line() -> tuple[str, int] | None:
