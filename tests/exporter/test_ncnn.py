@@ -118,8 +118,10 @@ def test_what_pnnx_said_before_it_was_stopped(
     script.write_text("#!/bin/sh\necho '##### pass_level2' >&2\nsleep 60\n", encoding="utf-8")
     script.chmod(0o755)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Worker() as tools, pytest.raises(ConversionError, match=r"stopped \(##### pass_level2\)"):
-        convert(job(made, tmp_path, (1, 16)), tools, 3)
+    with Worker(preload=["torch2mobile.exporter.targets"]) as tools:
+        tools.call("os:getpid", timeout=60)  # it has started
+        with pytest.raises(ConversionError, match=r"stopped \(##### pass_level2\)"):
+            convert(job(made, tmp_path, (1, 16)), tools, 5)
 
 
 def test_listing_targets_loads_nothing_of_it() -> None:

@@ -19,14 +19,22 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import torch2mobile
-from torch2mobile.errors import BundleError, ExitCode, ModelFileError, UsageError
+from torch2mobile import isolation
+from torch2mobile.errors import (
+    BundleError,
+    ExitCode,
+    InputError,
+    ModelFileError,
+    UsageError,
+)
 from torch2mobile.exporter import bundle as bundles
 from torch2mobile.exporter import bundle_writer
-from torch2mobile.pipeline import judging
+from torch2mobile.pipeline import candidates, judging
+from torch2mobile.pipeline import verify as verification
 from torch2mobile.pipeline.replay import verify_bundle
 from torch2mobile.pipeline.results import VerifyResult
 from torch2mobile.pipeline.stages import Stages
-from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+from torch2mobile.records import Check, LoadedModel, ParityOptions, Request, Status, Tolerance
 from torch2mobile.validators.parity.expected import Expected
 from torch2mobile.validators.parity.probes import Probe
 
@@ -216,6 +224,43 @@ def rehash_of(folder: Path) -> None:
     }
     text = bundle_writer.encode_manifest(replace(manifest, files=files))
     (folder / bundles.MANIFEST).write_bytes(text)
+
+
+@pytest.mark.parametrize("name", ["", bundles.MODEL])
+def test_runtimes_start_while_the_module_loads_and_end_with_it(
+    pair: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made: list[isolation.Worker] = []
+
+    class Recorded(isolation.Worker):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    def load(_: Request) -> LoadedModel:
+        assert [worker.alive for worker in made] == [True] * (1 if name else 2)
+        raise InputError("it takes nothing", "")
+
+    monkeypatch.setattr(isolation, "Worker", Recorded)
+    with pytest.raises(InputError):
+        verification.verify(pair.path / name, Request("nets.py:Net"), load=load)
+    assert made
+    assert not any(worker.alive for worker in made)
+
+
+def test_a_verdict_knows_the_devices_that_were_asked_for(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = candidates.Candidate
+    monkeypatch.setattr(known, "_otherwise", lambda found: iter([f"besides {found.besides}"]))
+    for result in (
+        verify_bundle(pair.path),
+        torch2mobile.verify(pair.path, against=pair.module, args=EXAMPLE),
+        torch2mobile.verify(pair.path / bundles.MODEL, against=pair.module, args=EXAMPLE),
+    ):
+        judged = [c for c in result.report.checks if c.name in {"golden", "parity"}]
+        assert judged
+        assert all("besides ()" in check.notes for check in judged)
 
 
 class TestBundleAgainst:

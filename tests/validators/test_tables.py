@@ -14,6 +14,7 @@ from torch import nn
 
 import torch2mobile
 from torch2mobile.records import Check, Status
+from torch2mobile.validators import tables
 from torch2mobile.validators.tables import tables_check
 
 ROWS = 3000
@@ -107,6 +108,30 @@ def test_what_is_computed_of_a_parameter_is_no_table_of_its_name(
     assert found is not None
     assert found.status is Status.PASSED
     assert "table of 3,000 rows" in found.summary
+
+
+def test_a_file_that_gathers_nothing_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+    )
+    onnx.save(model, tmp_path / "relu.onnx")
+    monkeypatch.setattr(tables, "outline", lambda _: pytest.fail("it was parsed"))
+    assert tables_check(tmp_path / "relu.onnx", nn.Linear(3, 3)) is None
+
+
+def test_a_table_within_a_branch_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = "g () => (float[2] z) { i = Constant <value_int = 1> () z = Gather(t, i) }"
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (bool c, float[3, 2] t) => (float[2] y) '
+        f"{{ y = If(c) <then_branch = {branch}, else_branch = {branch}> }}"
+    )
+    onnx.save(model, tmp_path / "if.onnx")
+    asked: list[Path] = []
+    monkeypatch.setattr(tables, "outline", lambda path: asked.append(path) or model)
+    tables_check(tmp_path / "if.onnx", nn.Linear(3, 3))
+    assert asked
 
 
 def test_no_table(exported: tuple[nn.Module, Path]) -> None:

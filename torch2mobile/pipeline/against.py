@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch2mobile.exporter.bundle import (
-    MODEL,
-)
+from torch2mobile.exporter.bundle import MODEL
 from torch2mobile.exporter.targets.ort import ONNX
 from torch2mobile.interfaces import Observer
 from torch2mobile.pipeline import (

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # An emulator takes seconds for a call.
 MOST_PROBES = 20
 _HERE = "this machine"
+_LOST_BY = (
+    "Turn off what that processor's kernels lose by (float16 arithmetic, Winograd transforms), "
+    "or say how far it may be off: {}."
+)
 _GRAVE = (Status.FAILED, Status.ERROR, Status.SKIPPED)
 
 On = Callable[[str], Candidate]
@@ -129,7 +133,7 @@ def parity(
         return localiser.in_layers(check, first, found.runner)
 
     for device in find(labels):
-        _attempt(stages, "parity", label, device, on, compare)
+        _attempt(stages, "parity", label, device, on, compare, options)
 
 
 def golden(
@@ -148,7 +152,7 @@ def golden(
         return found.verdict(golden_check(label, found.runner, cases, held.tolerances), held)
 
     for device in find(labels):
-        _attempt(stages, "golden", label, device, on, compare)
+        _attempt(stages, "golden", label, device, on, compare, options)
 
 
 def _attempt(
@@ -158,6 +162,7 @@ def _attempt(
     device: str,
     on: On,
     compare: Callable[[Candidate], Check],
+    options: ParityOptions,
 ) -> None:
     """One artefact on one device: what goes wrong with the device is no verdict about the file."""
     stages.observer.started(f"{name} {label} on {device}")
@@ -173,17 +178,10 @@ def _attempt(
     here = next((c for c in reversed(stages.checks) if (c.name, c.target) == (name, label)), None)
     if check.status is Status.FAILED and here is not None and here.status is not Status.FAILED:
         note = f"it does not fail on this machine: {device} computes otherwise"
-        check = replace(
-            check, notes=(*check.notes, note), hint=_hint(check) if to_pass(check) else check.hint
-        )
+        enough = to_pass(check, options.for_artifact(label).tolerances)
+        hint = _LOST_BY.format(enough) if enough else check.hint
+        check = replace(check, notes=(*check.notes, note), hint=hint)
     stages.add(replace(check, device=device))
-
-
-def _hint(check: Check) -> str:
-    return (
-        "Turn off what that processor's kernels lose by (float16 arithmetic, Winograd transforms), "
-        f"or say how far it may be off: {to_pass(check)}."
-    )
 
 
 def side_by_side(stages: Stages, labels: Sequence[str], *, several: bool = False) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -50,7 +51,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, str | None]]:
     data = SimpleNamespace(resolve_model_data_config=lambda _: config)
     timm = SimpleNamespace(list_models=lambda: ["tiny_net"], create_model=create_model, data=data)
     monkeypatch.setitem(sys.modules, "timm", timm)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hubs, "urlopen", lambda *_, **__: io.BytesIO())
     return asked
 
 
@@ -66,22 +69,41 @@ def test_a_model_is_called_as_its_configuration_says(offline: list[Any]) -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "allowed"),
+    ("answer", "allowed", "told"),
     [
-        (URLError(socket.gaierror(-2, "Name or service not known")), "1"),
-        (HTTPError("https://hub", 403, "Forbidden", Message(), None), None),
+        (URLError(socket.gaierror(-2, "Name or service not known")), "1", "does not answer"),
+        (HTTPError("https://hub", 403, "Forbidden", Message(), None), None, "no route to host"),
+        (ValueError("unknown url type: 'hub'"), "1", "cannot be asked: unknown url type"),
     ],
 )
 def test_a_hub_that_cannot_be_reached_is_asked_once(
-    monkeypatch: pytest.MonkeyPatch, offline: list[Any], answer: OSError, allowed: str | None
+    monkeypatch: pytest.MonkeyPatch,
+    offline: list[Any],
+    answer: Exception,
+    allowed: str | None,
+    told: str,
 ) -> None:
     def urlopen(*_: Any, **__: Any) -> None:
         raise answer
 
     monkeypatch.setattr(hubs, "urlopen", urlopen)
-    with pytest.raises(SourceError, match="no route to host"):
+    with pytest.raises(SourceError, match=told):
         load("timm:tiny_net", download=True)
     assert offline == [(True, allowed)]
+    with pytest.raises(SourceError, match="has no model"):
+        load("timm:tiny_nett", download=True)
+
+
+@pytest.mark.parametrize("variables", [{"HF_HUB_OFFLINE": "1"}, {"TRANSFORMERS_OFFLINE": "1"}])
+def test_who_wants_no_network_has_none(
+    monkeypatch: pytest.MonkeyPatch, offline: list[Any], variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(hubs, "urlopen", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(SourceError, match="no route to host"):
+        load("timm:tiny_net", download=True)
+    assert offline
 
 
 def test_a_librarys_bars_of_progress_are_off_while_it_loads(

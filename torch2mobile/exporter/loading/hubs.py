@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 HUBS = ("timm", "hf")
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_FAILED = "could not be loaded"
 _RANDOM = "its weights are random: give --weights FILE, or --download"
 # What a configuration of another form raises where it is read.
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
@@ -47,19 +50,25 @@ def published(hub: str, name: str, *, download: bool) -> Published:
     """The model of this name; SourceError where the library, or the name, is not there."""
     if not name:
         raise SourceError(f"{hub}: names no model", f"Write {hub}:NAME.")
-    with _network(allowed=download and _answers()):
+    asks = download and not (hub == "hf" and Path(name).is_dir())
+    silent = _silence() if asks and not any(map(os.environ.get, _OFFLINE)) else ""
+    with _network(allowed=download and not silent, silent=silent):
         return _timm(name, download=download) if hub == "timm" else _hf(name, download=download)
 
 
 @contextlib.contextmanager
-def _network(*, allowed: bool) -> Iterator[None]:
+def _network(*, allowed: bool, silent: str) -> Iterator[None]:
     """Without leave, the libraries look for files on this machine only."""
-    variables = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ.get(name) for name in _OFFLINE}
     if not allowed:
-        os.environ.update(dict.fromkeys(variables, "1"))
+        os.environ.update(dict.fromkeys(_OFFLINE, "1"))
     try:
         yield
+    except SourceError as error:
+        if not silent or _FAILED not in error.message:
+            raise
+        # What the libraries say then is about how they were asked.
+        raise SourceError(silent, "Check the network, or name a folder.") from error
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -67,18 +76,19 @@ def _network(*, allowed: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
-_HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-
-
-def _answers() -> bool:
-    """Whether the hub can be reached: where not, the libraries would ask for half a minute."""
+def _silence() -> str:
+    """Why the hub cannot be reached, if so: the libraries would ask for half a minute."""
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        urlopen(_HUB, timeout=10).close()  # noqa: S310 (the address is the user's own)
+        urlopen(address, timeout=10).close()  # noqa: S310 (the address is the user's own)
     except OSError as error:
         # What answers with an error, or with a certificate of its own, is for the libraries.
         reason = getattr(error, "reason", error)
-        return not isinstance(reason, socket.gaierror | ConnectionError | TimeoutError)
-    return True
+        if isinstance(reason, socket.gaierror | ConnectionError | TimeoutError):
+            return f"{address} does not answer: {reason}"
+    except (ValueError, HTTPException) as error:
+        return f"{address} cannot be asked: {error}"
+    return ""
 
 
 @contextlib.contextmanager
@@ -117,7 +127,7 @@ def _unreachable(hub: str, name: str, error: Exception) -> SourceError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     here = hub == "hf" and Path(name).is_dir()
     return SourceError(
-        f"{hub}:{name} could not be loaded: {type(error).__name__}: {lines[0][:200]}",
+        f"{hub}:{name} {_FAILED}: {type(error).__name__}: {lines[0][:200]}",
         f"Check the files in {name}: nothing was asked of the network."
         if here
         else "Check the name and the network, or name a folder that holds it.",

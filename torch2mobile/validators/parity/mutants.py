@@ -103,7 +103,7 @@ def run(
     sizes = symbol_sizes(model, expected[0].probe.feeds)
     feeds = [case.probe.feeds for case in expected]
     if not search.every_size(specs, feeds):
-        kinds = [kind for kind in kinds or KINDS if kind != "one_size"]
+        kinds = [kind for kind in (KINDS if kinds is None else kinds) if kind != "one_size"]
     drawn = plan(
         skeleton, seed=options.seed, count=count, kinds=kinds, sizes=sizes, weights=weights
     )
