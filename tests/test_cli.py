@@ -804,12 +804,19 @@ def test_errors_fit_a_reader_and_stay_whole_in_a_log(
     )
 
 
-def test_a_table_that_does_not_fit_is_told_in_sentences(
+def test_a_table_that_does_not_fit_a_terminal_is_told_in_sentences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     rows = [{"name": "ncnn", "title": "t" * 30, "state": "ready to take " * 6}]
     echo_table(rows, "text")
+    assert len(capsys.readouterr().out.splitlines()) == 2  # a pipe takes the columns
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    echo_table(rows, "text")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"ncnn: title {'t' * 30}, state ready")
     assert max(map(len, lines)) <= 80
+    echo_table([{"name": "n" * 38, "state": "s" * 40}], "text")  # as wide as the terminal
+    assert [len(line) for line in capsys.readouterr().out.splitlines()] == [45, 80]
+    echo_table([{"name": "n" * 60, "state": ""}, {"name": "m", "state": "s" * 60}], "text")
+    assert capsys.readouterr().out == f"{'n' * 60}\nm: state {'s' * 60}\n"

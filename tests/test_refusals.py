@@ -90,6 +90,7 @@ EARLY = {
     "whole tensors compared": ("branch depends on the values", "torch.where"),
     "Python's max of rows": ("Python's max() goes from row to row", "x.amax(0)"),
     "values as indices": ("A value is an index", "y.scatter(1, i[:, None], x)"),
+    "rows cut by values": ("A value is the end of a slice", "torch.arange(T) < lengths[:, None]"),
     "dict by number": ("in a set or dict", "a tensor does: table[x]"),
     "text generated": ("loop runs until a value says so", "Loop a fixed number of times"),
     "scale of a value": ("A Python number is made of a tensor's value", "Keep it a tensor"),

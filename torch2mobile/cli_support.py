@@ -62,7 +62,7 @@ def save_report(report: Report, path: Path) -> None:
 
 
 def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
-    """Rows as JSON, or as aligned columns below their names."""
+    """Rows as JSON, or as aligned columns; as sentences where a terminal is too narrow."""
     if form == "json":
         click.echo(json.dumps(list(rows), indent=2))
         return
@@ -70,13 +70,14 @@ def echo_table(rows: Sequence[dict[str, Any]], form: str) -> None:
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
     cells = [columns, *cells] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    width = shutil.get_terminal_size((10_000, 0)).columns
-    if sum(widths) + 2 * len(widths) > width:  # each row is a sentence
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    if sum(widths) + 2 * (len(widths) - 1) > width:  # each row is a sentence
         from torch2mobile.reporters.printable import wrapped
 
         for row in cells[1:]:
-            told = ", ".join(f"{n} {text}" for n, text in list(zip(columns, row, strict=True))[1:])
-            click.echo("\n".join(wrapped(told, width, f"{row[0]}: ", "  ")))
+            pairs = list(zip(columns, row, strict=True))[1:]
+            told = ", ".join(f"{name} {text}" for name, text in pairs if text)
+            click.echo("\n".join(wrapped(told, width, f"{row[0]}: " if told else row[0], "  ")))
         return
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

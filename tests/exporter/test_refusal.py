@@ -141,3 +141,36 @@ def test_a_traced_operator_of_a_library_is_not_at_the_caller_of_the_export(
     with pytest.raises(TranslateError, match="quantized") as caught:
         export(quantized, (torch.rand(3, 3),), path=tmp_path / "m.onnx")
     assert caught.value.locations == ()
+
+
+@pytest.mark.parametrize(
+    ("operator", "begins"),
+    [
+        ("aten._weight_int8pack_mm.default", "Write it with operators that ONNX has"),
+        ("aten.height_of.default", "Write it with operators that ONNX has"),
+        ("aten._linalg_eigh.default", "Iterate a fixed number of times"),
+        ("aten._linalg_svd.default", "Iterate a fixed number of times"),
+    ],
+)
+def test_an_operator_is_known_by_its_whole_name(operator: str, begins: str) -> None:
+    assert refusal._remedy(operator).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("cell.parametrizations.weight_hh_l0.0", "get_submodule('cell'), 'weight_hh_l0')"),
+        ("parametrizations.weight", "get_submodule(''), 'weight')"),
+        ("0.a.parametrizations.bias.0", "get_submodule('0.a'), 'bias')"),
+        ("my_parametrizations.first", ""),
+    ],
+)
+def test_a_parametrized_weight_is_named(
+    export: Export, monkeypatch: pytest.MonkeyPatch, module: str, call: str
+) -> None:
+    capture = export(nn.ReLU(), (torch.rand(3, 3),)).capture
+    place = Location(module, "m.py", 3, "return self.cell(x)", op="aten.linalg_matrix_exp")
+    monkeypatch.setattr(refusal, "_operator_location", lambda *_: place)
+    told = refusal.explain(capture, RuntimeError("No ONNX function found")).remedy
+    assert ("remove_parametrizations" in told) == bool(call)
+    assert call in told

@@ -110,6 +110,23 @@ def test_code_that_is_too_long_goes_on_after_a_comma() -> None:
     assert "".join(" ".join(rows).split()) == "".join(f"at a/b.py:1: {code}".split())
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "/data/a(1)/model,v2.onnx",
+        "'./data/a(1)/model,v2.onnx'",
+        "dist/a(1)/model,v2.onnx",
+        "--input=image:float32[batch=1..8,3]",
+        "--input image:float32[batch=1..8,3]",
+        "-o model(1),v2_of_the_release.onnx",
+        "f(first,second,third)",
+    ],
+)
+def test_paths_options_and_what_fits_are_not_broken(word: str) -> None:
+    rows = printable.wrapped(f"written to {word}", 23, "  ", "  ")
+    assert all(part in " ".join(rows).split() for part in word.split()), rows
+
+
 def test_a_long_name_gets_a_line_of_its_own() -> None:
     check = replace(PASSED, name="n" * 50)
     assert f"PASSED   {'n' * 50}\n         good\n" in terminal.render(report(check, SKIPPED))

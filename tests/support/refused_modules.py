@@ -1524,6 +1524,21 @@ class ErrorCaught:
             return torch.where(info > 0, x, factor)
 
 
+@kind("rows cut by values", "x:float32[3,4]", "lengths:int64[3]", values=("lengths=1..4",))
+class RowsCutByValues:
+    class Bad(nn.Module):
+        def forward(self, x, lengths):
+            y = torch.zeros(3)
+            for b in range(3):
+                y[b] = x[b, : lengths[b]].chunk(2)[0].sum()  # HERE
+            return y
+
+    class Good(nn.Module):
+        def forward(self, x, lengths):
+            kept = torch.arange(4) < (lengths[:, None] + 1) // 2
+            return (x * kept).sum(1)
+
+
 @kind("values as indices", "x:float32[3,4]", "i:int64[3]", values=("i=0..3",))
 class ValuesAsIndices:
     class Bad(nn.Module):

@@ -19,24 +19,23 @@ _GIVE_SIZES = (
     "Give inputs that the module itself takes: with --input a narrower range, multiples (2*N) or "
     "one name for sizes that are equal; other values with --values or --data."
 )
+_OBJECTS = "An input of a file is a tensor: make numbers of text and objects before the call."
+_DECLARE_FLOAT = (
+    "Declare the inputs in the dtype of the weights (x:float16[2,4]), or: module.float()."
+)
+_DECLARE_WHOLE = "Declare the input as int64, and with --values what it can be."
+_DTYPES = r"have the same dtype|expected scalar type|Input type .* should be the same"
 # By what the error says.
 _REMEDIES = (
     (
-        r"not compiled with CUDA enabled|no NVIDIA driver|on the same device|not linked with supp",
+        r"not compiled with CUDA|no NVIDIA driver|on the same device|not linked with support",
         "Take the device from an input, as x.device, in place of a fixed one.",
     ),
-    (
-        r"have the same dtype|expected scalar type",
-        "Declare the inputs in the dtype of the weights (x:float16[2,4]), or: module.float().",
-    ),
-    (r"scalar types: Long", "Declare the input as int64, and with --values what it can be."),
     (r"single memory location", _MEND),
     (r"vmap over calling \.item", "Keep it a tensor: x.sum() in place of x.sum().item()."),
-    (
-        r"'Tensor' object has no attribute|Tensor\.split\(\) missing",
-        "An input of a file is a tensor: make numbers of text and objects before the call.",
-    ),
+    (r"Tensor\.split\(\) missing", _OBJECTS),
 )
+_ATTRIBUTE = re.compile(r"'Tensor' object has no attribute '(\w+)'")
 
 
 def check_example(loaded: LoadedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -72,11 +71,26 @@ def refused(loaded: LoadedModel, error: Exception) -> InputError:
     )
 
 
+def _in_no_weight(loaded: LoadedModel) -> bool:
+    """Whether an input's floating dtype is that of no weight."""
+    weights = {w.dtype for w in loaded.module.parameters() if w.is_floating_point()}
+    floats = {tensor.dtype for tensor in loaded.tensors if tensor.is_floating_point()}
+    return bool(weights and floats - weights)
+
+
 def _remedy(loaded: LoadedModel, error: Exception) -> str:
     """What to do about an error of the module itself, or of what it was given."""
     for pattern, remedy in _REMEDIES:
         if re.search(pattern, str(error)):
             return remedy
+    if re.search(_DTYPES, str(error)):
+        return _DECLARE_FLOAT if _in_no_weight(loaded) else "Cast at that line: x.to(w.dtype)."
+    if "scalar types: Long" in str(error):
+        floating = any(tensor.is_floating_point() for tensor in loaded.tensors)
+        return _DECLARE_WHOLE if floating else "Cast at that line: x.long()."
+    absent = _ATTRIBUTE.search(str(error))
+    if absent and any(hasattr(kind, absent[1]) for kind in (str, list, dict)):
+        return _OBJECTS
     if isinstance(error, _OWN):
         return _MEND
     varies = any(dim.symbol is not None for spec in loaded.specs for dim in spec.dims)
@@ -84,8 +98,8 @@ def _remedy(loaded: LoadedModel, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    """An error's own words, without those on whom to tell of it."""
-    return re.split(r"(?:, | If [^.]*)[Pp]lease ", str(error))[0]
+    """An error's own words, without torch's on whom to tell of it."""
+    return re.split(r"(?:[,;.] | If [^.]*)[Pp]lease (?:report|file|open) an? ", str(error))[0]
 
 
 def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:

@@ -31,6 +31,7 @@ _UNBACKED = re.compile(r"unbacked symbols")
 _COMPLEX = re.compile("complex-valued input")
 # An operator that torch cannot follow without numbers: one of aten's on sparse tensors.
 _WITHOUT_META = re.compile(r"UnsupportedOperatorException: aten\.")
+_PARAMETRIZED = re.compile(r"^(?:(.+)\.)?parametrizations\.([^.]+)")
 _ANOTHER = (
     "Write it with operators that ONNX has, or compute it outside the model and give its result."
 )
@@ -44,7 +45,7 @@ _REMEDIES = (
     ),
     (r"masked_select", "Write it as an index: x[x > 0] in place of x.masked_select(x > 0)."),
     (
-        r"svd|eigh",
+        r"svd|linalg_eigh|\beigh\b",
         "Iterate a fixed number of times: v = a.T @ (a @ v); v = v / v.norm(). Or compute outside.",
     ),
     (r"lstsq", "Solve the normal equations: torch.linalg.solve(a.T @ a, a.T @ b)."),
@@ -77,8 +78,9 @@ def explain(capture: Capture, error: Exception) -> TranslateError:
     said, remedy = _in_words(told, "sparse" if sparse else operator)
     if place and user_code.is_library(place.file):
         remedy = f"{IN_A_LIBRARY}."
-    elif place and "parametrizations" in place.module:
-        remedy = "Make it a plain weight: parametrize.remove_parametrizations(layer, 'weight')."
+    elif place and (found := _PARAMETRIZED.search(place.module)):
+        layer = f"module.get_submodule({found[1] or ''!r}), {found[2]!r}"
+        remedy = f"Make it a plain weight: parametrize.remove_parametrizations({layer})."
     elif untold:
         remedy = capture_remedy(capture.loaded, capture.attempts)
     where = f" at {user_code.told(place)}" if place and place.file else ""

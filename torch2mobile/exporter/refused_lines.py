@@ -21,6 +21,9 @@ class Kind:
 
 _NUMERIC = r"\b((?:math|np|numpy)\.(sqrt|log|log2|log10|log1p|exp|floor|ceil|sin|cos|tan|tanh))\("
 
+# Inside brackets: no slice and no comparison.
+_PLAIN = r"[^\[\]:<>=]*"
+
 _NUMBER = Kind(
     r"\.item\(|\.tolist\(|\b(?:int|float|bool|max|min|round)\(",
     "A Python number is made of a tensor's value",
@@ -87,7 +90,14 @@ _DATA_KINDS = (
     ),
     _NUMBER,
     Kind(
-        r"\w\[[^\[\]]*\w\[[^\]]*\][^\[\]]*\]",
+        r"\[(?:[^\[\]]|\[[^\[\]]*\])*:\s*[\w.]+(?<!shape)\[[^\[\]]*\]",
+        "A value is the end of a slice",
+        "Keep whole rows, and a mask: kept = torch.arange(T) < lengths[:, None] for x of [B, T], "
+        "as (x * kept).sum(1).",
+    ),
+    Kind(
+        rf"\b(?!(?:dict|list|tuple|set|Dict|List|Tuple|Optional)\[)[\w.]+\["
+        rf"{_PLAIN}\w(?<!shape)\[{_PLAIN}\]{_PLAIN}\]",
         "A value is an index",
         "Let torch take all of them at once: x.gather(1, i[:, None]), or to write them "
         "y.scatter(1, i[:, None], x).",
@@ -127,11 +137,6 @@ SIZE_KINDS = (
         "Write one formula for all sizes (min, max, F.pad by 0 or more), or torch.where",
     ),
     Kind(
-        r"(?<![\w.])(max|min|sum|any|all|list|tuple|reversed)\(",
-        "Python's {0}() goes from row to row of a tensor, and their number varies",
-        "Use torch's own over that axis, as x.amax(0) or x.sum(0)",
-    ),
-    Kind(
         r"\.(split|chunk|unbind|tensor_split)\(",
         "{0} gives as many parts as a size says",
         "Take slices instead: x[:n], x[n : 2 * n]",
@@ -140,6 +145,11 @@ SIZE_KINDS = (
         r"\.(view|reshape|expand|unflatten|repeat)\(",
         "{0} has a fixed number where the size varies",
         "Write -1 or x.shape[i] in its place",
+    ),
+    Kind(  # of one argument, that is not a size
+        r"(?<![\w.])(max|min|sum|any|all)\((?:(?!shape|size\(|len\()[^(),]|[(\[][^()\[\]]*[)\]])+\)",
+        "Python's {0}() goes from row to row of a tensor, and their number varies",
+        "Use torch's own over that axis, as x.amax(0) or x.sum(0)",
     ),
     Kind(
         r"",
@@ -171,7 +181,7 @@ _MERGED = Kind(
     "Give both one shape and one dtype, as by x.to(torch.float32).",
 )
 _THREADED = Kind(
-    r"\bThread\(|ThreadPool|\.submit\(|jit\.fork\(",
+    r"\bThread\(|ThreadPool|\b(?:pool|executor)\.submit\(|jit\.fork\(",
     "What runs in another thread is not captured",
     "Call it in forward itself: the runtimes have threads of their own.",
 )
@@ -185,7 +195,7 @@ _GENERATED = Kind(
     "A file has no random generator",
     "Give the random numbers as an input, or keep those of one seed in a buffer.",
 )
-BY_WORDS = (_PACKED, _CACHED, _LOOKED_UP, _MERGED, _THREADED, _QUANTIZED, _GENERATED)
+BY_WORDS = (_PACKED, _CACHED, _LOOKED_UP, _MERGED, _QUANTIZED)
 """By what torch says, or the line, whatever else the refusal is about."""
 _NUMPY_KINDS = (
     Kind(
@@ -206,6 +216,8 @@ REFUSED = Kind(
     "or multiples (2*N)",
 )
 _OTHER_KINDS = (
+    _THREADED,
+    _GENERATED,
     Kind(
         r"nested_tensor\w*\(",
         "A nested tensor has no graph",
@@ -247,7 +259,7 @@ _OTHER_KINDS = (
 )
 BY_SUBJECT: dict[torch_refusals.About, tuple[Kind, ...]] = {
     "data": _DATA_KINDS,
-    "sizes": SIZE_KINDS,
+    "sizes": (_THREADED, *SIZE_KINDS),
     "numpy": _NUMPY_KINDS,
     "": _OTHER_KINDS,
 }

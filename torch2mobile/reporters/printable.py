@@ -59,7 +59,14 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split("\n"))
 
 
+# A word that is copied: a path, an option, and what follows an option.
+_COPIED = re.compile(r"[\"'(`]*(?:--|[^(),=\[]*[/\\])")
+_AFTER_OPTION = re.compile(r"(?<!\S)--?[a-z][\w-]*\s+$")
+
+
 def _spaced(mark: str, word: re.Match[str]) -> str:
+    if _COPIED.match(word[0]) or _AFTER_OPTION.search(word.string[: word.start()]):
+        return word[0]
     return re.sub(mark, " ", word[0])
 
 
@@ -70,7 +77,7 @@ def wrapped(text: str, width: int, first: str, others: str) -> list[str]:
     """
     rows: list[str] = []
     room = width - max(len(first), len(others))
-    long = re.compile(rf"\S{{{min(max(room, 1), 9999)},}}")
+    long = re.compile(rf"\S{{{min(max(room, 1), 9999) + 1},}}")
     for mark in r"(?<=,)(?=\S)", r"(?<=\()(?=[^\s)])":
         text = long.sub(partial(_spaced, mark), text)
     for paragraph in text.strip().split("\n"):
