@@ -52,6 +52,17 @@ class Counts(nn.Module):
         return x * self.calls
 
 
+class FirstSize(nn.Module):
+    """Keeps the size of its first call, and computes with it in all others."""
+
+    size: int | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.size is None:
+            self.size = x.shape[0]
+        return x * self.size
+
+
 class Appends(nn.Module):
     """Keeps a list that grows in place."""
 
@@ -198,6 +209,13 @@ def test_a_file_cannot_follow_state_that_outputs_depend_on(load: Load, module: A
     assert all("in a row" in mismatch.probe for mismatch in check.mismatches)
 
 
+def test_what_is_kept_of_the_first_calls_sizes(load: Load) -> None:
+    changed, check = state_of(load, FirstSize())
+    assert check.status is Status.FAILED
+    assert changed == ("size",)
+    assert check.mismatches[0].probe.startswith("call 7 in a row")
+
+
 def test_state_that_shows_only_after_another_input(load: Load) -> None:
     """Calls 1 and 2 are of the same input: no difference yet."""
     _, check = state_of(load, Buffer())
@@ -215,7 +233,7 @@ def test_a_call_that_raises_later_is_a_mismatch(load: Load) -> None:
 def test_state_that_no_output_follows_passes(load: Load, module: Any) -> None:
     _, check = state_of(load, module())
     assert check.status is Status.PASSED
-    assert "6 calls in a row" in check.summary
+    assert "7 calls in a row" in check.summary
 
 
 def test_the_operation_that_writes_a_buffer(load: Load) -> None:

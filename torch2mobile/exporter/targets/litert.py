@@ -182,8 +182,9 @@ class LitertTarget:
     def accepts(self, model: OnnxModel, variant: Variant) -> str:  # noqa: ARG002
         """Why LiteRT has no form for it: dtypes."""
         spec = other_dtype(model, _DTYPES)
-        told = spec and f"LiteRT's converter has no {spec.dtype}, and {spec.name} is {spec.dtype}"
-        return told or ""
+        if spec is not None:
+            return f"LiteRT's converter has no {spec.dtype}, and {spec.name} is {spec.dtype}"
+        return ""
 
     def convert(self, job: Job) -> Artifact:
         """Write ``model.tflite`` with the example's sizes, and see that it loads."""
