@@ -163,7 +163,7 @@ def writers(loaded: LoadedModel, probe: Probe, names: Sequence[str]) -> dict[str
 
 
 def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Expected], Answers]:
-    """The module called again and again without a fresh start: on probes of one shape, then another.
+    """The module called again and again without a fresh start; the last call has another shape.
 
     Returns what a fresh module gives in each of these calls, and what the module in use gave. The
     first probe is called twice, so that state shows that only counts; the smallest of another shape
