@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from typing import Any, ClassVar
 from unittest.mock import Mock
@@ -884,3 +885,34 @@ def test_all_is_as_it_was_after_a_trace() -> None:
     before = state_of(module[0])
     assert capture.capture(specified(module, "input:float32[4,3]")).strategy == "torchscript"
     assert state_of(module[0]) == before
+
+
+class DownAndUp(nn.Module):
+    """Halves an image twice and doubles it again."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = nn.functional.max_pool2d(x, 2)
+        quarter = nn.functional.max_pool2d(half, 2)
+        up = nn.functional.interpolate(quarter, scale_factor=2) + half
+        return nn.functional.interpolate(up, scale_factor=2) + x
+
+
+@pytest.mark.parametrize("dims", ["H=32..128,W=32..128", "2*H=16..64,2*W=16..64"])
+def test_the_multiples_that_a_module_takes_are_named(dims: str) -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(DownAndUp(), f"x:float32[1,1,{dims}]"))
+    assert re.search(r"\(sizes of 36 and 40 it takes: write 4\*[HW]\)", caught.value.remedy)
+    found = capture.capture(specified(DownAndUp(), "x:float32[1,1,4*H=8..32,4*W=8..32]"))
+    assert found.program is not None
+
+
+class NeverOdd(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[0] <= 40, "too many"
+        return x + x.view(-1, 4).sum(0)
+
+
+def test_a_module_that_takes_no_multiple_names_none() -> None:
+    with pytest.raises(CaptureError) as caught:
+        capture.capture(specified(NeverOdd(), "x:float32[N=2..64,4]"))
+    assert "it takes" not in caught.value.remedy.partition(". ")[0]

@@ -38,9 +38,9 @@ def remedy(loaded: LoadedModel, attempts: Sequence[Attempt]) -> str:
     named = words.groups() if words else ()
     said, advice = found.said.format(*named), found.advice.format(*named)
     on_sizes = found in (*SIZE_KINDS, REFUSED)
-    refused = re.search(r"the module refuses (.+?), which the inputs declare", text)
+    refused = re.search(r"the module refuses (.+?, which the inputs declare( \(.+?\))?)", text)
     if found is REFUSED and refused:
-        said = f"The module itself refuses {refused[1]}, which the inputs declare"
+        said = f"The module itself refuses {refused[1]}"
     elif on_sizes:
         said += _assumed(loaded, texts)
     if place is not None and user_code.is_library(place.file):
