@@ -29,6 +29,8 @@ EYE = torch.eye(4, dtype=torch.float64)
         (HALF, X, lambda m, x: m(x), "Declare the inputs in the dtype of the weights"),
         (TABLE, X, lambda m, x: m(x), "Declare the input as int64"),
         (TABLE, WHOLE, lambda m, x: m(x / 2), "Cast at that line: x.long()"),
+        (LAYER, X, lambda m, x: torch.where(x.max().item() > 2, x, -x), "Keep the condition a"),
+        (LAYER, X, lambda m, x: torch.clamp(x, "a"), "Mend that line"),
     ],
 )
 def test_an_error_has_the_remedy_of_its_cause(
@@ -38,7 +40,7 @@ def test_an_error_has_the_remedy_of_its_cause(
     remedy: str,
 ) -> None:
     loaded = source.from_call("n", module, (given,), {})
-    with pytest.raises((AttributeError, RuntimeError)) as caught:
+    with pytest.raises((AttributeError, RuntimeError, TypeError)) as caught:
         call(module, given)
     assert example_call._remedy(loaded, caught.value).startswith(remedy)
 
@@ -51,6 +53,7 @@ def test_an_error_has_the_remedy_of_its_cause(
         ("kernel FAILED at a.cpp:3, please report a bug to PyTorch. ", "kernel FAILED at a.cpp:3"),
         ("not supported. Please file an issue at https://x.y/z", "not supported"),
         ("no rule. If you see this in an op, please report a bug to PyTorch.", "no rule."),
+        ("f() got (bool), but expected one of:\n * (Tensor a)\n * (Number a)\n", "f() got (bool)"),
         ("no rule for it; please open an issue if you need it", "no rule for it"),
     ],
 )

@@ -107,6 +107,7 @@ def test_what_pnnx_cannot_read(export: Callable[..., Any], tmp_path: Path) -> No
         converted(job(made, tmp_path, (1, 16)))
 
 
+@installed
 @pytest.mark.skipif(os.name == "nt", reason="a script stands in for pnnx")
 def test_what_pnnx_said_before_it_was_stopped(
     export: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,7 +31,8 @@ _REMEDIES = (
         r"not compiled with CUDA|no NVIDIA driver|on the same device|not linked with support",
         "Take the device from an input, as x.device, in place of a fixed one.",
     ),
-    (r"single memory location", _MEND),
+    (r"where\(\) received .* got \(bool", "Keep the condition a tensor, without .item()."),
+    (r"single memory location|received an invalid combination of arguments", _MEND),
     (r"vmap over calling \.item", "Keep it a tensor: x.sum() in place of x.sum().item()."),
     (r"Tensor\.split\(\) missing", _OBJECTS),
 )
@@ -98,8 +99,9 @@ def _remedy(loaded: LoadedModel, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    """An error's own words, without torch's on whom to tell of it."""
-    return re.split(r"(?:[,;.] | If [^.]*)[Pp]lease (?:report|file|open) an? ", str(error))[0]
+    """An error's own words, without torch's on whom to tell of it and its lists of signatures."""
+    told = re.split(r",? but expected one of:\n", str(error))[0]
+    return re.split(r"(?:[,;.] | If [^.]*)[Pp]lease (?:report|file|open) an? ", told)[0]
 
 
 def _forward_of(loaded: LoadedModel) -> tuple[Location, ...]:

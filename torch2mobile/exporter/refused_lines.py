@@ -79,9 +79,9 @@ _DATA_KINDS = (
     Kind(
         r"\b(?:if|elif)\b|\band\b|\bor\b|^match\b",
         "A branch depends on the values of a tensor",
-        "torch.where(condition, a, b) computes both sides and takes one; torch.cond runs one of "
-        "two functions. What only prints or raises belongs under: if not "
-        "torch.compiler.is_exporting().",
+        "torch.where(condition, a, b) computes both sides and takes one, of a condition that is a "
+        "tensor, without .item(); torch.cond runs one of two functions. What only prints or raises "
+        "belongs under: if not torch.compiler.is_exporting().",
     ),
     Kind(
         _NUMERIC,
