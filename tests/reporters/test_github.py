@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from torch2mobile.records import Location, Report
+from torch2mobile.records import Check, Location, Report, Status
 from torch2mobile.reporters import REPORTERS
 
 FINDINGS = """\
@@ -51,3 +51,13 @@ def test_properties_are_escaped(linted: Report) -> None:
     finding = replace(linted.checks[0].findings[0], location=where)
     report = replace(linted, checks=(replace(linted.checks[0], findings=(finding,)),))
     assert "file=a%2Cb%3Ac%25%0A.py,line=3," in REPORTERS["github"](report)
+
+
+@pytest.mark.parametrize("form", ["github", "sarif"])
+def test_the_notes_of_a_failed_check_say_of_what_its_hint_is(form: str) -> None:
+    note = "it starts in the Conv node c1 of layer: layer.weight differs in 1 of 9 values"
+    check = Check("parity", Status.FAILED, "not the same", "onnx", hint="Look.", notes=(note,))
+    passed = replace(check, status=Status.PASSED, notes=("of no interest here",))
+    text = REPORTERS[form](Report("verify", "model.onnx", (check, passed)))
+    assert text.index("not the same") < text.index(note) < text.index("Look.")
+    assert "of no interest here" not in text

@@ -31,7 +31,8 @@ def _annotations(check: Check) -> Iterator[str]:
             text = f"{finding.message}\n{finding.remedy}".strip()
             yield _command(_COMMANDS[finding.severity], finding.location, title, text)
     if check.status in {Status.FAILED, Status.ERROR} and not check.findings:
-        text = f"{check.summary}\n{check.hint}".strip()
+        # Where it starts, and of which node the hint is, stands in a note.
+        text = "\n".join(filter(None, [check.summary, *check.notes, check.hint]))
         for location in check.locations or (Location(),):
             yield _command("error", location, text_lines.label(check), text)
 

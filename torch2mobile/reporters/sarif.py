@@ -99,7 +99,7 @@ def _results(report: Report, ids: list[str]) -> list[Json]:
         if _speaks_for_itself(check):
             for location in check.locations or (Location(),):
                 summary = one_line(f"{text_lines.label(check)}: {check.summary}")
-                text = f"{summary}\n{check.hint}".strip()
+                text = "\n".join(filter(None, [summary, *check.notes, check.hint]))
                 _added(results, _result(ids, check.name, text, location, anchor), location)
     return list(results.values())
 
