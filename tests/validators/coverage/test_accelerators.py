@@ -475,6 +475,17 @@ def test_a_node_that_does_not_is_not_taken_and_the_reason_said(case: str) -> Non
         assert found.condition in provider_conditions.QUESTIONS
 
 
+@pytest.mark.parametrize(
+    ("dims", "answer"),
+    [([1, 4, "H", 8], Answer.NOT_STATIC), ([1, 4, 8], Answer.CONDITION_NOT_MET)],
+)
+def test_sizes_that_vary_are_told_of_xnnpack_as_of_the_others(
+    dims: list[int | str], answer: Answer
+) -> None:
+    model = models.one("MaxPool", dims, kernel_shape=[2] * (len(dims) - 2))
+    assert _answer(model, "xnnpack").answer is answer
+
+
 def _conditions() -> set[str]:
     tables = [accelerators.table(found) for found in ACCELERATORS.values()]
     return {condition for table in tables for row in table.values() for condition in row}

@@ -185,9 +185,16 @@ def _judge(
             )
         problem = question(node)
         if problem:
-            reason = f"{node.op}: {problem}"
-            return NodeVerdict(node, Answer.CONDITION_NOT_MET, reason, condition)
+            # Sizes that vary are the inputs' matter, and one for all nodes.
+            varies = condition == provider_conditions.CHANNELS_KNOWN and _is_image(node)
+            answer = Answer.NOT_STATIC if varies else Answer.CONDITION_NOT_MET
+            return NodeVerdict(node, answer, f"{node.op}: {problem}", condition)
     return NodeVerdict(node, Answer.CONDITIONS_MET if conditions else Answer.SUPPORTED)
+
+
+def _is_image(node: Node) -> bool:
+    dims = node.input_type(0).dims
+    return dims is not None and len(dims) == 4
 
 
 def _dynamic_input(node: Node) -> str:
