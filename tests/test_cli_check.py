@@ -109,7 +109,14 @@ def test_parsing() -> None:
 
 
 @pytest.mark.parametrize("code", RULES)
-def test_every_rule_is_explained(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_rule_is_explained(
+    code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["explain", code]) == 0
+    prose = "".join(capsys.readouterr().out.split("```")[::2])
+    assert max(map(len, prose.splitlines())) <= 80 or "Both with" in prose
+    monkeypatch.delenv("COLUMNS")
     assert run(["explain", code]) == 0
     text = capsys.readouterr().out
     assert RULES[code].reason in text

@@ -102,7 +102,8 @@ def export(source: str, **options: Any) -> int:
     \b
     Example:
       torch2mobile export models.py:MyNet --weights my.safetensors \\
-        --input 'image:float32[N=1..8,3,H=64..512,W=64..512]' --values 'image=uniform(0,1)'
+        --input 'image:float32[N=1..8,3,H=64..512,W=64..512]' \\
+        --values 'image=uniform(0,1)'
     """
     from torch2mobile.pipeline.config import read_export
     from torch2mobile.pipeline.export import export_request
@@ -150,7 +151,7 @@ def simplify(source: str, target: str, **options: Any) -> int:
 
     \b
     Example:
-      torch2mobile simplify model.onnx model.simplified.onnx --values 'ids=0..30521'
+      torch2mobile simplify model.onnx smaller.onnx --values 'ids=0..30521'
     """
     from torch2mobile.pipeline import simplify_file
 

@@ -19,7 +19,7 @@ from torch2mobile.cli_options import (
     source_options,
 )
 from torch2mobile.cli_progress import observer_of
-from torch2mobile.cli_support import echo_table, finish
+from torch2mobile.cli_support import echo_table, finish, in_width
 from torch2mobile.errors import ExitCode
 
 
@@ -133,7 +133,8 @@ def explain(code: str, **options: Any) -> int:
     from torch2mobile.validators.coverage.rules import pages
     from torch2mobile.validators.coverage.selection import find_rule
 
-    click.echo(pages.render(find_rule(code), options["form"]), nl=False)
+    text = pages.render(find_rule(code), options["form"])
+    click.echo(text if options["form"] == "json" else in_width(text), nl=False)
     return int(ExitCode.PASSED)
 
 

@@ -36,6 +36,19 @@ def _printable(text: str, taken: int = 2) -> str:
     return "\n".join(rows)[taken:]
 
 
+def in_width(page: str) -> str:
+    """Markdown with its prose wrapped for a reader, and its blocks of code as they are."""
+    from torch2mobile.reporters.printable import wrapped
+
+    reader = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    width = shutil.get_terminal_size((100, 0)).columns if reader else sys.maxsize
+    parts = page.split("```")  # every second one is a block
+    for number in range(0, len(parts), 2):
+        lines = parts[number].split("\n")
+        parts[number] = "\n".join("\n".join(wrapped(line, width, "", "")) for line in lines)
+    return "```".join(parts)
+
+
 def finish(report: Report, options: dict[str, Any]) -> int:
     """Print the report, save it where asked, and return the exit code it means."""
     from torch2mobile.reporters import REPORTERS

@@ -83,8 +83,9 @@ def verify(artifact: str, against: str | None, baseline: str | None, **options: 
 
     \b
     Example:
-      torch2mobile verify dist/super_resolution --baseline released/super_resolution
-      torch2mobile verify model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
+      torch2mobile verify dist/MyNet --baseline released/MyNet
+      torch2mobile verify model.onnx --against models.py:MyNet \\
+        --input 'x:float32[N,3,64,64]'
       torch2mobile verify dist/MyNet --against models.py:MyNet --mutants 50
     """
     path = Path(artifact)
@@ -134,7 +135,8 @@ def debug(artifact: str, against: str, probe: str, **options: Any) -> int:
     \b
     Example:
       torch2mobile debug dist/super_resolution --against sample:super_resolution
-      torch2mobile debug model.onnx --against models.py:MyNet --input 'x:float32[N,3,64,64]'
+      torch2mobile debug model.onnx --against models.py:MyNet \\
+        --input 'x:float32[N,3,64,64]'
     """
     from torch2mobile.pipeline.debugging import debug_against
 
