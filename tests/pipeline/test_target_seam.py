@@ -142,7 +142,7 @@ def exported(
     wrong = [name for name in ROWS if name not in RIGHT]
     results["wrong"] = torch2mobile.export(
         module, **common, targets=wrong, out=folder / "wrong",
-        parity=replace(FAST, timeout=8.0),
+        parity=replace(FAST, timeout=15.0),
     )  # fmt: skip
     return results
 
