@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from torch2mobile.records import Report
 
 
+def _width(stream: TextIO) -> int:
+    """In how many columns a reader has it; a log has no end."""
+    reader = stream.isatty() or os.environ.get("COLUMNS")
+    return shutil.get_terminal_size((100, 0)).columns if reader else sys.maxsize
+
+
 def _printable(text: str, taken: int = 2) -> str:
     """Printable lines, of which only the first begins at the left margin, ``taken`` being before.
 
@@ -27,8 +33,7 @@ def _printable(text: str, taken: int = 2) -> str:
     """
     from torch2mobile.reporters.printable import printable, wrapped
 
-    reader = sys.stderr.isatty() or os.environ.get("COLUMNS")
-    width = shutil.get_terminal_size((100, 0)).columns if reader else sys.maxsize
+    width = _width(sys.stderr)
     rows: list[str] = []
     for line in printable(text.strip()).split("\n"):
         start = "  " if rows else " " * taken
@@ -40,8 +45,7 @@ def in_width(page: str) -> str:
     """Markdown with its prose wrapped for a reader, and its blocks of code as they are."""
     from torch2mobile.reporters.printable import wrapped
 
-    reader = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    width = shutil.get_terminal_size((100, 0)).columns if reader else sys.maxsize
+    width = _width(sys.stdout)
     parts = page.split("```")  # every second one is a block
     for number in range(0, len(parts), 2):
         lines = parts[number].split("\n")

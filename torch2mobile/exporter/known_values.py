@@ -6,6 +6,7 @@ import itertools
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ _FILLED = {"ones_like", "zeros_like", "full_like", "new_ones", "new_zeros", "new
 _READING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
 
-# A tape is run for so many numbers of a read's, at most: of all sizes together.
+# So many numbers are computed from a tape at most, for all sizes together.
 _MOST = 1 << 26
 
 
@@ -81,8 +82,12 @@ class Tape:
     _answers: dict[tuple[Any, ...], dict[int, Any]] = field(default_factory=dict)
     _work: int = 0
 
+    @cached_property
     def needed(self) -> list[_Step]:
-        """The steps that lead to the reads; all, where one writes into what others made."""
+        """The steps that lead to the reads; all, where one writes into what others made.
+
+        To be asked for once the capture is made.
+        """
         if any(step.writes for step in self.steps):
             return self.steps
         wanted = {number for *_, number in self.reads}
@@ -95,12 +100,12 @@ class Tape:
 
     def sizes(self) -> set[sympy.Symbol]:
         """torch's symbols of the sizes that the reads may follow."""
-        leaves = [leaf for step in self.needed() for leaf in step.leaves]
+        leaves = [leaf for step in self.needed for leaf in step.leaves]
         return {s for leaf in leaves if isinstance(leaf, _Size) for s in leaf.formula.free_symbols}
 
     def constants(self) -> list[int]:
         """The whole numbers that are written in the steps: by them a read may be another."""
-        leaves = [leaf for step in self.needed() for leaf in step.leaves]
+        leaves = [leaf for step in self.needed for leaf in step.leaves]
         return sorted({abs(leaf) for leaf in leaves if type(leaf) is int})
 
     def at(self, sizes: Mapping[sympy.Symbol, int]) -> dict[int, Any]:
@@ -114,7 +119,7 @@ class Tape:
                     return value.at(sizes)
                 return made[value.number] if isinstance(value, _Made) else value
 
-            for step in self.needed():
+            for step in self.needed:
                 if self._work > _MOST:
                     raise LookupError("too many numbers")
                 given = tree_map(real, step.args), tree_map(real, step.kwargs)

@@ -100,11 +100,11 @@ def _more(
     """Cases that take new sides of decisions, most first, then those that were searched for."""
     first, rest = order[:GOLDEN_CASES], list(order[GOLDEN_CASES:])
     # A larger input shows no more, and takes longer to run.
-    example = 0 if expected[0].heavy else _elements(expected[0])
+    example = 0 if expected[0].heavy else expected[0].probe.elements
     known = {
         number: set(sides(expected[number].probe.feeds))
         for number in order
-        if _elements(expected[number]) <= example
+        if expected[number].probe.elements <= example
     }
     seen = set[object]().union(*(known.get(number, set()) for number in first))
     found: list[int] = []
@@ -142,10 +142,6 @@ def _sizes(expected: Sequence[Expected], order: Sequence[int], chosen: Sequence[
         seen.add(case.probe.shapes)
         found.append(number)
     return sorted(found)
-
-
-def _elements(case: Expected) -> int:
-    return sum(array.size for array in case.probe.feeds.values())
 
 
 def _bytes_of(case: Expected) -> int:

@@ -175,7 +175,7 @@ def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Ex
     alike = [case for case in usual if case.probe.shapes == shapes]
     others = [case for case in usual if case.probe.shapes != shapes and case.probe.declared]
     cases = [first, first, *alike[1:], first][:CALLS]
-    cases += sorted(others, key=_elements)[:1]
+    cases += sorted(others, key=lambda case: case.probe.elements)[:1]
     answers: Answers = []
     with fresh(loaded) as own, quiet():
         rewind = rewinder()
@@ -183,10 +183,6 @@ def sequence(loaded: LoadedModel, expected: Sequence[Expected]) -> tuple[list[Ex
             rewind()
             answers.append(_called(own, case))
     return cases, answers
-
-
-def _elements(case: Expected) -> int:
-    return sum(array.size for array in case.probe.feeds.values())
 
 
 def left_in_train_mode(loaded: LoadedModel) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ class _Study:
                     "Look at the check parity first.",
                 )
         # The cheap probes first: most mutants fail on any.
-        elements = [sum(array.size for array in case.probe.feeds.values()) for case in expected]
+        elements = [case.probe.elements for case in expected]
         self._order = sorted(range(len(expected)), key=lambda number: elements[number])
         self._known: dict[bytes, Any] = {}
         self._worst: dict[Mutation, Expected] = {}

@@ -54,6 +54,11 @@ class Probe:
         return tuple(array.shape for array in self.feeds.values())
 
     @property
+    def elements(self) -> int:
+        """How many elements its inputs have together."""
+        return sum(array.size for array in self.feeds.values())
+
+    @property
     def finite(self) -> bool:
         """Whether neither NaN nor infinities were put in."""
         return all(bool(np.isfinite(a).all()) for a in self.feeds.values() if a.dtype.kind in "fV")

@@ -116,13 +116,9 @@ def _order(loaded: LoadedModel, tensors: Sequence[torch.Tensor]) -> Order:
     return Order(again)
 
 
-def _elements(probe: Probe) -> int:
-    return sum(array.size for array in probe.feeds.values())
-
-
 def _run_twice(probes: Sequence[Probe]) -> set[int]:
     """The first probe and the largest: threads that race have more to race over there."""
-    sizes = [0 if probe.searched else _elements(probe) for probe in probes]
+    sizes = [0 if probe.searched else probe.elements for probe in probes]
     return {0, sizes.index(max(sizes))} if sizes else set()
 
 
@@ -133,7 +129,7 @@ def _measured_on(probes: Sequence[Probe], count: int) -> set[int]:
     take most of the time. On the others it is made where an artefact is not clearly within the
     usual noise.
     """
-    sizes = [_elements(probe) for probe in probes]
+    sizes = [probe.elements for probe in probes]
     small = [
         number
         for number, (size, probe) in enumerate(zip(sizes, probes, strict=True))
