@@ -118,8 +118,11 @@ def test_what_pnnx_said_before_it_was_stopped(
     script = tmp_path / "pnnx/pnnx"
     script.write_text("#!/bin/sh\necho '##### pass_level2' >&2\nsleep 60\n", encoding="utf-8")
     script.chmod(0o755)
+    # What is installed beside this package comes before PYTHONPATH in a worker.
+    first = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    (tmp_path / "stand_in_first.py").write_text(first, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Worker(preload=["torch2mobile.exporter.targets"]) as tools:
+    with Worker(preload=["stand_in_first", "torch2mobile.exporter.targets"]) as tools:
         tools.call("os:getpid", timeout=60)  # it has started
         with pytest.raises(ConversionError, match=r"stopped \(##### pass_level2\)"):
             convert(job(made, tmp_path, (1, 16)), tools, 5)
