@@ -19,7 +19,7 @@ from small_nets import Looked, Perceptron
 from torch.export import Dim as TorchDim
 
 import torch2mobile
-from torch2mobile.environments import Worker
+from torch2mobile.environments import HERE, Worker
 from torch2mobile.errors import ConversionError, ModelFileError
 from torch2mobile.exporter.loading.grammar import parse_input
 from torch2mobile.exporter.targets import TARGETS, variant_of
@@ -122,6 +122,7 @@ def test_what_pnnx_said_before_it_was_stopped(
     first = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
     (tmp_path / "stand_in_first.py").write_text(first, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(NcnnTarget, "environment", HERE)
     with Worker(preload=["stand_in_first", "torch2mobile.exporter.targets"]) as tools:
         tools.call("os:getpid", timeout=60)  # it has started
         with pytest.raises(ConversionError, match=r"stopped \(##### pass_level2\)"):
