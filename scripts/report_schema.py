@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
+from torch2mobile.errors import ExitCode
 from torch2mobile.records import SCHEMA_VERSION, Report
 from torch2mobile.reporters.codec import NON_FINITE
 
+# A run that ends with another has no report.
+EXIT_CODES = (ExitCode.PASSED, ExitCode.FAILED, ExitCode.STAGE)
 SCHEMA = Path(__file__).parents[1] / "torch2mobile" / "reporters" / "report.schema.json"
 
 
@@ -24,6 +27,8 @@ def schema() -> dict[str, Any]:
     }
     report = definitions["Report"]
     report["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    report["properties"]["status"] = {"$ref": "#/$defs/Status"}
+    report["properties"]["exit_code"] = {"enum": [code.value for code in EXIT_CODES]}
     report["required"] = [*report["required"], "schema_version"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -71,6 +71,16 @@ def sorted_mappings(report: Report) -> Report:
     )
 
 
+def test_what_the_checks_amount_to_is_written_and_not_read(canned: Report) -> None:
+    tree = json.loads(codec.to_json(canned))
+    assert tree["status"] == canned.status.value == "failed"
+    assert tree["exit_code"] == canned.exit_code.value == 1
+    tree |= {"status": "passed", "exit_code": 0}
+    assert codec.from_json(json.dumps(tree)).status is Status.FAILED
+    with pytest.raises(jsonschema.ValidationError):
+        VALIDATOR.validate(tree | {"exit_code": 2})
+
+
 def test_the_form_is_canonical(canned: Report) -> None:
     text = codec.to_json(canned)
     assert text == REPORTERS["json"](canned)

@@ -41,6 +41,8 @@ _REMEDY = "Give the report.json of a bundle, or what torch2mobile printed with -
 def to_json(report: Report) -> str:
     """Return the canonical JSON: sorted keys, two spaces, a newline at the end, no NaN."""
     tree = _encodable(msgspec.to_builtins(report, enc_hook=_plain))
+    # What the checks amount to, for who reads no further; they decide when it is read back.
+    tree |= {"status": report.status.value, "exit_code": report.exit_code.value}
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return printable_json(text) + "\n"
 
