@@ -18,7 +18,8 @@ from torch2mobile.errors import CaptureError, ExitCode, UsageError
 from torch2mobile.pipeline import finding_words, localising
 from torch2mobile.pipeline.results import Result
 from torch2mobile.records import Check, ParityOptions, Status
-from torch2mobile.validators.parity.locating.suspects import Located
+from torch2mobile.validators.parity.locating.slices import NodeInfo
+from torch2mobile.validators.parity.locating.suspects import Located, Suspect
 
 FEW = ParityOptions(probes=1)
 EXAMPLE = (torch.linspace(-3, 3, 12).reshape(2, 6),)
@@ -285,6 +286,15 @@ def test_each_verdict_has_its_words(verdict: str) -> None:
     assert described.notes[0] == check.summary
     assert described.status is Status.FAILED
     assert replace(described, notes=(), hint="") == Check("parity", Status.FAILED, "no")
+
+
+def test_a_hint_may_be_about_what_the_line_calls() -> None:
+    node = NodeInfo(0, "n", "NonMaxSuppression", ("boxes",), ("kept",))
+    finding = Located(
+        "node", "N=1", suspects=(Suspect((node,), "kept", 1.0, 0.0, None, "y: differs"),)
+    )
+    assert "source line" in finding_words.localise_check(finding, {}).hint
+    assert "x1 <= x2" in finding_words.localise_check(finding, {}, {"kept": "nms"}).hint
 
 
 class WholePatches(nn.Module):

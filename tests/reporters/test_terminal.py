@@ -206,6 +206,9 @@ def test_what_has_one_cause_is_shown_once() -> None:
     assert text.count("at net.py:3") == 1
     assert "op Cast, Mul, node n" in text
     assert "more" not in text
+    calls = tuple(replace(places[0], caller="n.py", caller_line=n) for n in (5, 6, 5))
+    text = terminal.render(report(replace(FAILED, locations=calls)))
+    assert (text.count("at net.py:3"), text.count("called at n.py:5")) == (2, 1)
     counted = replace(FAILED, mismatches=mismatches, metrics={"y.failing": 84})
     assert "output y, probe N=1 and 83 other probes" in terminal.render(report(counted))
 
@@ -243,6 +246,10 @@ def test_locations_are_not_shown_for_what_passed() -> None:
         (Location(module="head", op="Conv"), ["at module head, op Conv"]),
         (Location(file="n.py", line=2, module="m"), ["at n.py:2", "  module m"]),
         (Location(file="n.py", line=2, code="  y = x\n"), ["at n.py:2  y = x"]),
+        (
+            Location(file="l.py", line=2, caller="n.py", caller_line=7),
+            ["at l.py:2", "  called at n.py:7"],
+        ),
     ],
 )
 def test_incomplete_locations(location: Location, lines: list[str]) -> None:

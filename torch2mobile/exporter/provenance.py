@@ -43,7 +43,7 @@ def _origin(node: ir.Node) -> Origin | None:
     if where is None and path.startswith("_empty_nn_module_stack"):
         return None  # torch put the node in by itself, to read a size
     where = where or Location()
-    return Origin((path,), where.file, where.line, where.code)
+    return Origin((path,), where.file, where.line, where.code, where.caller, where.caller_line)
 
 
 def collect(model: ir.Model) -> dict[str, tuple[Origin, ...]]:

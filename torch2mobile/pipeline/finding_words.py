@@ -23,7 +23,11 @@ _OF_OPERATORS = {
     "as_strided": (
         "as_strided reads memory as PyTorch happens to lay it out, which no file knows: write it "
         "with unfold (a library may by its config: onnx_export=True in transformers' Longformer)."
-    )
+    ),
+    "nms": (
+        "ONNX takes the corners of a box in any order, torchvision only x1 <= x2, y1 <= y2: give "
+        "such with --data, or order them before nms with torch.minimum and torch.maximum."
+    ),
 }
 # So many nodes of a span are named with their lines; the table has all.
 _PLACES = 6

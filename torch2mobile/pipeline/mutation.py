@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,14 +210,7 @@ def places(folder: Path) -> dict[str, Location]:
     except UsageError:
         return {}
     return {
-        output: Location(
-            module=(origin.modules or ("",))[0],
-            file=shown_path(origin.file),
-            line=origin.line,
-            code=origin.code,
-            node=entry.node,
-            op=entry.op,
-        )
+        output: replace(origin.place(entry.node, entry.op), file=shown_path(origin.file))
         for entry in entries
         for output in entry.outputs
         for origin in entry.origins[:1]

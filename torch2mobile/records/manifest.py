@@ -115,7 +115,7 @@ class Bundle:
     """A bundle on disk."""
 
     path: Path
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
 
     def file(self, name: str) -> Path:
         """The full path of one of its files."""

@@ -181,17 +181,20 @@ class Capture:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an ONNX value comes from: module paths and the user's own source line."""
+    """Where an ONNX value comes from: module paths, source line, and caller as in Location."""
 
     modules: tuple[str, ...]
     file: str
     line: int
     code: str
+    caller: str = ""
+    caller_line: int = 0
 
     def place(self, node: str = "", op: str = "") -> Location:
         """As a place to look at, with the name and operator of the node that it is asked for."""
         module = self.modules[0] if self.modules else ""
-        return Location(module, self.file, self.line, self.code, node, op)
+        place = (module, self.file, self.line, self.code, node, op)
+        return Location(*place, self.caller, self.caller_line)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ def _places(locations: Sequence[Location]) -> list[Location]:
     """Return each source line once, with all that the graph has of it."""
     groups: dict[object, list[Location]] = {}
     for one in locations:
-        groups.setdefault((one.file, one.line) if one.file else one, []).append(one)
+        line = (one.file, one.line, *own_place(one))
+        groups.setdefault(line if one.file else one, []).append(one)
     return [
         replace(
             group[0],
@@ -276,5 +277,8 @@ def _location(location: Location, width: int) -> Iterator[Line]:
             yield Line(short, depth=1, wrap=False)
         else:
             yield Line(whole, wrap=False)
+    if location.caller:
+        called = one_line(f"called at {location.caller}:{location.caller_line}")
+        yield Line(called, depth=1, wrap=False)
     if graph:
         yield Line(graph, depth=1) if place else Line(f"at {graph}")

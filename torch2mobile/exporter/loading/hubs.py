@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
 HUBS = ("timm", "hf")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-_FAILED = "could not be loaded"
 _RANDOM = "its weights are random: give --weights FILE, or --download"
 # What a configuration of another form raises where it is read.
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
+
+
+class _NotLoadedError(SourceError):
+    """The library knows the model, and does not get at its files or fails on them."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ def _network(*, allowed: bool, silent: str) -> Iterator[None]:
         os.environ.update(dict.fromkeys(_OFFLINE, "1"))
     try:
         yield
-    except SourceError as error:
-        if not silent or _FAILED not in error.message:
+    except _NotLoadedError as error:
+        if not silent:
             raise
         # What the libraries say then is about how they were asked.
         raise SourceError(silent, "Check the network, or name a folder.") from error
@@ -123,11 +126,11 @@ def library(name: str, extra: str) -> Any:
         ) from error
 
 
-def _unreachable(hub: str, name: str, error: Exception) -> SourceError:
+def _unreachable(hub: str, name: str, error: Exception) -> _NotLoadedError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     here = hub == "hf" and Path(name).is_dir()
-    return SourceError(
-        f"{hub}:{name} {_FAILED}: {type(error).__name__}: {lines[0][:200]}",
+    return _NotLoadedError(
+        f"{hub}:{name} could not be loaded: {type(error).__name__}: {lines[0][:200]}",
         f"Check the files in {name}: nothing was asked of the network."
         if here
         else "Check the name and the network, or name a folder that holds it.",

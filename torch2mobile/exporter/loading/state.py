@@ -76,7 +76,8 @@ def carrying(loaded: LoadedModel, values: Sequence[str] = ()) -> LoadedModel:
     states, seen = _states(loaded, rows)
     if not states:
         raise InputError(
-            f"{loaded.name} keeps no state: {CALLS} calls in a row leave all of it as it was",
+            f"{loaded.name} keeps no state: {CALLS} calls with the example's sizes leave all of it "
+            "as it was",
             "Leave out --state (or state = true in pyproject.toml).",
         )
     first = tuple(rows[0][state.module, state.attribute][state.path] for state in states)

@@ -73,7 +73,10 @@ def _wanted(trial: Trial) -> str:
     """Which inputs are missing."""
     where = Counter(v.behind.label for v in _of(trial, "unreached") if v.behind is not None)
     if not where:
-        return "Declare the values that can occur with --values, or give real inputs with --data."
+        return (
+            "Declare the values that can occur with --values, or give real inputs with --data; "
+            "random weights hide faults that trained ones (--weights) show."
+        )
     ((label, _),) = where.most_common(1)
     return f"Give inputs with --data, or values with --values, that go where none went: {label}."
 
