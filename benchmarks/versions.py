@@ -1,6 +1,7 @@
 """Two versions of torch2mobile side by side: ``python benchmarks/versions.py OTHER [--runs N]``.
 
-OTHER is the Python of an environment that the other version is installed in. Each command of the
+OTHER is the Python of an environment that the other version is installed in, with the same other
+packages: torch imports some of those it finds. Each command of the
 main line runs in turns by this version and by that one, on the same sample and the same file.
 """
 

@@ -768,6 +768,26 @@ def test_the_bundle_is_proven_by_its_own_bytes(pair: Any) -> None:
         assert manifest.files[name].sha256 == digest
 
 
+def test_a_helper_that_only_calls_a_library_is_among_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "site-packages/lib_of_it.py": "import torch\ndef f(x):\n    return torch.relu(x) - 0.25",
+        "helper_of_it.py": "import lib_of_it\ndef g(x):\n    return lib_of_it.f(x)",
+        "net_of_it.py": "import torch, helper_of_it\nclass Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return helper_of_it.g(x)",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    request = Request("net_of_it.py:Net", inputs=("x:float32[2,4]",), targets=(), parity=QUICK)
+    result = export_request(request, out=tmp_path / "out")
+    assert result.bundle is not None
+    assert {"net_of_it.py", "helper_of_it.py"} <= set(result.bundle.manifest.sources.parts)
+
+
 def test_time_outs_are_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch2mobile.pipeline import candidates
 

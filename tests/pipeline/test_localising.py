@@ -295,6 +295,9 @@ def test_a_hint_may_be_about_what_the_line_calls() -> None:
     )
     assert "source line" in finding_words.localise_check(finding, {}).hint
     assert "x1 <= x2" in finding_words.localise_check(finding, {}, {"kept": "nms"}).hint
+    changed = replace(finding.suspects[0], fault="graph", differences=("it has Relu",))
+    finding = replace(finding, suspects=(changed,))
+    assert "export it again" in finding_words.localise_check(finding, {}, {"kept": "nms"}).hint
 
 
 class WholePatches(nn.Module):

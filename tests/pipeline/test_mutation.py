@@ -16,8 +16,9 @@ from torch import nn
 
 import torch2mobile
 from torch2mobile.errors import ExitCode, UsageError
+from torch2mobile.exporter.provenance import to_json
 from torch2mobile.pipeline.mutation import places
-from torch2mobile.records import Check, ParityOptions, Status, Tolerance
+from torch2mobile.records import Check, Origin, ParityOptions, Status, Tolerance
 
 SPEC = "x:float32[N=1..5,6]"
 
@@ -364,12 +365,19 @@ def test_without_a_module_it_is_refused(pair: Any) -> None:
         torch2mobile.verify(pair.path, mutants=5)
 
 
-def test_places_are_read_from_a_bundle_and_nowhere_else(pair: Any, tmp_path: Path) -> None:
+def test_places_are_read_from_a_bundle_and_nowhere_else(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = places(pair.path)
     model = onnx.load(pair.path / "model.onnx")
     assert set(found) == {name for node in model.graph.node for name in node.output}
     assert all(place.file for place in found.values())
     assert places(tmp_path) == {}
+    called = [Origin(("",), "lib.py", 9, "y", str(tmp_path / "net.py"), 7)]
+    text = to_json(model, dict.fromkeys(found, called))
+    (tmp_path / "provenance.json").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert {(p.caller, p.caller_line) for p in places(tmp_path).values()} == {("net.py", 7)}
     (tmp_path / "provenance.json").write_text("{}")
     assert places(tmp_path) == {}
 

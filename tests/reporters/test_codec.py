@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch2mobile.errors import ExitCode, UsageError
-from torch2mobile.records import Check, Mismatch, Report, Status, Table
+from torch2mobile.records import NOT_INSTALLED, Check, Mismatch, Report, Request, Status, Table
 from torch2mobile.reporters import REPORTERS, codec
 
 VALIDATOR = jsonschema.Draft202012Validator(report_schema.schema())
@@ -75,6 +75,15 @@ def test_what_the_checks_amount_to_is_written_and_not_read(canned: Report) -> No
     tree = json.loads(codec.to_json(canned))
     assert tree["status"] == canned.status.value == "failed"
     assert tree["exit_code"] == canned.exit_code.value == 1
+    skipped = Check("convert", Status.SKIPPED, "", metrics={NOT_INSTALLED: "pip install ncnn"})
+    strict = Report(
+        "export",
+        "x",
+        (Check("parity", Status.PASSED, ""), skipped),
+        request=Request("x", strict=True),
+    )
+    written = json.loads(codec.to_json(strict))
+    assert (written["status"], written["exit_code"]) == ("passed", 3)
     tree |= {"status": "passed", "exit_code": 0}
     assert codec.from_json(json.dumps(tree)).status is Status.FAILED
     with pytest.raises(jsonschema.ValidationError):

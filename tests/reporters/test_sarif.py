@@ -156,6 +156,9 @@ def test_results_of_one_line_are_one(linted: Report) -> None:
     line = Location(file="net.py", line=3)
     nodes = [replace(line, node=f"node_{number}", op="Add") for number in range(6)]
     check = Check("parity", Status.FAILED, "differs", locations=(*nodes, replace(line, line=4)))
+    check = replace(check, notes=("it starts there",), hint="look")
+    told = [r["message"]["text"] for r in sarif(Report("export", "x", (check,)))["results"]]
+    assert told == ["parity: differs\nit starts there\nlook"] * 2
     assert places(Report("export", "x", (check,))) == [("net.py", 3), ("net.py", 4)]
     found = at(linted, *nodes)
     check = found.checks[0]

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 import torch2mobile
-from torch2mobile.records import Check, Location, Mismatch, Report, Status, Table
+from torch2mobile.records import (
+    Check,
+    Finding,
+    Location,
+    Mismatch,
+    Report,
+    Severity,
+    Status,
+    Table,
+)
 from torch2mobile.reporters import REPORTERS, figures, printable, terminal, text_lines
 
 EXPECTED = """\
@@ -211,6 +220,17 @@ def test_what_has_one_cause_is_shown_once() -> None:
     assert (text.count("at net.py:3"), text.count("called at n.py:5")) == (2, 1)
     counted = replace(FAILED, mismatches=mismatches, metrics={"y.failing": 84})
     assert "output y, probe N=1 and 83 other probes" in terminal.render(report(counted))
+
+
+def test_a_line_of_a_library_is_told_for_each_line_that_calls_it() -> None:
+    at = Location(file="lib.py", line=9)
+    found = [
+        Finding("T2M101", Severity.ERROR, "no", replace(at, module=m, caller="n.py", caller_line=n))
+        for m, n in (("a", 5), ("b", 6))
+    ]
+    text = terminal.render(report(replace(FAILED, findings=tuple(found))))
+    first, second = text.index("called at n.py:5"), text.index("called at n.py:6")
+    assert first < text.index("module a") < second < text.index("module b")
 
 
 def test_in_80_columns_no_line_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:

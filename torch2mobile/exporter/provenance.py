@@ -240,4 +240,10 @@ def to_json(model: onnx.ModelProto, origins: Origins) -> str:
         )
         for node in model.graph.node
     )
-    return json.dumps(asdict(Provenance(1, nodes)), indent=1) + "\n"
+    # Most lines are the user's own, and have no caller.
+    tree = asdict(Provenance(1, nodes), dict_factory=lambda pairs: dict(filter(_told, pairs)))
+    return json.dumps(tree, indent=1) + "\n"
+
+
+def _told(pair: tuple[str, object]) -> bool:
+    return bool(pair[1]) or not pair[0].startswith("caller")

@@ -109,7 +109,12 @@ def manifest_of(
 
     loaded = capture.loaded
     folder = model.path.parent
-    lines = [origin.file for origins in model.origins.values() for origin in origins]
+    lines = {
+        file
+        for origins in model.origins.values()
+        for origin in origins
+        for file in (origin.file, origin.caller)
+    }
     return Manifest(
         name=loaded.name,
         source=report.subject,

@@ -25,8 +25,9 @@ _OF_OPERATORS = {
         "with unfold (a library may by its config: onnx_export=True in transformers' Longformer)."
     ),
     "nms": (
-        "ONNX takes the corners of a box in any order, torchvision only x1 <= x2, y1 <= y2: give "
-        "such with --data, or order them before nms with torch.minimum and torch.maximum."
+        "ONNX takes the corners of a box in any order, torchvision only x1 <= x2, y1 <= y2: where "
+        "some are not so, order them before nms with torch.minimum and torch.maximum, or give "
+        "boxes as they occur with --data."
     ),
 }
 # So many nodes of a span are named with their lines; the table has all.
@@ -69,7 +70,7 @@ def localise_check(
         Status.PASSED if finding.verdict == "nothing" else Status.FAILED,
         sentence(finding, *called[:1]),
         target="onnx",
-        hint=_OF_OPERATORS.get(next(iter(called), ""), _HINTS.get(_cause(finding), "")),
+        hint=_hint(finding, *called[:1]),
         metrics=metrics | _nodes(named),
         locations=tuple(place for suspect in blamed for place in _places(suspect, origins)),
         tables=(_table(finding, named, called, origins),) if named else (),
@@ -141,6 +142,13 @@ def _span(suspect: Suspect) -> str:
     """The nodes in words: their number, and the operators at both ends."""
     first, last = suspect.nodes[0].op_type, suspect.nodes[-1].op_type
     return last if len(suspect.nodes) == 1 else f"{len(suspect.nodes)} nodes, {first} to {last}"
+
+
+def _hint(finding: Located, called: str = "") -> str:
+    """What to do; what goes for an operator only where its node says what the module's does."""
+    first = finding.suspects[0] if finding.suspects else None
+    own = finding.verdict not in _SUMMED and first and first.runs and not first.differences
+    return (own and _OF_OPERATORS.get(called)) or _HINTS.get(_cause(finding), "")
 
 
 def _cause(finding: Located) -> str:

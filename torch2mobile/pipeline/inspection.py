@@ -146,7 +146,8 @@ def origins_of(path: Path, node: str) -> list[dict[str, Any]]:
             "node": entry.node,
             "op": entry.op,
             "module": ", ".join(origin.modules) or "(root)",
-            "line": f"{origin.file}:{origin.line}",
+            "line": f"{origin.file}:{origin.line}"
+            + (f", called at {origin.caller}:{origin.caller_line}" if origin.caller else ""),
             "code": origin.code,
         }
         for entry in entries

@@ -210,7 +210,11 @@ def places(folder: Path) -> dict[str, Location]:
     except UsageError:
         return {}
     return {
-        output: replace(origin.place(entry.node, entry.op), file=shown_path(origin.file))
+        output: replace(
+            origin.place(entry.node, entry.op),
+            file=shown_path(origin.file),
+            caller=shown_path(origin.caller),
+        )
         for entry in entries
         for output in entry.outputs
         for origin in entry.origins[:1]

@@ -110,9 +110,9 @@ def _added(results: dict[tuple[object, ...], Json], result: Json, location: Loca
     first = results.setdefault(key, result)
     if first is result:
         return True
-    text = result["message"]["text"]
-    if text not in first["message"]["text"].splitlines():
-        first["message"]["text"] += f"\n{text}"
+    told = first["message"]["text"].splitlines()
+    told += [line for line in result["message"]["text"].splitlines() if line not in told]
+    first["message"]["text"] = "\n".join(told)
     first["level"] = max(first["level"], result["level"], key=_ORDER.index)
     if "suppressions" not in result:  # one that counts is not hidden by one that does not
         first.pop("suppressions", None)

@@ -69,6 +69,11 @@ def own_place(location: Location) -> tuple[str, int]:
     return location.file, location.line
 
 
+def _line(location: Location) -> tuple[object, ...]:
+    """Return what makes two places one line in a text: also where a library's is called."""
+    return location.file, location.line, location.caller, location.caller_line
+
+
 def tables(check: Check, *, verbose: bool) -> tuple[Table, ...]:
     """Return the tables to draw in a text: without ``verbose`` no detail of what passed."""
     brief = check.status is Status.PASSED and not verbose
@@ -127,8 +132,7 @@ def _places(locations: Sequence[Location]) -> list[Location]:
     """Return each source line once, with all that the graph has of it."""
     groups: dict[object, list[Location]] = {}
     for one in locations:
-        line = (one.file, one.line, *own_place(one))
-        groups.setdefault(line if one.file else one, []).append(one)
+        groups.setdefault(_line(one) if one.file else one, []).append(one)
     return [
         replace(
             group[0],
@@ -189,11 +193,11 @@ def _least(mismatch: Mismatch) -> Iterator[Line]:
 
 def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
     """Yield what counts, grouped by source line, then module path and operator."""
-    places: dict[tuple[str, int], dict[tuple[str, str], list[Finding]]] = {}
+    places: dict[object, dict[tuple[str, str], list[Finding]]] = {}
     for finding in findings:
         if not finding.suppressed:
             where = finding.location
-            groups = places.setdefault((where.file, where.line), {})
+            groups = places.setdefault(_line(where), {})
             groups.setdefault((where.module, where.op), []).append(finding)
     for groups in places.values():
         first = next(iter(groups.values()))[0].location

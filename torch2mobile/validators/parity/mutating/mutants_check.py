@@ -75,7 +75,7 @@ def _wanted(trial: Trial) -> str:
     if not where:
         return (
             "Declare the values that can occur with --values, or give real inputs with --data; "
-            "random weights hide faults that trained ones (--weights) show."
+            "where the weights are random, trained ones show faults that these hide."
         )
     ((label, _),) = where.most_common(1)
     return f"Give inputs with --data, or values with --values, that go where none went: {label}."
