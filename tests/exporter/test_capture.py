@@ -897,13 +897,28 @@ class DownAndUp(nn.Module):
         return nn.functional.interpolate(up, scale_factor=2) + x
 
 
-@pytest.mark.parametrize("dims", ["H=32..128,W=32..128", "2*H=16..64,2*W=16..64"])
+@pytest.mark.parametrize(
+    "dims", ["H=32..128,W=32..128", "2*H=16..64,2*W=16..64", "H=30..128,W=32..128"]
+)
 def test_the_multiples_that_a_module_takes_are_named(dims: str) -> None:
-    with pytest.raises(CaptureError) as caught:
-        capture.capture(specified(DownAndUp(), f"x:float32[1,1,{dims}]"))
-    assert re.search(r"\(sizes of 36 and 40 it takes: write 4\*[HW]\)", caught.value.remedy)
-    found = capture.capture(specified(DownAndUp(), "x:float32[1,1,4*H=8..32,4*W=8..32]"))
+    with pytest.raises((CaptureError, InputError)) as caught:
+        capture.capture(specified(DownAndUp(), f"x:float32[N=1..3,1,{dims}]"))
+    words = r"it takes [\d, ]+: write (4\*H=8..32, 4\*W=8..32)\b"
+    written = re.search(words, caught.value.remedy)
+    assert written is not None
+    found = capture.capture(specified(DownAndUp(), f"x:float32[N=1..3,1,{written[1]}]"))
     assert found.program is not None
+
+
+def test_sizes_that_must_be_equal_are_no_multiples() -> None:
+    class Sum(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a + b
+
+    specs = ["a:float32[N=2..9,4]", "b:float32[M=2..9,4]"]
+    with pytest.raises(InputError) as caught:
+        capture.capture(specified(Sum(), *specs))
+    assert "one name for sizes that are equal" in caught.value.remedy
 
 
 class NeverOdd(nn.Module):

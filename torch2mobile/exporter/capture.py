@@ -5,7 +5,7 @@ Every attempt is kept as a value: when all fail, the report says what each one m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from torch2mobile import sizing, torch_refusals, user_code
-from torch2mobile.copies import fresh
 from torch2mobile.errors import CaptureError
-from torch2mobile.exporter import assumptions, capture_words
+from torch2mobile.exporter import assumptions, capture_words, taken_sizes
 from torch2mobile.exporter.control_flow import stopping_statements as flows
 from torch2mobile.exporter.dims import final_inputs
 from torch2mobile.exporter.example_call import check_example
@@ -41,7 +40,6 @@ from torch2mobile.exporter.strategies import (
     tried,
 )
 from torch2mobile.records import Attempt, Capture, LoadedModel
-from torch2mobile.tensors import quiet
 
 
 def capture(loaded: LoadedModel) -> Capture:
@@ -131,8 +129,6 @@ def _say_all(attempts: list[Attempt], make: Callable[..., Capture | Attempt]) ->
 
 # So many sizes that a graph was not captured for are tried on the module.
 _TRIED = 4
-# What convolutions and poolings divide a size by.
-_FACTORS = (2, 4, 8, 16, 32, 64)
 
 
 def _refused_size(made: Capture) -> Attempt | None:
@@ -148,39 +144,16 @@ def _refused_size(made: Capture) -> Attempt | None:
     }
     sizes = [found for each, found in assumptions.exceptions(made) if set(each.symbols) <= ranges]
     for found in list({sizing.label_of(one): one for one in sizes}.values())[:_TRIED]:
-        error = _refusal_at(made.loaded, found)
+        error = taken_sizes.refusal_at(made.loaded, found)
         if error is not None:
             where = user_code.from_exception(error)
+            taken = taken_sizes.multiples(made.loaded, found)
             reason = (
                 f"the module refuses {sizing.label_of(found)}, which the inputs declare"
-                f"{_taken(made.loaded, found)}: {type(error).__name__}: {error}"
+                f"{taken and f' ({taken})'}: {type(error).__name__}: {error}"
             )[:400]
             return Attempt(made.strategy, False, reason, (where,) if where else ())
     return None
-
-
-def _refusal_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> Exception | None:
-    """What the module itself raises at these sizes."""
-    tensors = assumptions.example_at(loaded, sizes)
-    try:
-        with fresh(loaded) as own, quiet():
-            own.flat.call(*tensors)
-    except Exception as error:  # noqa: BLE001 (the module is the user's code)
-        return error
-    return None
-
-
-def _taken(loaded: LoadedModel, refused: Mapping[str, int]) -> str:
-    """The multiples that the module takes where it refuses a size, in words; empty if none."""
-    for factor in _FACTORS:
-        first = {name: factor * -(-size // factor) for name, size in refused.items()}
-        tried = [first, {name: size + factor for name, size in first.items()}]
-        if all(_refusal_at(loaded, sizes) is None for sizes in tried):
-            dims = {d.symbol: d for spec in loaded.specs for d in spec.dims if d.symbol in refused}
-            sizes = " and ".join(str(d.at(each)) for d in dims.values() for each in tried)
-            forms = ", ".join(f"{factor * d.factor}*{name}" for name, d in dims.items())
-            return f" (sizes of {sizes} it takes: write {forms})"
-    return ""
 
 
 def _fixing(made: Capture) -> Attempt | None:

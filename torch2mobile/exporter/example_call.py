@@ -95,7 +95,15 @@ def _remedy(loaded: LoadedModel, error: Exception) -> str:
     if isinstance(error, _OWN):
         return _MEND
     varies = any(dim.symbol is not None for spec in loaded.specs for dim in spec.dims)
-    return _GIVE_SIZES if varies else _GIVE
+    return _other_sizes(loaded) if varies else _GIVE
+
+
+def _other_sizes(loaded: LoadedModel) -> str:
+    """What to write in place of declared sizes that the module refuses."""
+    from torch2mobile.exporter import taken_sizes  # it loads what captures
+
+    taken = taken_sizes.multiples(loaded)
+    return f"Of the sizes that vary {taken} in --input." if taken else _GIVE_SIZES
 
 
 def _said(error: Exception) -> str:
