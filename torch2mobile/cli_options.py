@@ -209,7 +209,7 @@ _SOURCE = (
         "--weights",
         metavar="FILE",
         type=click.Path(),
-        help="A .safetensors file, or a state dict as .pt or .pth.",
+        help="A .safetensors file, or a state dict as .pt or .pth; FILE:KEY is one of several.",
     ),
 )
 

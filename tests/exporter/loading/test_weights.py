@@ -48,7 +48,7 @@ def refusal(path: Path, module: nn.Module | None = None) -> SourceError:
     return caught.value
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth", "w.bin"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth", "w.bin", "w.ckpt", "w.pth.tar"])
 def test_weights_go_into_the_model(tmp_path: Path, name: str) -> None:
     module = Net()
     load_weights(module, save(tmp_path / name, state()))
@@ -58,7 +58,34 @@ def test_weights_go_into_the_model(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
 def test_checkpoints_of_training_are_unwrapped(tmp_path: Path, wrapper: str) -> None:
     checkpoint = {"epoch": 3, "optimizer": {"lr": 0.1}, wrapper: state()}
-    assert read_state_dict(save(tmp_path / "w.pt", checkpoint)).keys() == state().keys()
+    found, note = read_state_dict(save(tmp_path / "w.pt", checkpoint))
+    assert (found.keys(), note) == (state().keys(), "")
+
+
+@pytest.mark.parametrize("wrapper", ["params_ema", "net"])
+def test_the_one_state_dict_of_a_checkpoint_is_taken_and_told(tmp_path: Path, wrapper: str) -> None:
+    path = save(tmp_path / "w.pth", {"epoch": 3, "optimizer": {"state": {}}, wrapper: state()})
+    module = Net()
+    assert load_weights(module, path) == (f"the weights are {wrapper!r} of w.pth",)
+    torch.testing.assert_close(module.state_dict(), state(), rtol=0, atol=0)
+
+
+def test_of_several_state_dicts_one_is_named(tmp_path: Path) -> None:
+    other = {key: value + 1 for key, value in state().items()}
+    path = save(tmp_path / "w.pth", {"params": other, "params_ema": state()})
+    error = refusal(path)
+    assert "holds 2 state dicts: params, params_ema" in error.message
+    assert error.remedy == f"Name the one that is meant: --weights {path}:params"
+    module = Net()
+    assert load_weights(module, Path(f"{path}:params_ema")) == ()
+    torch.testing.assert_close(module.state_dict(), state(), rtol=0, atol=0)
+    error = refusal(Path(f"{path}:param_ema"))
+    assert "no state dict 'param_ema'" in error.message
+    assert "params_ema" in error.remedy
+    for name in ("one.safetensors", "one.pt"):
+        error = refusal(Path(f"{save(tmp_path / name, state())}:params"))
+        assert "no state dict 'params'" in error.message
+        assert error.remedy == f"Give {tmp_path / name} as it is."
 
 
 def test_a_wider_dtype_is_taken_over(tmp_path: Path) -> None:
@@ -89,11 +116,17 @@ def test_many_keys_are_not_all_named(tmp_path: Path) -> None:
     assert "k08" not in message
 
 
-def test_a_common_prefix_is_seen(tmp_path: Path) -> None:
-    content = {f"module.{key}": value for key, value in state().items()}
-    assert "begin with 'module.'" in refusal(save(tmp_path / "w.pt", content)).remedy
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_prefix_of_all_keys_is_left_out(tmp_path: Path, prefix: str) -> None:
+    content = {f"{prefix}{key}": value for key, value in state().items()}
+    module = Net()
+    notes = load_weights(module, save(tmp_path / "w.pt", content))
+    assert notes == (f"{prefix!r} was left out of all keys of w.pt",)
+    torch.testing.assert_close(module.state_dict(), state(), rtol=0, atol=0)
+    del content[f"{prefix}body.bias"]
+    assert "missing keys: body.bias" in refusal(save(tmp_path / "w.pt", content)).message
     content["other"] = torch.ones(1)
-    assert "begin with" not in refusal(save(tmp_path / "w.pt", content)).remedy
+    assert f"unexpected keys: {prefix}" in refusal(save(tmp_path / "w.pt", content)).message
 
 
 def test_other_shapes_are_named(tmp_path: Path) -> None:

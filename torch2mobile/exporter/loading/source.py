@@ -95,16 +95,15 @@ def _load_module(request: Request, samples: Mapping[str, Sample]) -> LoadedModel
     request = replace(request, values=_values(named, request))
     own = for_inputs(request, named.module)
     with offering(named.module, carried=request.state):
+        weights = request.weights
+        notes = load_weights(named.module, Path(weights)) if weights else named.notes
         loaded = _described(named, own, given, _anew(request, samples, named.module))
-    notes = () if request.weights else named.notes
     return as_asked(replace(loaded, notes=(*notes, *loaded.notes)), request)
 
 
 def _described(named: Named, request: Request, given: Template | None, anew: Anew) -> LoadedModel:
     """The module with what is said of its inputs, beside it or by the user, who is stronger."""
     name, module = named.name, named.module
-    if request.weights:
-        load_weights(module, Path(request.weights))
     texts = request.inputs or example.declared(named, "INPUTS", request.source)
     values = request.values
     beside = _from(named, example.declared(named, "DATA", request.source))

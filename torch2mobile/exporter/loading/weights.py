@@ -6,23 +6,26 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 
 from torch2mobile import limits
 from torch2mobile.copies import first_line
-from torch2mobile.errors import SourceError, some_of
+from torch2mobile.errors import SourceError, did_you_mean, some_of
 from torch2mobile.tensors import quiet
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors, .pt or .pth file, by name.
+def read_state_dict(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors of a .safetensors, .pt or .pth file, by name, and what to note of their choice.
 
-    Raises SourceError for a missing, corrupt or unknown file, and for a pickle that holds more
-    than tensors.
+    ``path`` may end in ``:KEY``, which is the one meant of a checkpoint's state dicts. Raises
+    SourceError for a missing, corrupt or unknown file, for a pickle that holds more than tensors,
+    and for several state dicts of which none is named.
     """
+    path, key = _parted(path)
     if not path.is_file():
         raise SourceError(f"there is no weights file {path}", "Check the path given to --weights.")
     if path.stat().st_size == 0:
@@ -30,26 +33,48 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"{path} is empty: it has 0 bytes, and no state dict in it",
             "Save it anew, with torch.save(model.state_dict(), path) or as .safetensors.",
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix not in {".pt", ".pth", ".bin"}:
+    if path.suffix not in {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar"}:
         raise SourceError(
             f"{path} has an unknown ending {path.suffix!r}",
             "Give a .safetensors file, or a state dict saved as .pt or .pth.",
         )
-    loaded = _unpickled(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
-    ):
+    loaded = (_read_safetensors if path.suffix == ".safetensors" else _unpickled)(path)
+    return (dict(loaded), "") if _is_state_dict(loaded) and not key else _held(loaded, path, key)
+
+
+def _held(loaded: object, path: Path, key: str) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict of a checkpoint that is named, or known by its key, or the only one."""
+    parts = loaded.items() if isinstance(loaded, Mapping) else ()
+    held = {str(name): each for name, each in parts if _is_state_dict(each) and each}
+    if not held or (key and key not in held):
+        message = f"{path} holds no state dict" + (f" {key!r}" if key else "")
+        if held:
+            raise SourceError(message, did_you_mean(key, list(held)))
+        if _is_state_dict(loaded):
+            raise SourceError(message, f"Give {path} as it is.")
+        message += f", but something of type {type(loaded).__name__}"
+        raise SourceError(message, "Save model.state_dict().")
+    known = key or next((name for name in _WRAPPERS if name in held), "")
+    first = next(iter(held))
+    if not known and len(held) > 1:
         raise SourceError(
-            f"{path} holds no state dict, but something of type {type(loaded).__name__}",
-            "Save model.state_dict().",
+            f"{path} holds {len(held)} state dicts: {some_of(list(held), 8)}",
+            f"Name the one that is meant: --weights {path}:{first}",
         )
-    return dict(loaded)
+    note = "" if known else f"the weights are {first!r} of {path.name}"
+    return dict(held[known or first]), note
+
+
+def _parted(path: Path) -> tuple[Path, str]:
+    """A file, and which of its state dicts is meant: ``net.pth:params_ema``."""
+    file, _, key = str(path).rpartition(":")
+    return (Path(file), key) if not path.exists() and Path(file).is_file() else (path, "")
+
+
+def _is_state_dict(value: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(each, torch.Tensor) for key, each in value.items()
+    )
 
 
 def _unpickled(path: Path) -> object:
@@ -94,14 +119,17 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def load_weights(module: torch.nn.Module, path: Path) -> None:
-    """Put a file's weights into the module, strictly: same keys, same shapes.
+def load_weights(module: torch.nn.Module, path: Path) -> tuple[str, ...]:
+    """Put a file's weights into the module, strictly: same keys, same shapes; returns notes.
 
-    Raises SourceError that names the missing and the unexpected keys, the shapes that differ, and
-    the dtypes that the model's cannot hold.
+    A prefix that all keys of the file have (``module.`` of DataParallel, ``_orig_mod.`` of
+    torch.compile) is left out. Raises SourceError that names the missing and the unexpected keys,
+    the shapes that differ, and the dtypes that the model's cannot hold.
     """
-    state = read_state_dict(path)
     own = module.state_dict()
+    state, chosen = read_state_dict(path)
+    prefix = _common_prefix(own, state)
+    state = {key.removeprefix(prefix): value for key, value in state.items()}
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))
     problems = []
@@ -112,11 +140,10 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
     for key in sorted(set(own) & set(state)):
         problems += _misfit(key, state[key], own[key])
     if problems:
-        prefix = _common_prefix(missing, unexpected)
-        remedy = "Build the model as it was when these weights were saved."
-        if prefix:
-            remedy = f"All keys of the file begin with {prefix!r}: save them without it."
-        raise SourceError(f"{path} does not fit the model: {'; '.join(problems)}", remedy)
+        raise SourceError(
+            f"{path} does not fit the model: {'; '.join(problems)}",
+            "Build the model as it was when these weights were saved.",
+        )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -124,6 +151,8 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
             f"{path} does not fit the model: {error}",
             "Build the model as it was when these weights were saved.",
         ) from error
+    cut = prefix and f"{prefix!r} was left out of all keys of {path.name}"
+    return tuple(filter(None, (chosen, cut)))
 
 
 def _misfit(key: str, given: torch.Tensor, own: torch.Tensor) -> list[str]:
@@ -137,11 +166,13 @@ def _misfit(key: str, given: torch.Tensor, own: torch.Tensor) -> list[str]:
     return []
 
 
-def _common_prefix(missing: list[str], unexpected: list[str]) -> str:
-    for key in unexpected:
-        for wanted in missing:
-            if key.endswith("." + wanted):
-                prefix = key.removesuffix(wanted)
-                if all(name.startswith(prefix) for name in unexpected):
-                    return prefix
+def _common_prefix(own: Mapping[str, object], given: Mapping[str, object]) -> str:
+    """What all given names have before those of the module, of which they have none as it is."""
+    if not given or own.keys() & given.keys():
+        return ""
+    first = next(iter(given))
+    for wanted in own:
+        prefix = first.removesuffix(wanted)
+        if first.endswith("." + wanted) and all(name.startswith(prefix) for name in given):
+            return prefix
     return ""
