@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 from torch2mobile.records import Dim, InputSpec
 
@@ -52,6 +53,12 @@ def sizes_of(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) 
             if found is not None:
                 sizes[found[0]] = found[1]
     return sizes
+
+
+def sizes_in(specs: Sequence[InputSpec], tensors: Sequence[Any]) -> dict[str, int]:
+    """As :func:`sizes_of`, in one tensor or array for each specification, in their order."""
+    pairs = zip(specs, tensors, strict=True)
+    return sizes_of(specs, {spec.name: tuple(tensor.shape) for spec, tensor in pairs})
 
 
 def _wishes(symbol: Symbol, avoid: set[int], count: int) -> list[int]:

@@ -118,8 +118,8 @@ def test_what_pnnx_said_before_it_was_stopped(
     script = tmp_path / "pnnx/pnnx"
     script.write_text("#!/bin/sh\necho '##### pass_level2' >&2\nsleep 60\n", encoding="utf-8")
     script.chmod(0o755)
-    # What is installed beside this package comes before PYTHONPATH in a worker; this worker is
-    # ncnn's own only in what it may import.
+    # What is installed beside this package comes before PYTHONPATH in a worker; and ncnn's own,
+    # in place of which this one is taken, loads nothing that could change that.
     first = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
     (tmp_path / "stand_in_first.py").write_text(first, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

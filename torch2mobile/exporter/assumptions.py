@@ -220,11 +220,9 @@ def broken_guard(
 
 def example_at(loaded: LoadedModel, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
     """The example cut or repeated to other sizes of some symbols; what is of a form is drawn."""
-    pairs = list(zip(loaded.specs, loaded.tensors, strict=True))
-    own = sizing.sizes_of(loaded.specs, {s.name: tuple(t.shape) for s, t in pairs})
-    sizes = {**own, **sizes}
+    sizes = {**sizing.sizes_in(loaded.specs, loaded.tensors), **sizes}
     found, rng = [], np.random.default_rng(0)
-    for spec, tensor in pairs:
+    for spec, tensor in zip(loaded.specs, loaded.tensors, strict=True):
         if value_forms.has_form(spec.values):
             found.append(to_torch(sampling.draw(spec, sizes, "example", rng)))
             continue
@@ -245,7 +243,6 @@ def not_always_so(
     specs: Sequence[InputSpec], tensors: Sequence[torch.Tensor], assumed: Sequence[Assumption]
 ) -> list[tuple[Assumption, dict[str, int]]]:
     """The assumptions that are not so at every size, and the smallest sizes of which that is so."""
-    shapes = {spec.name: tuple(tensor.shape) for spec, tensor in zip(specs, tensors, strict=True)}
-    sizes = sizing.sizes_of(specs, shapes)
+    sizes = sizing.sizes_in(specs, tensors)
     pairs = [(each, probe_sizes.exception(specs, sizes, each)) for each in assumed]
     return [(each, found) for each, found in pairs if found is not None]

@@ -128,8 +128,7 @@ def _of_sums(loaded: LoadedModel, number: int, changed: Mapping[str, int]) -> di
     sums = {axis: dim for axis, dim in enumerate(loaded.specs[number].dims) if dim.others}
     if not sums or not changed:
         return {}
-    pairs = zip(loaded.specs, loaded.tensors, strict=True)
-    sizes = sizing.sizes_of(loaded.specs, {s.name: tuple(t.shape) for s, t in pairs})
+    sizes = sizing.sizes_in(loaded.specs, loaded.tensors)
     new = {name: changed.get(name, changed.get(f"{name}_", n)) for name, n in sizes.items()}
     return {axis: dim.at(new) for axis, dim in sums.items()}
 

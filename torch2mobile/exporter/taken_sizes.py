@@ -31,8 +31,7 @@ def multiples(loaded: LoadedModel, refused: Mapping[str, int] | None = None) -> 
 
     Of all symbols those are named for which one more than a multiple is refused.
     """
-    shapes = {s.name: tuple(t.shape) for s, t in zip(loaded.specs, loaded.tensors, strict=True)}
-    sizes = {**sizing.sizes_of(loaded.specs, shapes), **(refused or {})}
+    sizes = {**sizing.sizes_in(loaded.specs, loaded.tensors), **(refused or {})}
     for factor in _FACTORS:
         first = {name: factor * -(-size // factor) for name, size in sizes.items()}
         if refusal_at(loaded, first) is not None:

@@ -112,8 +112,7 @@ def _seen_only(spec: InputSpec) -> str:
 def _calls(loaded: LoadedModel) -> Iterator[tuple[torch.Tensor, ...]]:
     """The example, then other values of its sizes."""
     yield tuple(tensor.clone() for tensor in loaded.tensors)
-    shapes = {s.name: tuple(t.shape) for s, t in zip(loaded.specs, loaded.tensors, strict=True)}
-    sizes = sizing.sizes_of(loaded.specs, shapes)
+    sizes = sizing.sizes_in(loaded.specs, loaded.tensors)
     rng = np.random.default_rng(0)
     for _ in range(CALLS - 1):
         drawn = [sampling.draw(spec, sizes, "example", rng) for spec in loaded.specs]
@@ -267,8 +266,7 @@ def _spec(state: StateSpec, first: torch.Tensor, seen: Sequence[torch.Tensor]) -
 
 def _refuse_other_sizes(loaded: LoadedModel) -> None:
     """InputError where the state has another shape at another declared size."""
-    shapes = {s.name: tuple(t.shape) for s, t in zip(loaded.specs, loaded.tensors, strict=True)}
-    example = sizing.sizes_of(loaded.specs, shapes)
+    example = sizing.sizes_in(loaded.specs, loaded.tensors)
     budget = max(_BUDGET, 2 * sum(t.numel() for t in loaded.tensors))
     cases = [c for c in probe_sizes.size_cases(loaded.specs, example, budget, ()) if c[2]]
     rng = np.random.default_rng(0)
